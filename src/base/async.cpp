@@ -1,0 +1,166 @@
+#include "base/async.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <list>
+
+namespace gpumod {
+
+namespace asio = boost::asio;
+using asio::use_awaitable;
+using boost::system::error_code;
+
+namespace detail {
+void die(const char* message) {
+  std::fprintf(stderr, "gpumod: internal error: %s\n", message);
+  std::abort();
+}
+}  // namespace detail
+
+namespace {
+
+void end_process_on(std::exception_ptr thrown) {
+  if (!thrown) return;
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::exception& problem) {
+    detail::die(problem.what());
+  } catch (...) {
+    detail::die("an unknown exception left a task");
+  }
+}
+
+asio::steady_timer::time_point as_expiry(TimePoint deadline) {
+  return std::chrono::time_point_cast<asio::steady_timer::duration>(deadline);
+}
+
+}  // namespace
+
+struct Loop::State {
+  asio::io_context context{1};
+};
+
+Loop::Loop() : state_(std::make_unique<State>()) {}
+Loop::~Loop() = default;
+
+void Loop::run() {
+  state_->context.restart();
+  state_->context.run();
+}
+
+void Loop::stop() { state_->context.stop(); }
+
+void Loop::spawn(Task<void> task) {
+  asio::co_spawn(state_->context, std::move(task), [](std::exception_ptr thrown) { end_process_on(thrown); });
+}
+
+void Loop::post(std::function<void()> work) { asio::post(state_->context, std::move(work)); }
+
+asio::io_context& Loop::context() { return state_->context; }
+
+Task<void> wait_until(TimePoint deadline) {
+  asio::steady_timer timer(co_await asio::this_coro::executor, as_expiry(deadline));
+  error_code ignored;
+  co_await timer.async_wait(asio::redirect_error(use_awaitable, ignored));
+}
+
+Task<void> wait_for(Duration duration) { co_await wait_until(now() + duration); }
+
+struct Signal::State {
+  explicit State(Loop& loop) : context(loop.context()) {}
+  asio::io_context& context;
+  bool set = false;
+  std::list<asio::steady_timer*> waiters;
+};
+
+Signal::Signal(Loop& loop) : state_(std::make_shared<State>(loop)) {}
+Signal::~Signal() = default;
+
+void Signal::set() {
+  state_->set = true;
+  for (auto* waiter : state_->waiters) waiter->cancel();
+}
+
+void Signal::reset() { state_->set = false; }
+bool Signal::is_set() const { return state_->set; }
+
+Task<bool> Signal::wait(TimePoint deadline) {
+  const auto state = state_;  // outlives the Signal if that goes while somebody waits
+  if (state->set) co_return true;
+  asio::steady_timer timer(state->context, as_expiry(deadline));
+  const auto place = state->waiters.insert(state->waiters.end(), &timer);
+  const Registration forget([&] { state->waiters.erase(place); });
+  error_code ignored;
+  co_await timer.async_wait(asio::redirect_error(use_awaitable, ignored));
+  // Set and reset again before we ran still woke us: only a timer that fired means the deadline.
+  co_return state->set || ignored == asio::error::operation_aborted;
+}
+
+Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline) {
+  const auto executor = co_await asio::this_coro::executor;
+  const int duplicate = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (duplicate < 0) co_return fail(system_error("duplicate a descriptor", errno));
+  asio::posix::stream_descriptor descriptor(executor, duplicate);
+  asio::steady_timer timer(executor, as_expiry(deadline));
+  bool late = false;
+  if (deadline != TimePoint::max()) {
+    timer.async_wait([&](error_code cancelled) {
+      if (cancelled) return;
+      late = true;
+      descriptor.cancel();
+    });
+  }
+  const auto kind = what == Readiness::readable    ? asio::posix::stream_descriptor::wait_read
+                    : what == Readiness::writable ? asio::posix::stream_descriptor::wait_write
+                                                  : asio::posix::stream_descriptor::wait_error;
+  error_code problem;
+  co_await descriptor.async_wait(kind, asio::redirect_error(use_awaitable, problem));
+  // The timer's handler refers to this frame: it must have run, or be cancelled and run, before we leave.
+  if (deadline != TimePoint::max() && timer.cancel() > 0) co_await asio::post(executor, use_awaitable);
+  if (late) co_return false;
+  if (problem) co_return fail(ErrorCode::failed, fmt::format("wait for a descriptor: {}", problem.message()));
+  co_return true;
+}
+
+Task<void> run_all(std::vector<Task<void>> tasks) {
+  const auto executor = co_await asio::this_coro::executor;
+  if (tasks.empty()) co_return;
+  auto left = std::make_shared<std::size_t>(tasks.size());
+  auto done = std::make_shared<asio::steady_timer>(executor, asio::steady_timer::time_point::max());
+  for (auto& task : tasks) {
+    asio::co_spawn(executor, std::move(task), [left, done](std::exception_ptr thrown) {
+      end_process_on(thrown);
+      if (--*left == 0) done->cancel();
+    });
+  }
+  if (*left > 0) {
+    error_code ignored;
+    co_await done->async_wait(asio::redirect_error(use_awaitable, ignored));
+  }
+}
+
+Task<void> run_blocking(std::function<void()> work) {
+  // Never destroyed: a call that hangs for ever must not keep the process from ending.
+  static auto* const pool = new asio::thread_pool(8);
+  auto body = [](std::function<void()> job) -> Task<void> {
+    job();
+    co_return;
+  };
+  co_await asio::co_spawn(*pool, body(std::move(work)), use_awaitable);
+}
+
+}  // namespace gpumod

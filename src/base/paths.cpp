@@ -1,0 +1,61 @@
+#include "base/paths.h"
+
+#include <fmt/format.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace gpumod {
+
+namespace fs = std::filesystem;
+
+std::string environment_variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+namespace {
+
+/// XDG says: a relative path in these variables is invalid and ignored.
+fs::path from_variable(const char* name) {
+  const fs::path value = environment_variable(name);
+  return value.is_absolute() ? value : fs::path();
+}
+
+fs::path choose(const char* own, const char* xdg, const fs::path& fallback) {
+  if (const fs::path value = environment_variable(own); !value.empty()) return fs::absolute(value);
+  if (const auto base = from_variable(xdg); !base.empty()) return base / "gpumod";
+  return fallback / "gpumod";
+}
+
+}  // namespace
+
+Result<Paths> Paths::from_environment() {
+  Paths paths;
+  paths.home = from_variable("HOME");
+  if (paths.home.empty())
+    if (const passwd* entry = ::getpwuid(::getuid())) paths.home = entry->pw_dir;
+  if (!paths.home.is_absolute())
+    return fail(ErrorCode::environment, "HOME is not set and the password database knows no home directory",
+                "Set HOME, or GPUMOD_CONFIG_DIR, GPUMOD_STATE_DIR and GPUMOD_CACHE_DIR.");
+  paths.config = choose("GPUMOD_CONFIG_DIR", "XDG_CONFIG_HOME", paths.home / ".config");
+  paths.state = choose("GPUMOD_STATE_DIR", "XDG_STATE_HOME", paths.home / ".local/state");
+  paths.cache = choose("GPUMOD_CACHE_DIR", "XDG_CACHE_HOME", paths.home / ".cache");
+  if (const fs::path value = environment_variable("GPUMOD_RUNTIME_DIR"); !value.empty())
+    paths.runtime = fs::absolute(value);
+  else if (const auto base = from_variable("XDG_RUNTIME_DIR"); !base.empty())
+    paths.runtime = base / "gpumod";
+  else
+    paths.runtime = fmt::format("/tmp/gpumod-{}", ::getuid());
+  return paths;
+}
+
+Result<fs::path> own_executable() {
+  std::error_code problem;
+  auto path = fs::read_symlink("/proc/self/exe", problem);
+  if (problem) return fail(ErrorCode::environment, fmt::format("read /proc/self/exe: {}", problem.message()));
+  return path;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,28 @@
+// Where gpumod keeps things, by the XDG rules, each with an override for tests and for people with several setups.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "base/result.h"
+
+namespace gpumod {
+
+struct Paths {
+  std::filesystem::path home;     ///< $HOME, or the password database's word
+  std::filesystem::path config;   ///< $GPUMOD_CONFIG_DIR or $XDG_CONFIG_HOME/gpumod: people's YAML
+  std::filesystem::path state;    ///< $GPUMOD_STATE_DIR or $XDG_STATE_HOME/gpumod: the database
+  std::filesystem::path cache;    ///< $GPUMOD_CACHE_DIR or $XDG_CACHE_HOME/gpumod: may be deleted at any time
+  std::filesystem::path runtime;  ///< $GPUMOD_RUNTIME_DIR or $XDG_RUNTIME_DIR/gpumod: lock, sockets, shims; 0700
+
+  /// Errors: environment, when neither HOME nor the password database gives a home.
+  static Result<Paths> from_environment();
+};
+
+/// The value of an environment variable, or "".
+std::string environment_variable(const char* name);
+
+/// The path of this very program: for starting ourselves again as worker or shim.
+Result<std::filesystem::path> own_executable();
+
+}  // namespace gpumod

@@ -1,0 +1,28 @@
+// HTTP as values: what an engine wants to ask, and what came back. host/ carries it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "base/time.h"
+
+namespace gpumod {
+
+struct HttpRequest {
+  std::string method = "GET";
+  std::string host = "127.0.0.1";
+  std::uint16_t port = 0;
+  std::string target = "/";
+  std::string body;  ///< sent as application/json when not empty
+  std::map<std::string, std::string> headers;
+  Duration timeout = 5s;  ///< from connect to the last byte of the answer
+};
+
+struct HttpReply {
+  int status = 0;
+  std::string content_type;
+  std::string body;  ///< at most 8 MiB; longer answers are an error
+};
+
+}  // namespace gpumod

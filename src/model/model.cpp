@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "model/service.h"
+#include "model/unit.h"
+
+namespace gpumod {
+
+namespace {
+
+template <typename Enum, std::size_t N>
+using Names = std::array<std::pair<Enum, std::string_view>, N>;
+
+template <typename Enum, std::size_t N>
+std::string_view name_of(const Names<Enum, N>& names, Enum value) {
+  for (const auto& [candidate, name] : names)
+    if (candidate == value) return name;
+  return "unknown";
+}
+
+template <typename Enum, std::size_t N>
+std::optional<Enum> value_of(const Names<Enum, N>& names, std::string_view name) {
+  for (const auto& [value, candidate] : names)
+    if (candidate == name) return value;
+  return std::nullopt;
+}
+
+constexpr Names<EngineKind, 4> engine_names{{{EngineKind::vllm, "vllm"},
+                                             {EngineKind::llamacpp, "llamacpp"},
+                                             {EngineKind::fastapi, "fastapi"},
+                                             {EngineKind::command, "command"}}};
+constexpr Names<Residency, 9> residency_names{{{Residency::stopped, "stopped"},
+                                               {Residency::starting, "starting"},
+                                               {Residency::running, "running"},
+                                               {Residency::sleeping1, "sleeping1"},
+                                               {Residency::sleeping2, "sleeping2"},
+                                               {Residency::unloaded, "unloaded"},
+                                               {Residency::suspended, "suspended"},
+                                               {Residency::stopping, "stopping"},
+                                               {Residency::failed, "failed"}}};
+constexpr Names<SleepAbility, 4> sleep_names{{{SleepAbility::none, "none"},
+                                              {SleepAbility::level1, "l1"},
+                                              {SleepAbility::level2, "l2"},
+                                              {SleepAbility::router, "router"}}};
+constexpr Names<ProbeKind, 6> probe_names{{{ProbeKind::automatic, "auto"},
+                                           {ProbeKind::none, "none"},
+                                           {ProbeKind::chat, "chat"},
+                                           {ProbeKind::completion, "completion"},
+                                           {ProbeKind::embedding, "embedding"},
+                                           {ProbeKind::http, "http"}}};
+constexpr Names<OnFailure, 3> on_failure_names{
+    {{OnFailure::rollback, "rollback"}, {OnFailure::stay, "stay"}, {OnFailure::blank, "blank"}}};
+constexpr Names<ActiveState, 6> active_names{{{ActiveState::inactive, "inactive"},
+                                              {ActiveState::activating, "activating"},
+                                              {ActiveState::active, "active"},
+                                              {ActiveState::deactivating, "deactivating"},
+                                              {ActiveState::failed, "failed"},
+                                              {ActiveState::unknown, "unknown"}}};
+
+}  // namespace
+
+std::string_view to_string(EngineKind kind) { return name_of(engine_names, kind); }
+std::optional<EngineKind> engine_kind_from(std::string_view name) { return value_of(engine_names, name); }
+std::string_view to_string(Residency residency) { return name_of(residency_names, residency); }
+std::optional<Residency> residency_from(std::string_view name) { return value_of(residency_names, name); }
+std::string_view to_string(SleepAbility ability) { return name_of(sleep_names, ability); }
+std::string_view to_string(ProbeKind kind) { return name_of(probe_names, kind); }
+std::optional<ProbeKind> probe_kind_from(std::string_view name) { return value_of(probe_names, name); }
+std::string_view to_string(OnFailure policy) { return name_of(on_failure_names, policy); }
+std::optional<OnFailure> on_failure_from(std::string_view name) { return value_of(on_failure_names, name); }
+std::string_view to_string(ActiveState state) { return name_of(active_names, state); }
+
+std::string to_string(const SourceLocation& location) {
+  if (location.line == 0) return location.file;
+  if (location.column == 0) return fmt::format("{}:{}", location.file, location.line);
+  return fmt::format("{}:{}:{}", location.file, location.line, location.column);
+}
+
+std::string Service::unit_name() const {
+  if (!unit.empty()) return unit;
+  if (!router.empty()) return fmt::format("gpumod-router-{}.service", router);
+  return fmt::format("gpumod-{}.service", id);
+}
+
+bool is_valid_id(std::string_view id) {
+  if (id.empty() || id.size() > 64) return false;
+  const auto alphanumeric = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  if (!alphanumeric(id.front())) return false;
+  return std::all_of(id.begin(), id.end(),
+                     [&](char c) { return alphanumeric(c) || c == '.' || c == '_' || c == '-'; }) &&
+         id.find("..") == std::string_view::npos;
+}
+
+}  // namespace gpumod

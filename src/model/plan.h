@@ -1,0 +1,46 @@
+// A plan: the steps of a switch, what each waits for, and what it does to memory.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/units.h"
+#include "model/snapshot.h"
+
+namespace gpumod {
+
+enum class Action { start, stop, load, unload, sleep, wake, verify };
+std::string_view to_string(Action action);
+
+/// stop, unload and sleep give memory back; start, load and wake take it.
+bool frees(Action action);
+bool allocates(Action action);
+
+struct Step {
+  int index = 0;
+  Action action = Action::verify;
+  ServiceId service;            ///< empty for an orphan unit, and for a router's own start and stop
+  std::string unit;
+  std::vector<int> after;       ///< indexes of steps that must be done first
+  std::vector<GpuIndex> gpus;   ///< the GPUs it allocates on or frees
+  std::map<GpuIndex, Bytes> claim;  ///< what it takes at its peak; empty: nothing, or unknown
+  Residency target = Residency::running;
+  std::string why;              ///< for people: "outside the mode", "does not answer"
+
+  /// What people call it: the service, or the unit.
+  const std::string& subject() const { return service.empty() ? unit : service; }
+};
+
+struct Plan {
+  std::vector<Step> steps;
+  std::map<GpuIndex, Bytes> free_before;
+  std::map<GpuIndex, Bytes> free_after;  ///< predicted
+  std::vector<std::string> notes;        ///< things a person should know before: "vram of 'x' is unknown"
+
+  /// True when nothing has to change: everything wanted runs, nothing else does.
+  bool only_verifies() const;
+};
+
+}  // namespace gpumod
