@@ -1,0 +1,231 @@
+#include "control/director.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "base/log.h"
+#include "host/processes.h"
+#include "model/json.h"
+
+namespace gpumod {
+
+namespace json = boost::json;
+
+namespace {
+
+/// The VRAM curve of a switch is sampled this often: NVML signals nothing.
+constexpr Duration vram_interval = 250ms;
+
+json::value bytes_or_null(const std::optional<Bytes>& amount) {
+  return amount ? json::value(amount->count()) : json::value(nullptr);
+}
+
+double rounded_seconds(Duration d) { return static_cast<double>(d.count() / 1'000'000) / 1000.0; }
+
+}  // namespace
+
+json::object to_json(const StepReport& step) {
+  json::object line{{"step", step.step},
+                    {"service", step.service.empty() ? json::value(nullptr) : json::value(step.service)},
+                    {"unit", step.unit},
+                    {"action", to_string(step.action)},
+                    {"attempts", step.attempts},
+                    {"result", step.result},
+                    {"undo", step.undo}};
+  const bool timed = step.began && step.ended;
+  line["seconds"] = timed ? json::value(rounded_seconds(*step.ended - *step.began)) : json::value(nullptr);
+  if (!step.stage.empty()) line["stage"] = step.stage;
+  if (!step.note.empty()) line["note"] = step.note;
+  if (!step.remedy.empty()) line["remedy"] = step.remedy;
+  if (!step.log_line.empty()) line["log"] = step.log_line;
+  return line;
+}
+
+json::object to_json(const Plan& plan) {
+  json::array steps;
+  for (const auto& step : plan.steps) {
+    json::object claim;
+    for (const auto& [gpu, bytes] : step.claim) claim[std::to_string(gpu)] = bytes.count();
+    steps.push_back(json::object{{"step", step.index},
+                                 {"service", step.service.empty() ? json::value(nullptr) : json::value(step.service)},
+                                 {"unit", step.unit},
+                                 {"action", to_string(step.action)},
+                                 {"after", json::value_from(step.after)},
+                                 {"gpus", json::value_from(step.gpus)},
+                                 {"claim", std::move(claim)},
+                                 {"why", step.why}});
+  }
+  const auto per_gpu = [](const std::map<GpuIndex, Bytes>& amounts) {
+    json::object out;
+    for (const auto& [gpu, bytes] : amounts) out[std::to_string(gpu)] = bytes.count();
+    return out;
+  };
+  return {{"steps", std::move(steps)},
+          {"free", json::object{{"before", per_gpu(plan.free_before)}, {"after", per_gpu(plan.free_after)}}},
+          {"notes", json::value_from(plan.notes)}};
+}
+
+json::object SwitchOutcome::to_json() const {
+  json::array lines;
+  for (const auto& step : steps) lines.push_back(gpumod::to_json(step));
+  json::object body{{"id", id},
+                    {"from", from.empty() ? json::value(nullptr) : json::value(from)},
+                    {"to", to.empty() ? json::value(nullptr) : json::value(to)},
+                    {"result", to_string(result)},
+                    {"seconds", rounded_seconds(took)},
+                    {"steps", std::move(lines)},
+                    {"vram", json::object{{"before", bytes_or_null(vram_before)},
+                                          {"after", bytes_or_null(vram_after)},
+                                          {"peak", bytes_or_null(vram_peak)}}}};
+  if (problem) body["problem"] = gpumod::to_json(*problem);
+  return {{"switch", std::move(body)}};
+}
+
+Director::Director(Machine& machine, const Catalog& catalog, Store& store, ProgressSink progress)
+    : machine_(machine), store_(store), progress_(std::move(progress)), actor_(machine, catalog), wake_(*machine.loop) {}
+
+void Director::cancel() {
+  Event event;
+  event.kind = Event::Kind::cancel_requested;
+  post(std::move(event));
+}
+
+void Director::post(Event event) {
+  inbox_.push_back(std::move(event));
+  wake_.set();
+}
+
+Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
+  const TimePoint began = now();
+  const auto id = store_.next_switch_id();
+  if (!id) co_return fail(id.error());
+  journal_ = StoredSwitch{};
+  journal_.id = *id;
+  journal_.kind = order.kind;
+  journal_.goal = order.request.goal;
+  journal_.from = order.from;
+  journal_.boot_id = boot_id().value_or("");
+  journal_.began = wall_now();
+  if (order.request.previous) journal_.previous = *order.request.previous;
+  shown_.clear();
+  plan_shown_ = false;
+
+  switch_ = std::make_unique<Switch>(std::move(order.request));
+  const auto finished = std::make_shared<bool>(false);
+  std::optional<Bytes> vram_before;
+  if (machine_.gpus) machine_.loop->spawn(sample_vram(finished));
+  dispatch(switch_->begin(began));
+  while (!switch_->finished()) {
+    (void)co_await wake_.wait();
+    wake_.reset();
+    for (auto& event : std::exchange(inbox_, {})) {
+      if (event.kind == Event::Kind::observed && !vram_before) vram_before = actor_.used_now();
+      dispatch(switch_->on(event, now()));
+      show_progress();
+    }
+  }
+  *finished = true;
+  const auto gpus = machine_.gpus ? co_await machine_.gpus->sample() : Result<std::vector<GpuSample>>(std::vector<GpuSample>());
+  if (gpus) actor_.note_gpus(*gpus);
+
+  SwitchOutcome outcome;
+  outcome.id = journal_.id;
+  outcome.from = order.from;
+  outcome.to = journal_.goal.mode;
+  outcome.result = switch_->result();
+  outcome.problem = switch_->problem();
+  outcome.took = now() - began;
+  outcome.steps = switch_->reports();
+  outcome.vram_before = vram_before;
+  outcome.vram_after = actor_.used_now();
+  outcome.vram_peak = actor_.used_peak();
+
+  journal_.result = to_string(outcome.result);
+  journal_.ended = wall_now();
+  journal_.report = json::serialize(outcome.to_json());
+  const bool reached = outcome.result == SwitchResult::committed || outcome.result == SwitchResult::unchanged;
+  const auto ended = store_.end_switch(journal_, reached ? order.goal_after : std::nullopt);
+  if (!ended && reached) {
+    outcome.result = SwitchResult::failed;
+    outcome.problem = Error{ended.error().code, fmt::format("everything runs as asked, but the goal could not be stored: {}", ended.error().message),
+                            ended.error().hint, {}};
+  }
+  co_return outcome;
+}
+
+/// May outlive run() by one wait: after each, the flag is asked before anything of ours is touched.
+Task<void> Director::sample_vram(std::shared_ptr<bool> finished) {
+  while (!*finished) {
+    const auto gpus = co_await machine_.gpus->sample();
+    if (*finished) co_return;
+    if (gpus) actor_.note_gpus(*gpus);
+    co_await wait_for(vram_interval);
+  }
+}
+
+void Director::dispatch(const std::vector<Command>& commands) {
+  std::vector<Command> mutating;
+  for (const auto& command : commands)
+    if (command.mutates()) mutating.push_back(command);
+  std::optional<Error> unwritten;
+  if (!mutating.empty()) {
+    if (!journal_.mutated && switch_->first_snapshot()) journal_.previous = switch_->previous();
+    journal_.mutated = true;
+    for (const auto& command : mutating)
+      if (command.kind == Command::Kind::record_failure) journal_.failure = command.text.empty() ? "unknown" : command.text;
+    if (auto recorded = store_.record_commands(journal_, mutating); !recorded) unwritten = recorded.error();
+  }
+  for (const auto& command : commands) {
+    if (command.kind == Command::Kind::finish || command.kind == Command::Kind::record_failure) continue;
+    if (command.kind == Command::Kind::abandon) {
+      actor_.abandon(command.step);
+      continue;
+    }
+    if (unwritten && command.mutates()) {  // no command before its journal row is durable
+      Event event;
+      event.kind = Event::Kind::job_failed;
+      event.step = command.step;
+      event.attempt = command.attempt;
+      event.text = unwritten->message;
+      event.remedy = unwritten->hint;
+      post(std::move(event));
+      continue;
+    }
+    machine_.loop->spawn(carry_out(command));
+  }
+}
+
+Task<void> Director::carry_out(Command command) {
+  log_info("switch {}: {} step {} attempt {} {} {}", journal_.id, to_string(command.kind), command.step, command.attempt,
+           command.service, command.unit);
+  Event event = co_await actor_.carry_out(std::move(command));
+  log_info("switch {}: {} step {} attempt {} {}", journal_.id, to_string(event.kind), event.step, event.attempt, event.text);
+  post(std::move(event));
+}
+
+void Director::show_progress() {
+  if (!progress_) return;
+  if (!plan_shown_ && switch_->first_plan()) {
+    plan_shown_ = true;
+    progress_({{"event", "plan"},
+               {"id", journal_.id},
+               {"from", journal_.from},
+               {"to", journal_.goal.mode},
+               {"plan", to_json(*switch_->first_plan())}});
+  }
+  const auto& reports = switch_->reports();
+  shown_.resize(reports.size());
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    auto state = fmt::format("{}/{}/{}", reports[i].result, reports[i].stage, reports[i].attempts);
+    if (state == shown_[i]) continue;
+    shown_[i] = std::move(state);
+    auto line = to_json(reports[i]);
+    line["event"] = "step";
+    line["subject"] = reports[i].subject;
+    progress_(std::move(line));
+  }
+}
+
+}  // namespace gpumod

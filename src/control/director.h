@@ -1,0 +1,70 @@
+// The director runs one switch: it journals each command before the actor carries it out, feeds the events back into the
+// state machine, and writes down how it ended.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <functional>
+#include <memory>
+
+#include "control/actor.h"
+#include "store/store.h"
+#include "switching/switch.h"
+
+namespace gpumod {
+
+/// What goes on, for whoever watches: {"event": "plan" | "step" | "notice" | "undoing", …}.
+using ProgressSink = std::function<void(boost::json::object)>;
+
+struct SwitchOrder {
+  std::string kind;              ///< the verb, for the journal
+  std::string from;              ///< the mode that was the goal, for people
+  SwitchRequest request;
+  std::optional<Goal> goal_after;  ///< stored when it ends committed or unchanged
+};
+
+struct SwitchOutcome {
+  std::int64_t id = 0;
+  std::string from;
+  std::string to;
+  SwitchResult result = SwitchResult::failed;
+  std::optional<Error> problem;
+  Duration took{};
+  std::vector<StepReport> steps;
+  std::optional<Bytes> vram_before, vram_after, vram_peak;  ///< in use, over all GPUs
+  /// {"switch": {"id", "from", "to", "result", "seconds", "steps", "vram"}}
+  boost::json::object to_json() const;
+};
+
+class Director {
+ public:
+  Director(Machine& machine, const Catalog& catalog, Store& store, ProgressSink progress);
+
+  /// Errors: only when nothing could be begun (the journal cannot be read). How the switch went is in the outcome.
+  Task<Result<SwitchOutcome>> run(SwitchOrder order);
+  /// Asks the switch under way to go back. Harmless when there is none.
+  void cancel();
+  void set_probing(bool probing) { actor_.set_probing(probing); }
+
+ private:
+  void dispatch(const std::vector<Command>& commands);
+  Task<void> carry_out(Command command);
+  Task<void> sample_vram(std::shared_ptr<bool> finished);
+  void post(Event event);
+  void show_progress();
+
+  Machine& machine_;
+  Store& store_;
+  ProgressSink progress_;
+  Actor actor_;
+  Signal wake_;
+  std::vector<Event> inbox_;
+  std::unique_ptr<Switch> switch_;
+  StoredSwitch journal_;
+  std::vector<std::string> shown_;  // the last shown state of each step
+  bool plan_shown_ = false;
+};
+
+boost::json::object to_json(const StepReport& step);
+boost::json::object to_json(const Plan& plan);
+
+}  // namespace gpumod

@@ -1,0 +1,232 @@
+#include "control/launch.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "base/fd.h"
+#include "base/text.h"
+#include "engines/engine.h"
+#include "engines/hub.h"
+#include "host/run.h"
+
+namespace gpumod {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// The PATH that programs are looked up in: ours, and where people's own installers put things.
+std::string search_path(const Paths& paths) {
+  auto path = environment_variable("PATH");
+  if (path.empty()) path = "/usr/local/bin:/usr/bin:/bin";
+  return path + ":" + (paths.home / ".local/bin").string();
+}
+
+const EngineSettings* engine_settings(const Catalog& catalog, EngineKind kind) {
+  const auto found = catalog.settings.engines.find(kind);
+  return found == catalog.settings.engines.end() ? nullptr : &found->second;
+}
+
+/// Service, then settings, then PATH.
+Result<fs::path> resolve_binary(const Machine& machine, const Catalog& catalog, const Service& service) {
+  const Engine& engine = engine_for(service.engine);
+  const auto* settings = engine_settings(catalog, service.engine);
+  std::string name = service.binary.string();
+  std::string said_in = fmt::format("binary: in {}", to_string(service.source));
+  if (name.empty() && settings && !settings->binary.empty()) {
+    name = settings->binary.string();
+    said_in = fmt::format("engines.{}.binary in gpumod.yaml", to_string(service.engine));
+  }
+  const bool from_path = name.empty();
+  if (from_path) name = engine.binary_name(service);
+  if (name.empty() && service.command() && !service.command()->cmd.empty()) {
+    name = service.command()->cmd.front();
+    said_in = fmt::format("cmd: in {}", to_string(service.source));
+  }
+  auto found = find_program(name, search_path(machine.paths));
+  if (found) return *found;
+  if (from_path && !service.command())
+    return fail(ErrorCode::refused, fmt::format("service '{}': {} was not found in PATH", service.id, name),
+                fmt::format("Install it, or say where it is: engines.{}.binary in gpumod.yaml, or binary: in {}.",
+                            to_string(service.engine), to_string(service.source)));
+  return fail(ErrorCode::refused, fmt::format("service '{}': {} ({})", service.id, found.error().message, said_in),
+              "Install it, or correct the path.");
+}
+
+/// As CUDA_VISIBLE_DEVICES takes them. vLLM refuses UUIDs in some builds: indexes work everywhere with PCI_BUS_ID order.
+std::vector<std::string> cuda_devices(const Service& service, const std::vector<GpuSample>& gpus) {
+  std::vector<std::string> devices;
+  for (const auto& gpu : gpus)
+    devices.push_back(service.vllm() || gpu.uuid.empty() ? fmt::format("{}", gpu.index) : gpu.uuid);
+  return devices;
+}
+
+/// Writes the preset of a router that needs one; the path, or "" when it needs none.
+Result<fs::path> write_router_preset(const Machine& machine, const std::string& unit, const std::vector<const Service*>& members) {
+  const auto text = TRY(router_preset(members));
+  if (!text) return fs::path();
+  const auto directory = machine.paths.runtime / "routers";
+  TRY(make_directories(directory, 0700));
+  const auto path = directory / (unit + ".ini");
+  TRY(write_file_atomically(path, *text, 0600));
+  return path;
+}
+
+}  // namespace
+
+Result<UnitSpec> unit_spec_for(const Machine& machine, const Catalog& catalog, const std::string& unit,
+                               const std::vector<GpuSample>& gpus) {
+  const auto members = catalog.services_of_unit(unit);
+  if (members.empty())
+    return fail(ErrorCode::not_found, fmt::format("no service of the catalogue runs in {}", unit));
+  const Service& service = *members.front();
+  LaunchContext context;
+  context.binary = TRY(resolve_binary(machine, catalog, service));
+  context.cuda_devices = cuda_devices(service, gpus);
+  context.settings = engine_settings(catalog, service.engine);
+  context.unit = unit;
+  context.router_members = members;
+  if (service.in_router()) context.router_preset = TRY(write_router_preset(machine, unit, members));
+  if (const auto* command = service.command(); command && !command->cmd_stop.empty()) {
+    auto stop = find_program(command->cmd_stop.front(), search_path(machine.paths));
+    if (!stop)
+      return fail(ErrorCode::refused, fmt::format("service '{}': cmd_stop: {}", service.id, stop.error().message));
+    context.stop_binary = *stop;
+  }
+  return engine_for(service.engine).launch(service, context);
+}
+
+namespace {
+
+struct Preflight {
+  Machine& machine;
+  const Catalog& catalog;
+  std::vector<Error> problems;
+
+  void add(Error problem) { problems.push_back(std::move(problem)); }
+};
+
+void check_readable(Preflight& check, const Service& service, const fs::path& path, bool directory) {
+  struct stat info {};
+  std::string wrong;
+  if (::stat(path.c_str(), &info) != 0)
+    wrong = fmt::format("{} is not there", path.string());
+  else if (directory != static_cast<bool>(S_ISDIR(info.st_mode)) && (directory || !S_ISREG(info.st_mode)))
+    wrong = fmt::format("{} is not a {}", path.string(), directory ? "directory" : "regular file");
+  else if (::access(path.c_str(), directory ? R_OK | X_OK : R_OK) != 0)
+    wrong = fmt::format("{} cannot be read by you", path.string());
+  if (!wrong.empty())
+    check.add({ErrorCode::refused, fmt::format("service '{}': model {}", service.id, wrong),
+               fmt::format("Correct the path in {}, or put the model there.", to_string(service.source)), {}});
+}
+
+void check_hub_model(Preflight& check, const Service& service) {
+  const auto variable = [&](const char* name) {
+    const auto own = service.environment.find(name);
+    return own != service.environment.end() ? own->second.reveal() : environment_variable(name);
+  };
+  if (const auto offline = variable("HF_HUB_OFFLINE"); offline == "0" || offline == "false") return;  // they may download
+  const auto root = hub_root_from(variable("HF_HUB_CACHE"), variable("HF_HOME"), variable("XDG_CACHE_HOME"), check.machine.paths.home);
+  const auto snapshots = hub_snapshot_dir(service.model.id, root);
+  std::error_code problem;
+  for (const auto& snapshot : fs::directory_iterator(snapshots, problem))
+    if (fs::exists(snapshot.path() / "config.json", problem)) return;
+  check.add({ErrorCode::refused, fmt::format("service '{}': model {} is not in the cache {}", service.id, service.model.id, root.string()),
+             fmt::format("Download it first: {}", download_command(service.model.id)), {}});
+}
+
+void check_model(Preflight& check, const Service& service) {
+  if (const auto* llama = service.llama()) {
+    if (!llama->models_dir.empty()) return check_readable(check, service, llama->models_dir, true);
+    if (!llama->models_preset.empty()) return check_readable(check, service, llama->models_preset, false);
+    if (!service.model.path.empty()) return check_readable(check, service, service.model.path, false);
+    return;
+  }
+  if (!service.vllm()) return;
+  std::error_code ignored;
+  if (!service.model.path.empty())
+    check_readable(check, service, service.model.path, fs::is_directory(service.model.path, ignored));
+  else if (is_hub_id(service.model.id))
+    check_hub_model(check, service);
+}
+
+Task<void> check_unit_names(Preflight& check, const Service& service) {
+  if (!service.unit.empty()) {
+    const std::string adopted = service.unit;
+    const auto status = co_await check.machine.units->status(adopted);
+    if (status && !status->exists)
+      check.add({ErrorCode::refused, fmt::format("service '{}': the unit {} does not exist", service.id, service.unit),
+                 fmt::format("Install it (systemctl --user list-unit-files shows what is there), or remove unit: from {}.",
+                             to_string(service.source)), {}});
+    co_return;
+  }
+  if (check.machine.units->kind() != "systemd") co_return;
+  const std::string theirs = service.id + ".service";
+  const auto status = co_await check.machine.units->status(theirs);
+  if (status && status->exists && !status->fragment.empty())
+    check.add({ErrorCode::refused, fmt::format("service '{}': there is already a unit {} of yours ({})", service.id, theirs, status->fragment),
+               fmt::format("Adopt it: add 'unit: {}' to {}. Or, if it is something else, rename the service's id.", theirs,
+                           to_string(service.source)), {}});
+}
+
+/// The --help text of a binary, kept by path, size and time of change: asking some of them takes seconds.
+Task<std::string> help_of(Machine& machine, fs::path binary, std::vector<std::string> arguments) {
+  struct stat info {};
+  if (::stat(binary.c_str(), &info) != 0) co_return "";
+  std::string key = fmt::format("{}-{}-{}-{}", binary.string(), info.st_mtim.tv_sec, info.st_size, join(arguments, " "));
+  const auto file = machine.paths.cache / "help" / fmt::format("{:016x}.txt", std::hash<std::string>()(key));
+  if (auto cached = read_file(file, 4 << 20)) co_return *cached;
+  arguments.insert(arguments.begin(), binary.string());
+  const auto outcome = co_await run_program(std::move(arguments), 10s);
+  if (!outcome || outcome->timed_out) co_return "";
+  if (make_directories(file.parent_path(), 0700)) (void)write_file_atomically(file, outcome->output, 0600);
+  co_return outcome->output;
+}
+
+Task<void> check_flags(Preflight& check, const Service& service, const UnitSpec& spec) {
+  if (!service.llama() && !service.fastapi()) co_return;  // vLLM needs many seconds for its --help; commands are people's own
+  for (const auto& arguments : engine_for(service.engine).help_arguments(service)) {
+    const fs::path binary = spec.argv.front();
+    const auto help = co_await help_of(check.machine, binary, arguments);
+    const auto unknown = unknown_flags(spec.argv, help);
+    for (const auto& flag : unknown)
+      check.add({ErrorCode::refused, fmt::format("service '{}': {} does not know the option {}", service.id, spec.argv.front(), flag.flag),
+                 flag.nearest.empty() ? fmt::format("Correct extra_args in {}.", to_string(service.source))
+                                      : fmt::format("Did you mean {}? See extra_args in {}.", flag.nearest, to_string(service.source)),
+                 {}});
+    if (help.find("--") != std::string::npos) co_return;
+  }
+}
+
+Task<void> check_service(Preflight& check, const Service& service) {
+  co_await check_unit_names(check, service);
+  if (!service.unit.empty()) co_return;  // people's own unit: what it runs is theirs
+  check_model(check, service);
+  const auto spec = unit_spec_for(check.machine, check.catalog, service.unit_name(), {});
+  if (!spec)
+    check.add(spec.error());
+  else
+    co_await check_flags(check, service, *spec);
+}
+
+}  // namespace
+
+Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vector<ServiceId> services) {
+  Preflight check{machine, catalog, {}};
+  for (const auto& id : services)
+    if (const auto found = catalog.services.find(id); found != catalog.services.end()) co_await check_service(check, found->second);
+  if (check.problems.empty()) co_return Result<void>();
+  Error error = check.problems.front();
+  boost::json::array all;
+  for (const auto& problem : check.problems) all.push_back({{"message", problem.message}, {"hint", problem.hint}});
+  if (check.problems.size() > 1) error.message += fmt::format(" (and {} more problems)", check.problems.size() - 1);
+  error.code = ErrorCode::refused;
+  error.details = boost::json::object{{"problems", std::move(all)}};
+  co_return fail(std::move(error));
+}
+
+}  // namespace gpumod

@@ -1,0 +1,21 @@
+// From a service of the catalogue to a unit that can be started, and everything that can be known to be wrong with it
+// before anything else is stopped for it.
+#pragma once
+
+#include "catalog/catalog.h"
+#include "control/machine.h"
+#include "model/gpu.h"
+
+namespace gpumod {
+
+/// The unit for `name`: argv, environment, deadlines. Writes a router's model preset where it needs one.
+/// `gpus`: where it was placed; empty leaves CUDA_VISIBLE_DEVICES alone.
+/// Errors: refused (no binary), configuration.
+Result<UnitSpec> unit_spec_for(const Machine& machine, const Catalog& catalog, const std::string& unit,
+                               const std::vector<GpuSample>& gpus);
+
+/// Binary found and executable, model there and readable, no unit of people's own in the way, flags known to the binary.
+/// Errors: refused, with every problem of every service; `details` lists them.
+Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vector<ServiceId> services);
+
+}  // namespace gpumod

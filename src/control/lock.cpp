@@ -1,0 +1,58 @@
+#include "control/lock.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <charconv>
+
+#include "base/text.h"
+#include "control/machine.h"
+
+namespace gpumod {
+
+namespace {
+
+std::filesystem::path lock_file(const Paths& paths) { return paths.runtime / "lock"; }
+
+/// "4242 mode switch code" as the holder wrote it.
+std::string written_by_holder(int fd) {
+  char buffer[256];
+  const ssize_t n = ::pread(fd, buffer, sizeof buffer, 0);
+  return n > 0 ? printable(trim(std::string_view(buffer, static_cast<std::size_t>(n)))) : std::string();
+}
+
+}  // namespace
+
+Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string& about) {
+  TRY(ensure_runtime_directory(paths));
+  const auto path = lock_file(paths);
+  Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) return fail(system_error(fmt::format("open {}", path.string()), errno, ErrorCode::environment));
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return fail(system_error(fmt::format("lock {}", path.string()), errno, ErrorCode::environment));
+    const auto holder = written_by_holder(file.get());
+    const auto space = holder.find(' ');
+    return fail(ErrorCode::busy,
+                holder.empty() ? "another change is under way"
+                               : fmt::format("another change is under way: {} (pid {})",
+                                             space == std::string::npos ? "" : holder.substr(space + 1), holder.substr(0, space)),
+                "Wait until it is done; gpumod status shows how things are.");
+  }
+  const auto text = fmt::format("{} {}\n", ::getpid(), about);
+  if (::ftruncate(file.get(), 0) != 0 || ::pwrite(file.get(), text.data(), text.size(), 0) < 0)
+    return fail(system_error(fmt::format("write {}", path.string()), errno, ErrorCode::environment));
+  return MutationLock(std::move(file));
+}
+
+std::optional<pid_t> mutation_holder(const Paths& paths) {
+  Fd file(::open(lock_file(paths).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  if (!file || ::flock(file.get(), LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) return std::nullopt;
+  const auto holder = written_by_holder(file.get());
+  pid_t pid = 0;
+  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
+  return pid;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,208 @@
+#include "control/observe.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+
+#include "engines/engine.h"
+#include "host/processes.h"
+
+namespace gpumod {
+
+namespace {
+
+/// Since when a process runs; nothing when it has ended.
+std::optional<Duration> age_of(pid_t pid) {
+  const auto info = process_info(pid);
+  const auto uptime = read_pseudo_file("/proc/uptime");
+  if (!info || !uptime) return std::nullopt;
+  const double up = std::strtod(uptime->c_str(), nullptr);
+  const double began = static_cast<double>(info->start_ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(std::max(0.0, up - began)));
+}
+
+Task<void> sample_gpus(Machine& machine, Snapshot& snapshot) {
+  if (!machine.gpus) {
+    snapshot.gpu_problem = machine.gpu_problem;
+    co_return;
+  }
+  auto sample = co_await machine.gpus->sample();
+  if (sample)
+    snapshot.gpus = std::move(*sample);
+  else
+    snapshot.gpu_problem = std::move(sample).error();
+}
+
+void find_ports(const Catalog& catalog, Snapshot& snapshot) {
+  std::set<std::uint16_t> ports;
+  for (const auto& [id, service] : catalog.services)
+    if (service.port != 0) ports.insert(service.port);
+  std::map<pid_t, const std::string*> owner;
+  for (const auto& [name, unit] : snapshot.units)
+    for (const auto pid : unit.pids) owner[pid] = &name;
+  for (const auto& listener : listeners_on({ports.begin(), ports.end()})) {
+    PortHolder holder;
+    holder.port = listener.port;
+    for (const auto pid : listener.pids)
+      if (const auto found = owner.find(pid); found != owner.end()) holder.unit = *found->second;
+    if (!listener.pids.empty()) {
+      holder.pid = listener.pids.front();
+      if (const auto info = process_info(holder.pid)) {
+        holder.command = info->command;
+        holder.user = info->user;
+      }
+    }
+    if (holder.user.empty()) holder.user = fmt::format("{}", listener.uid);
+    snapshot.ports.push_back(std::move(holder));
+  }
+}
+
+const PortHolder* holder_of(const Snapshot& snapshot, std::uint16_t port) {
+  const auto found = std::find_if(snapshot.ports.begin(), snapshot.ports.end(),
+                                  [&](const PortHolder& holder) { return holder.port == port; });
+  return found == snapshot.ports.end() ? nullptr : &*found;
+}
+
+/// A unit that runs but does not answer (yet): starting while it is young, failed afterwards.
+void not_answering(const Service& service, const UnitStatus& unit, const std::string& reason, ServiceView& view) {
+  const auto age = unit.main_pid > 0 ? age_of(unit.main_pid) : std::nullopt;
+  if (age && *age > service.startup_timeout) {
+    view.residency = Residency::failed;
+    view.detail = fmt::format("runs for {} but does not answer: {}", format_seconds(*age), reason);
+  } else {
+    view.residency = Residency::starting;
+    view.detail = reason;
+  }
+}
+
+Task<void> ask_server(Machine& machine, const Service& service, const UnitStatus& unit, ServiceView& view) {
+  const Engine& engine = engine_for(service.engine);
+  auto request = engine.readiness_request(service);
+  if (request) {
+    request->timeout = observe_timeout;
+    const HttpRequest question = *request;
+    const auto reply = co_await machine.http->request(question);
+    if (!reply) {
+      not_answering(service, unit, reply.error().message, view);
+      co_return;
+    }
+    const auto verdict = engine.judge_readiness(service, *reply);
+    if (verdict.state != ReadinessVerdict::State::ready) {
+      if (verdict.state == ReadinessVerdict::State::failed) {
+        view.residency = Residency::failed;
+        view.detail = verdict.reason;
+      } else {
+        not_answering(service, unit, verdict.reason, view);
+      }
+      co_return;
+    }
+  }
+  view.residency = Residency::running;
+  auto residency_request = engine.residency_request(service);
+  if (!residency_request) co_return;
+  residency_request->timeout = observe_timeout;
+  const HttpRequest question = *residency_request;
+  const auto reply = co_await machine.http->request(question);
+  if (!reply) {
+    view.residency = Residency::failed;
+    view.detail = reply.error().message;
+    co_return;
+  }
+  const auto residency = engine.judge_residency(service, *reply);
+  if (residency) {
+    view.residency = *residency;
+  } else {
+    view.residency = Residency::failed;
+    view.detail = residency.error().message;
+  }
+}
+
+Task<void> view_service(Machine& machine, const Service& service, const Snapshot& snapshot, ServiceView& view) {
+  const auto found = snapshot.units.find(service.unit_name());
+  if (found == snapshot.units.end() || found->second.gone()) {
+    view.residency = Residency::stopped;
+    if (found != snapshot.units.end() && found->second.active == ActiveState::failed) {
+      view.residency = Residency::failed;
+      view.detail = found->second.killed_by_signal
+                        ? fmt::format("ended by signal {}", found->second.exit_code)
+                        : fmt::format("ended with {} (exit code {})", found->second.result, found->second.exit_code);
+    }
+    co_return;
+  }
+  const UnitStatus& unit = found->second;
+  if (unit.restarting()) {
+    view.residency = Residency::failed;
+    view.detail = fmt::format("its unit restarts again and again ({} restarts, {})", unit.restarts, unit.result);
+    co_return;
+  }
+  if (unit.active == ActiveState::deactivating) {
+    view.residency = Residency::stopping;
+    co_return;
+  }
+  if (unit.active == ActiveState::inactive || unit.active == ActiveState::failed) {
+    view.residency = Residency::failed;
+    view.detail = fmt::format("its unit has ended, but {} of its processes survive", unit.pids.size());
+    co_return;
+  }
+  if (service.port != 0) {
+    const auto* holder = holder_of(snapshot, service.port);
+    const bool in_container = service.command() && !service.command()->container.empty();
+    if (holder && holder->unit != unit.name && holder->pid != 0 && !in_container) {
+      view.residency = Residency::failed;
+      view.detail = fmt::format("port {} is answered by pid {} ({}), not by it", service.port, holder->pid, holder->command);
+      co_return;
+    }
+    if (!holder) {
+      not_answering(service, unit, fmt::format("nothing listens on port {}", service.port), view);
+      co_return;
+    }
+  }
+  co_await ask_server(machine, service, unit, view);
+}
+
+}  // namespace
+
+Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog) {
+  Snapshot snapshot;
+  std::set<std::string> names;
+  for (const auto& [id, service] : catalog.services) names.insert(service.unit_name());
+  const std::vector<std::string> wanted_names(names.begin(), names.end());
+
+  std::optional<Error> problem;
+  struct Survey {
+    static Task<void> run(Machine& machine, std::vector<std::string> units, Snapshot& snapshot, std::optional<Error>& problem) {
+      auto surveyed = co_await machine.units->survey(std::move(units));
+      if (!surveyed) {
+        problem = std::move(surveyed).error();
+        co_return;
+      }
+      for (auto& unit : *surveyed) {
+        std::string name = unit.name;
+        snapshot.units[std::move(name)] = std::move(unit);
+      }
+    }
+  };
+  std::vector<Task<void>> looking;
+  looking.push_back(Survey::run(machine, wanted_names, snapshot, problem));
+  looking.push_back(sample_gpus(machine, snapshot));
+  co_await run_all(std::move(looking));
+  if (problem) co_return fail(*problem);
+
+  for (const auto& [name, unit] : snapshot.units)
+    for (const auto pid : unit.pids) snapshot.unit_of_pid[pid] = name;
+  find_ports(catalog, snapshot);
+
+  std::vector<Task<void>> asking;
+  for (const auto& [id, service] : catalog.services) {
+    auto& view = snapshot.services[id];
+    view.id = id;
+    view.unit = service.unit_name();
+    asking.push_back(view_service(machine, service, snapshot, view));
+  }
+  co_await run_all(std::move(asking));
+  co_return snapshot;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,16 @@
+// Looking at everything: units, processes, GPUs, ports, and what each server says of itself.
+#pragma once
+
+#include "catalog/catalog.h"
+#include "control/machine.h"
+#include "model/snapshot.h"
+
+namespace gpumod {
+
+/// How long one server may take to say how it is. Servers are asked beside each other: a wedged one costs this once.
+constexpr Duration observe_timeout = 2s;
+
+/// Errors: environment when the unit manager cannot be reached. GPUs that cannot be read are in the snapshot's gpu_problem.
+Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog);
+
+}  // namespace gpumod

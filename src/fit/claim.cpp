@@ -1,0 +1,116 @@
+#include "fit/claim.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/text.h"
+
+namespace gpumod {
+
+std::optional<Bytes> claim_on(const Service& service, Bytes total) {
+  if (service.vram == Bytes(0)) return Bytes(0);
+  if (const auto* vllm = service.vllm()) {
+    const double utilization = vllm->gpu_memory_utilization.value_or(0.9);
+    return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));
+  }
+  return service.vram;
+}
+
+bool needs_gpu(const Service& service) {
+  if (service.vram) return *service.vram > Bytes(0);
+  return service.vllm() != nullptr;
+}
+
+namespace {
+
+Result<std::vector<const GpuSample*>> selected(const Service& service, const std::vector<GpuSample>& gpus) {
+  std::vector<const GpuSample*> chosen;
+  if (service.gpu.any()) {
+    for (const auto& gpu : gpus) chosen.push_back(&gpu);
+    return chosen;
+  }
+  for (const auto& device : service.gpu.devices) {
+    const auto match = std::find_if(gpus.begin(), gpus.end(), [&](const GpuSample& gpu) {
+      return gpu.uuid == device || std::to_string(gpu.index) == device;
+    });
+    if (match == gpus.end()) {
+      std::vector<std::string> known;
+      for (const auto& gpu : gpus) known.push_back(fmt::format("{} ({})", gpu.index, gpu.uuid));
+      return fail(ErrorCode::configuration, fmt::format("service '{}' wants GPU '{}', which is not there", service.id, device),
+                  fmt::format("This machine has: {}.", join(known, ", ")));
+    }
+    chosen.push_back(&*match);
+  }
+  return chosen;
+}
+
+}  // namespace
+
+Placement::Placement(const std::vector<GpuSample>& gpus, std::map<GpuIndex, Bytes> free)
+    : gpus_(gpus), free_(std::move(free)) {}
+
+Result<Placement::Place> Placement::place(const Service& service) {
+  Place place;
+  if (service.vram == Bytes(0) || gpus_.empty()) return place;
+  const auto candidates = TRY(selected(service, gpus_));
+
+  const bool spread = !service.gpu.any();
+  const std::size_t wanted =
+      spread ? candidates.size()
+             : static_cast<std::size_t>(std::max(1, service.vllm() ? service.vllm()->tensor_parallel_size.value_or(1) : 1));
+
+  struct Candidate {
+    GpuIndex index;
+    std::optional<Bytes> claim;
+    Bytes left;
+  };
+  std::vector<Candidate> fitting;
+  Bytes best_free;
+  std::string best_name;
+  Bytes need;
+  bool larger_than_any = true;
+  for (const auto* gpu : candidates) {
+    const auto claim = claim_on(service, gpu->total.value_or(Bytes()));
+    const auto room = free_.find(gpu->index);
+    if (!claim || room == free_.end()) {  // unknown: it may go there, the check before the start decides
+      fitting.push_back({gpu->index, std::nullopt, Bytes()});
+      larger_than_any = false;
+      continue;
+    }
+    need = std::max(need, *claim);
+    if (gpu->total && *claim <= *gpu->total) larger_than_any = false;
+    if (room->second >= *claim) {
+      fitting.push_back({gpu->index, claim, room->second - *claim});
+    } else if (best_name.empty() || room->second > best_free) {
+      best_free = room->second;
+      best_name = fmt::format("GPU {} ({})", gpu->index, gpu->name);
+    }
+  }
+  if (fitting.size() < wanted) {
+    if (larger_than_any && !candidates.empty())
+      return fail(ErrorCode::refused,
+                  fmt::format("service '{}' needs {} of VRAM: more than any GPU it may use has", service.id, to_string(need)),
+                  "Lower its vram: to what it really takes, or give it a smaller context or quantization.");
+    if (candidates.size() < wanted)
+      return fail(ErrorCode::refused, fmt::format("service '{}' wants {} GPUs, this machine has {}", service.id, wanted,
+                                                  candidates.size()));
+    return fail(ErrorCode::refused,
+                fmt::format("service '{}' needs {} of VRAM, but {} would have only {} to give", service.id, to_string(need),
+                            best_name, to_string(best_free)));
+  }
+  std::stable_sort(fitting.begin(), fitting.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.left < b.left; });
+  fitting.resize(wanted);
+  for (const auto& chosen : fitting) {
+    place.gpus.push_back(chosen.index);
+    if (!chosen.claim) continue;
+    place.claim[chosen.index] = *chosen.claim;
+    free_[chosen.index] -= *chosen.claim;
+  }
+  std::sort(place.gpus.begin(), place.gpus.end());
+  return place;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,288 @@
+#include "store/store.h"
+
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/format.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <boost/json.hpp>
+
+#include "base/fd.h"
+#include "model/json.h"
+
+namespace gpumod {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+
+namespace {
+
+/// Each entry brings the schema one version further; entries are never changed, only added.
+constexpr std::array migrations{
+    R"sql(
+      CREATE TABLE goal (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), goal TEXT NOT NULL, set_at INTEGER NOT NULL);
+      CREATE TABLE switches (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, goal TEXT NOT NULL, previous TEXT NOT NULL, from_mode TEXT NOT NULL,
+        mutated INTEGER NOT NULL, failure TEXT NOT NULL, boot_id TEXT NOT NULL, result TEXT NOT NULL,
+        began INTEGER NOT NULL, ended INTEGER, report TEXT NOT NULL);
+      CREATE TABLE commands (
+        switch INTEGER NOT NULL REFERENCES switches (id), step INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        command TEXT NOT NULL, service TEXT NOT NULL, unit TEXT NOT NULL, text TEXT NOT NULL, issued INTEGER NOT NULL);
+      CREATE INDEX commands_by_switch ON commands (switch);
+    )sql",
+};
+
+std::int64_t microseconds(WallTime time) { return time.time_since_epoch().count(); }
+WallTime wall_time(std::int64_t count) { return WallTime(std::chrono::microseconds(count)); }
+
+Error from_sqlite(std::string_view stage, const std::exception& problem) {
+  return Error{ErrorCode::environment, fmt::format("{}: {}", stage, problem.what()),
+               "Is the disk full, or the state directory not writable?", {}};
+}
+
+bool is_corrupt(const SQLite::Exception& problem) {
+  return problem.getErrorCode() == SQLITE_CORRUPT || problem.getErrorCode() == SQLITE_NOTADB;
+}
+
+void migrate(SQLite::Database& database) {
+  const int version = database.execAndGet("PRAGMA user_version").getInt();
+  if (version > static_cast<int>(migrations.size()))
+    throw SQLite::Exception(fmt::format("the database is of a newer gpumod (schema {})", version));
+  for (std::size_t next = static_cast<std::size_t>(version); next < migrations.size(); ++next) {
+    SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
+    if (database.execAndGet("PRAGMA user_version").getInt() > static_cast<int>(next)) continue;  // another did it
+    database.exec(migrations[next]);
+    database.exec(fmt::format("PRAGMA user_version = {}", next + 1));
+    transaction.commit();
+  }
+}
+
+std::unique_ptr<SQLite::Database> open_and_migrate(const fs::path& file) {
+  auto database = std::make_unique<SQLite::Database>(file.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 5000);
+  database->exec("PRAGMA journal_mode = WAL");
+  database->exec("PRAGMA synchronous = FULL");
+  database->exec("PRAGMA foreign_keys = ON");
+  migrate(*database);
+  return database;
+}
+
+}  // namespace
+
+struct Store::State {
+  std::unique_ptr<SQLite::Database> database;
+  std::string notice;
+};
+
+Store::Store(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Store::Store(Store&&) noexcept = default;
+Store& Store::operator=(Store&&) noexcept = default;
+Store::~Store() = default;
+
+const std::string& Store::notice() const { return state_->notice; }
+
+Result<Store> Store::open(const fs::path& directory) {
+  TRY(make_directories(directory, 0700));
+  const auto file = directory / "state.db";
+  auto state = std::make_unique<State>();
+  const auto old_mask = ::umask(0077);
+  try {
+    try {
+      state->database = open_and_migrate(file);
+    } catch (const SQLite::Exception& problem) {
+      if (!is_corrupt(problem)) throw;
+      const auto aside = fmt::format("{}.corrupt-{}", file.string(), microseconds(wall_now()));
+      std::error_code ignored;
+      fs::rename(file, aside, ignored);
+      fs::remove(file.string() + "-wal", ignored);
+      fs::remove(file.string() + "-shm", ignored);
+      state->notice = fmt::format("the state file was unreadable ({}); it was moved to {} and a new one begun", problem.what(), aside);
+      state->database = open_and_migrate(file);
+    }
+  } catch (const std::exception& problem) {
+    ::umask(old_mask);
+    return fail(from_sqlite(fmt::format("open {}", file.string()), problem));
+  }
+  ::umask(old_mask);
+  return Store(std::move(state));
+}
+
+Result<std::optional<Store>> Store::open_existing(const fs::path& directory) {
+  const auto file = directory / "state.db";
+  std::error_code problem;
+  if (!fs::exists(file, problem)) return std::optional<Store>();
+  auto state = std::make_unique<State>();
+  try {
+    state->database = std::make_unique<SQLite::Database>(file.string(), SQLite::OPEN_READONLY, 2000);
+    if (state->database->execAndGet("PRAGMA user_version").getInt() == 0) return std::optional<Store>();
+  } catch (const std::exception& thrown) {
+    return fail(from_sqlite(fmt::format("open {}", file.string()), thrown));
+  }
+  return std::optional<Store>(Store(std::move(state)));
+}
+
+namespace {
+
+StoredSwitch read_switch(SQLite::Statement& row) {
+  StoredSwitch stored;
+  stored.id = row.getColumn(0).getInt64();
+  stored.kind = row.getColumn(1).getString();
+  const auto goal = [](const std::string& text) {
+    std::error_code malformed;
+    const auto value = json::parse(text, malformed);
+    return malformed ? Goal() : goal_from_json(value).value_or(Goal());
+  };
+  stored.goal = goal(row.getColumn(2).getString());
+  stored.previous = goal(row.getColumn(3).getString());
+  stored.from = row.getColumn(4).getString();
+  stored.mutated = row.getColumn(5).getInt() != 0;
+  stored.failure = row.getColumn(6).getString();
+  stored.boot_id = row.getColumn(7).getString();
+  stored.result = row.getColumn(8).getString();
+  stored.began = wall_time(row.getColumn(9).getInt64());
+  if (!row.getColumn(10).isNull()) stored.ended = wall_time(row.getColumn(10).getInt64());
+  stored.report = row.getColumn(11).getString();
+  return stored;
+}
+
+constexpr auto switch_columns =
+    "SELECT id, kind, goal, previous, from_mode, mutated, failure, boot_id, result, began, ended, report FROM switches ";
+
+void write_switch(SQLite::Database& database, const StoredSwitch& about) {
+  SQLite::Statement insert(database,
+                           "INSERT INTO switches (id, kind, goal, previous, from_mode, mutated, failure, boot_id, result, began, "
+                           "ended, report) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                           "previous = excluded.previous, mutated = excluded.mutated, failure = excluded.failure, "
+                           "result = excluded.result, ended = excluded.ended, report = excluded.report");
+  insert.bind(1, about.id);
+  insert.bind(2, about.kind);
+  insert.bind(3, json::serialize(to_json(about.goal)));
+  insert.bind(4, json::serialize(to_json(about.previous)));
+  insert.bind(5, about.from);
+  insert.bind(6, about.mutated ? 1 : 0);
+  insert.bind(7, about.failure);
+  insert.bind(8, about.boot_id);
+  insert.bind(9, about.result);
+  insert.bind(10, microseconds(about.began));
+  if (about.ended) insert.bind(11, microseconds(*about.ended));
+  insert.bind(12, about.report);
+  insert.exec();
+}
+
+void write_goal(SQLite::Database& database, const Goal& goal) {
+  SQLite::Statement insert(database, "INSERT INTO goal (only_row, goal, set_at) VALUES (1, ?, ?) "
+                                     "ON CONFLICT (only_row) DO UPDATE SET goal = excluded.goal, set_at = excluded.set_at");
+  insert.bind(1, json::serialize(to_json(goal)));
+  insert.bind(2, microseconds(wall_now()));
+  insert.exec();
+}
+
+/// Runs `work` in one transaction; SQLite's exceptions end here.
+template <typename Work>
+Result<void> in_transaction(SQLite::Database& database, std::string_view stage, Work work) {
+  try {
+    SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
+    work();
+    transaction.commit();
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite(stage, problem));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::optional<Goal>> Store::goal() const {
+  try {
+    SQLite::Statement query(*state_->database, "SELECT goal FROM goal");
+    if (!query.executeStep()) return std::optional<Goal>();
+    std::error_code malformed;
+    const auto value = json::parse(query.getColumn(0).getString(), malformed);
+    if (malformed) return fail(ErrorCode::failed, "the stored goal is not JSON");
+    return std::optional<Goal>(TRY(goal_from_json(value)));
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the goal", problem));
+  }
+}
+
+Result<std::int64_t> Store::next_switch_id() const {
+  try {
+    return state_->database->execAndGet("SELECT COALESCE(MAX(id), 0) + 1 FROM switches").getInt64();
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the journal", problem));
+  }
+}
+
+Result<void> Store::record_commands(const StoredSwitch& about, const std::vector<Command>& commands) {
+  return in_transaction(*state_->database, "write the journal", [&] {
+    write_switch(*state_->database, about);
+    SQLite::Statement insert(*state_->database, "INSERT INTO commands (switch, step, attempt, command, service, unit, text, issued) "
+                                                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    for (const auto& command : commands) {
+      insert.reset();
+      insert.bind(1, about.id);
+      insert.bind(2, command.step);
+      insert.bind(3, command.attempt);
+      insert.bind(4, std::string(to_string(command.kind)));
+      insert.bind(5, command.service);
+      insert.bind(6, command.unit);
+      insert.bind(7, command.text);
+      insert.bind(8, microseconds(wall_now()));
+      insert.exec();
+    }
+  });
+}
+
+Result<void> Store::end_switch(const StoredSwitch& about, const std::optional<Goal>& goal) {
+  return in_transaction(*state_->database, "end the switch in the journal", [&] {
+    write_switch(*state_->database, about);
+    if (goal) write_goal(*state_->database, *goal);
+  });
+}
+
+Result<void> Store::close_interrupted(std::int64_t before_id) {
+  return in_transaction(*state_->database, "close interrupted switches", [&] {
+    SQLite::Statement update(*state_->database,
+                             "UPDATE switches SET ended = ?, result = 'interrupted' WHERE ended IS NULL AND id < ?");
+    update.bind(1, microseconds(wall_now()));
+    update.bind(2, before_id);
+    update.exec();
+  });
+}
+
+Result<void> Store::set_goal(const Goal& goal) {
+  return in_transaction(*state_->database, "store the goal", [&] { write_goal(*state_->database, goal); });
+}
+
+Result<std::optional<StoredSwitch>> Store::unfinished() const {
+  try {
+    SQLite::Statement query(*state_->database, std::string(switch_columns) + "WHERE ended IS NULL ORDER BY id DESC LIMIT 1");
+    if (!query.executeStep()) return std::optional<StoredSwitch>();
+    return std::optional<StoredSwitch>(read_switch(query));
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the journal", problem));
+  }
+}
+
+Result<std::vector<StoredSwitch>> Store::history(std::size_t limit) const {
+  try {
+    SQLite::Statement query(*state_->database, std::string(switch_columns) + "ORDER BY id DESC LIMIT ?");
+    query.bind(1, static_cast<std::int64_t>(limit));
+    std::vector<StoredSwitch> rows;
+    while (query.executeStep()) rows.push_back(read_switch(query));
+    return rows;
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the history", problem));
+  }
+}
+
+Result<void> Store::set_durable(bool durable) {
+  try {
+    state_->database->exec(durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = OFF");
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("set durability", problem));
+  }
+  return {};
+}
+
+}  // namespace gpumod

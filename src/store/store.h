@@ -1,0 +1,76 @@
+// store/ — what must survive us: the goal, the journal of switches, their history. Intentions and memories, never
+// evidence: what is, is observed.
+// It knows base/ and model/; it must never know how a switch is decided or carried out.
+//
+// One SQLite file in WAL mode with synchronous=FULL: a transaction that returned is on the disk. Only the holder of the
+// mutation lock writes; readers need no lock. A file that SQLite calls corrupt is moved aside and a new one begun:
+// nothing that people wrote is in it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "model/switching.h"
+
+namespace gpumod {
+
+struct StoredSwitch {
+  std::int64_t id = 0;
+  std::string kind;     ///< the verb: "mode switch", "service start", "repair" …
+  Goal goal;
+  Goal previous;        ///< what a rollback restores
+  std::string from;     ///< the mode that was the goal before, for people
+  bool mutated = false;
+  std::string failure;  ///< non-empty: the way forward was given up, for this reason
+  std::string boot_id;
+  std::string result;   ///< "" while it is under way, or was interrupted
+  WallTime began;
+  std::optional<WallTime> ended;
+  std::string report;   ///< JSON of the answer, "" while under way
+};
+
+class Store {
+ public:
+  /// Opens or creates (0600) the database in `directory` (0700). Errors: environment when it cannot be written.
+  static Result<Store> open(const std::filesystem::path& directory);
+  /// Opens for reading; nothing when there is none yet.
+  static Result<std::optional<Store>> open_existing(const std::filesystem::path& directory);
+  Store(Store&&) noexcept;
+  Store& operator=(Store&&) noexcept;
+  ~Store();
+
+  /// Set when a corrupt file was moved aside on opening: a sentence for people.
+  const std::string& notice() const;
+
+  Result<std::optional<Goal>> goal() const;
+
+  /// The id the next switch will have. Only the holder of the mutation lock may ask.
+  Result<std::int64_t> next_switch_id() const;
+  /// Writes the switch (if it is not there yet) and the commands about to be issued, in one durable transaction.
+  Result<void> record_commands(const StoredSwitch& about, const std::vector<Command>& commands);
+  /// Ends the switch and, in the same transaction, makes `goal` the goal where one is given.
+  Result<void> end_switch(const StoredSwitch& about, const std::optional<Goal>& goal);
+  /// Closes every earlier switch that was left open by a crash: `about` has dealt with what they left.
+  Result<void> close_interrupted(std::int64_t before_id);
+  /// Sets only the goal.
+  Result<void> set_goal(const Goal& goal);
+
+  /// The newest switch that was begun and never ended.
+  Result<std::optional<StoredSwitch>> unfinished() const;
+  Result<std::vector<StoredSwitch>> history(std::size_t limit) const;
+
+  /// For measuring what durability costs: with false, a power cut can lose the last transactions.
+  Result<void> set_durable(bool durable);
+
+ private:
+  struct State;
+  explicit Store(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace gpumod

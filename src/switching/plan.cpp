@@ -1,0 +1,424 @@
+#include "switching/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "fit/claim.h"
+
+namespace gpumod {
+
+namespace {
+
+bool holds_memory(Residency residency) {
+  return residency == Residency::running || residency == Residency::starting || residency == Residency::sleeping1 ||
+         residency == Residency::sleeping2;
+}
+
+bool sleeps(Residency residency) { return residency == Residency::sleeping1 || residency == Residency::sleeping2; }
+
+/// A unit together with what the goal makes of its services.
+struct UnitCase {
+  const UnitStatus* status = nullptr;  ///< null: the manager knows nothing of it
+  std::vector<const Service*> members;
+  std::vector<const Service*> kept;  ///< they run, or shall run, in this unit after the switch
+  bool restart = false;              ///< it must come down although services are kept
+  std::string why;                   ///< of the restart, or of the stop
+  std::optional<int> stop_step;
+  std::optional<int> start_step;
+
+  bool alive() const { return status && !status->gone(); }
+  bool is_router() const { return !members.empty() && members.front()->in_router(); }
+};
+
+class Planner {
+ public:
+  Planner(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge)
+      : snapshot_(snapshot), goal_(goal), knowledge_(knowledge) {}
+
+  Result<Plan> run() {
+    TRY(check_goal());        // first: nothing below has to ask whether a service exists
+    gather_units();           // what each unit is to the goal
+    add_freeing_steps();      // what must go
+    TRY(add_taking_steps());  // what must come, and whether its port can be had
+    TRY(place_on_gpus());     // whether it fits, and where
+    order();                  // what waits for what
+    predict();                // what people are shown
+    return std::move(plan_);
+  }
+
+ private:
+  Result<void> check_goal() {
+    for (const auto& [id, residency] : goal_.wanted) {
+      if (!knowledge_.services.contains(id))
+        return fail(ErrorCode::not_found, fmt::format("the goal names service '{}', which the catalogue does not have", id));
+      if (sleeps(residency) && service(id).sleep == SleepAbility::none && residency_of(id) != residency)
+        return fail(ErrorCode::refused, fmt::format("service '{}' cannot sleep", id),
+                    "Its engine has no sleep, or its file does not say sleep: l1 or l2.");
+    }
+    return {};
+  }
+
+  void gather_units() {
+    for (const auto& [name, status] : snapshot_.units) units_[name].status = &status;
+    for (const auto& [id, service] : knowledge_.services) units_[service.unit_name()].members.push_back(&service);
+    for (auto& [name, unit] : units_) {
+      for (const auto* member : unit.members)
+        if (is_kept(*member)) unit.kept.push_back(member);
+      if (!unit.kept.empty()) decide_restart(name, unit);
+    }
+  }
+
+  bool is_kept(const Service& member) const {
+    const auto wanted = goal_.wanted.find(member.id);
+    if (wanted != goal_.wanted.end()) return wanted->second != Residency::stopped;
+    return !goal_.exclusive && holds_memory(residency_of(member.id));
+  }
+
+  void decide_restart(const std::string& name, UnitCase& unit) {
+    if (!unit.alive()) return;
+    const auto broken = [&](const Service* member) { return residency_of(member->id) == Residency::failed; };
+    const bool wanted_here = std::any_of(unit.kept.begin(), unit.kept.end(),
+                                         [&](const Service* member) { return goal_.wanted.contains(member->id); });
+    if (knowledge_.distrusted.contains(name)) {
+      unit.restart = true;
+      unit.why = "it did not do what was asked of it";
+    } else if (unit.status->active == ActiveState::deactivating) {
+      unit.restart = true;
+      unit.why = "it is stopping";
+    } else if (wanted_here && std::all_of(unit.members.begin(), unit.members.end(), broken)) {
+      unit.restart = true;
+      const auto& detail = view(unit.kept.front()->id).detail;
+      unit.why = detail.empty() ? "it has failed" : detail;
+    }
+  }
+
+  void add_freeing_steps() {
+    for (auto& [name, unit] : units_) {
+      if (!unit.alive()) continue;
+      if (unit.restart || (unit.kept.empty() && (goal_.exclusive || told_to_stop(unit)))) {
+        if (!unit.restart) unit.why = unit.members.empty() ? "orphan: nothing in the catalogue wants it" : "outside the goal";
+        unit.stop_step = add(Action::stop, unit.members.size() == 1 ? unit.members.front()->id : ServiceId(), name, unit.why);
+        continue;
+      }
+      for (const auto* member : unit.members) {
+        const auto residency = residency_of(member->id);
+        const auto wanted = goal_.wanted.find(member->id);
+        const bool to_unload = wanted != goal_.wanted.end() ? wanted->second == Residency::stopped || wanted->second == Residency::unloaded
+                                                            : goal_.exclusive;
+        if (member->in_router() && to_unload && holds_memory(residency))
+          add(Action::unload, member->id, name, wanted != goal_.wanted.end() ? "asked to unload" : "outside the goal");
+        if (wanted != goal_.wanted.end() && sleeps(wanted->second) && residency == Residency::running)
+          plan_.steps[static_cast<std::size_t>(add(Action::sleep, member->id, name, "asked to sleep"))].target = wanted->second;
+      }
+    }
+    for (auto& step : plan_.steps) step.gpus = gpus_used_by(step.unit);
+  }
+
+  bool told_to_stop(const UnitCase& unit) const {
+    return std::any_of(unit.members.begin(), unit.members.end(), [&](const Service* member) {
+      const auto wanted = goal_.wanted.find(member->id);
+      return wanted != goal_.wanted.end() && wanted->second == Residency::stopped;
+    });
+  }
+
+  Result<void> add_taking_steps() {
+    freeing_count_ = plan_.steps.size();
+    for (auto& [name, unit] : units_) {
+      for (const auto* member : unit.kept) {
+        const auto wanted = goal_.wanted.find(member->id);
+        const bool runs_on = unit.alive() && !unit.restart;
+        if (wanted == goal_.wanted.end() && runs_on) continue;  // not our concern: it runs and stays
+        TRY(bring_up(name, unit, *member, wanted == goal_.wanted.end() ? Residency::running : wanted->second));
+      }
+    }
+    return {};
+  }
+
+  Result<void> bring_up(const std::string& name, UnitCase& unit, const Service& member, Residency target) {
+    const auto residency = unit.alive() && !unit.restart ? residency_of(member.id) : Residency::stopped;
+    if (residency == target && sleeps(target)) return {};
+    if (target == Residency::unloaded && unit.alive() && !unit.restart) return {};  // the freeing steps saw to it
+    if (residency == Residency::running || residency == Residency::starting) {
+      if (!sleeps(target)) add(Action::verify, member.id, name, residency == Residency::running ? "runs already" : "is starting");
+      return {};
+    }
+    int last = -1;
+    if (sleeps(residency)) {
+      if (sleeps(target)) return {};  // asleep on another level: as good for everybody's purpose
+      last = add(Action::wake, member.id, name, "asleep");
+    } else {
+      if (!unit.alive() || unit.restart || !member.in_router()) {
+        if (!unit.start_step) {
+          TRY(check_port(name, unit, member));
+          unit.start_step = add(Action::start, member.router.empty() ? member.id : ServiceId(), name,
+                                unit.restart ? unit.why : "does not run");
+          if (unit.stop_step) depend(*unit.start_step, *unit.stop_step);
+          for (const int blocker : port_blockers_) depend(*unit.start_step, blocker);
+        }
+        last = *unit.start_step;
+      }
+      if (member.in_router() && target != Residency::unloaded) {
+        const int load = add(Action::load, member.id, name, "not loaded");
+        if (last >= 0) depend(load, last);
+        last = load;
+      }
+    }
+    if (sleeps(target)) {
+      const int nap = add(Action::sleep, member.id, name, "was asleep before");
+      plan_.steps[static_cast<std::size_t>(nap)].target = target;
+      depend(nap, last);
+    }
+    return {};
+  }
+
+  /// Fills port_blockers_ with the stop steps that must come first.
+  Result<void> check_port(const std::string& name, const UnitCase& unit, const Service& member) {
+    port_blockers_.clear();
+    if (member.port == 0) return {};
+    for (const auto& holder : snapshot_.ports) {
+      if (holder.port != member.port || holder.unit == name) continue;
+      if (!holder.unit.empty()) {
+        TRY(yield_port(holder.unit, member));
+        continue;
+      }
+      if (member.command() && !member.command()->container.empty()) continue;  // the container may already listen
+      const auto who = holder.pid ? fmt::format("pid {} ({}, user {})", holder.pid, holder.command, holder.user)
+                                  : fmt::format("a process of user {}", holder.user);
+      return fail(ErrorCode::refused,
+                  fmt::format("port {} of service '{}' is held by {}, which is not ours", member.port, member.id, who),
+                  "Stop that process, or give the service another port.");
+    }
+    for (const auto& [other_name, other] : units_) {
+      if (other_name == name || &other == &unit || !other.alive()) continue;
+      const bool same_port = std::any_of(other.members.begin(), other.members.end(),
+                                         [&](const Service* s) { return s->port == member.port; });
+      if (same_port) TRY(yield_port(other_name, member));
+    }
+    return {};
+  }
+
+  Result<void> yield_port(const std::string& holder, const Service& member) {
+    const auto found = units_.find(holder);
+    if (found != units_.end() && found->second.stop_step && found->second.kept.empty()) {
+      port_blockers_.push_back(*found->second.stop_step);
+      ports_conflict_ = true;
+      return {};
+    }
+    const auto subject = found != units_.end() && found->second.members.size() == 1 ? found->second.members.front()->id : holder;
+    return fail(ErrorCode::refused,
+                fmt::format("port {} of service '{}' is held by '{}', which is to go on running", member.port, member.id, subject),
+                fmt::format("Stop it first (gpumod service stop {}), switch to a mode without it, or change a port.", subject));
+  }
+
+  Result<void> place_on_gpus() {
+    std::vector<Step*> takers;
+    for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
+      Step& step = plan_.steps[i];
+      const bool is_router_start = step.action == Action::start && (step.service.empty() || service(step.service).in_router());
+      if (allocates(step.action) && !is_router_start) takers.push_back(&step);
+    }
+    for (const auto* step : takers) {
+      if (!needs_gpu(service(step->service)) || !snapshot_.gpus.empty()) continue;
+      const auto reason = snapshot_.gpu_problem ? snapshot_.gpu_problem->message : "this machine has no GPU";
+      return fail(ErrorCode::environment,
+                  fmt::format("service '{}' claims VRAM, but no GPU can be read: {}", step->service, reason),
+                  snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : "Declare vram: 0 for a service that runs on the CPU.");
+    }
+    std::stable_sort(takers.begin(), takers.end(),
+                     [&](const Step* a, const Step* b) { return largest_claim(*a) > largest_claim(*b); });
+
+    // Beside what runs? Then nobody has to wait for a stop, and a failed start costs nothing.
+    if (can_start_first(takers) && place_all(takers, free_now())) {
+      starts_first_ = freeing_count_ > 0 && !takers.empty();
+      return {};
+    }
+    if (auto placed = place_all(takers, free_after_freeing()); !placed) return fail(explain(std::move(placed).error()));
+    return {};
+  }
+
+  bool can_start_first(const std::vector<Step*>& takers) const {
+    if (ports_conflict_) return false;
+    const bool same_unit = std::any_of(takers.begin(), takers.end(), [&](const Step* taker) {
+      return std::any_of(plan_.steps.begin(), plan_.steps.begin() + static_cast<long>(freeing_count_),
+                         [&](const Step& freeing) { return freeing.unit == taker->unit; });
+    });
+    // A service whose need is unknown could take the memory of the one that it replaces.
+    const bool all_known = std::all_of(takers.begin(), takers.end(), [&](const Step* taker) {
+      const auto& taking = service(taker->service);
+      return taking.vram || taking.vllm();
+    });
+    return !same_unit && all_known;
+  }
+
+  Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
+    Placement placement(snapshot_.gpus, free);
+    for (auto* step : takers) {
+      auto place = TRY(placement.place(service(step->service)));
+      step->gpus = std::move(place.gpus);
+      step->claim = std::move(place.claim);
+    }
+    return {};
+  }
+
+  std::map<GpuIndex, Bytes> free_now() const {
+    std::map<GpuIndex, Bytes> free;
+    for (const auto& gpu : snapshot_.gpus)
+      if (gpu.free) free[gpu.index] = *gpu.free - knowledge_.settings.vram_margin;
+    return free;
+  }
+
+  /// What can be counted on once the freeing steps are done. Where NVML does not say what a process holds, the best case
+  /// stands in: the check right before each start then decides.
+  std::map<GpuIndex, Bytes> free_after_freeing() const {
+    auto free = free_now();
+    for (const auto& gpu : snapshot_.gpus) {
+      if (!gpu.free) continue;
+      Bytes freed;
+      bool known = true;
+      for (std::size_t i = 0; i < freeing_count_; ++i) {
+        const auto held = held_by_unit(snapshot_, plan_.steps[i].unit, gpu);
+        if (!held || (plan_.steps[i].action != Action::stop && *held > Bytes(0))) known = false;
+        if (held) freed += *held;
+      }
+      if (known || !gpu.total)
+        free[gpu.index] += freed;
+      else
+        free[gpu.index] = *gpu.total - knowledge_.settings.vram_margin;
+    }
+    return free;
+  }
+
+  /// A refusal for lack of room names who holds the room and is not ours to move.
+  Error explain(Error error) const {
+    if (error.code != ErrorCode::refused) return error;
+    std::string strangers;
+    for (const auto& gpu : snapshot_.gpus)
+      for (const auto& process : gpu.processes)
+        if (process.used && *process.used >= Bytes::mib(256) && !snapshot_.unit_of_pid.contains(process.pid))
+          strangers += fmt::format("{}pid {} holds {} on GPU {}", strangers.empty() ? "" : ", ", process.pid,
+                                   to_string(*process.used), gpu.index);
+    if (!strangers.empty()) error.hint = fmt::format("Not ours: {}. {}", strangers, error.hint);
+    error.message += fmt::format(" ({} a GPU are kept free)", to_string(knowledge_.settings.vram_margin));
+    return error;
+  }
+
+  void order() {
+    std::map<GpuIndex, int> last_on_gpu;
+    for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
+      Step& taking = plan_.steps[i];
+      if (!allocates(taking.action)) continue;
+      for (std::size_t f = 0; f < freeing_count_; ++f) {
+        Step& freeing = plan_.steps[f];
+        if (starts_first_)
+          depend(freeing.index, taking.index);
+        else if (must_wait(taking, freeing))
+          depend(taking.index, freeing.index);
+      }
+      for (const auto gpu : taking.gpus) {
+        const auto [previous, fresh] = last_on_gpu.try_emplace(gpu, taking.index);
+        if (!fresh) depend(taking.index, std::exchange(previous->second, taking.index));
+      }
+    }
+  }
+
+  bool must_wait(const Step& taking, const Step& freeing) const {
+    if (taking.unit == freeing.unit) return true;
+    const bool share_gpu = std::any_of(taking.gpus.begin(), taking.gpus.end(), [&](GpuIndex gpu) {
+      return std::find(freeing.gpus.begin(), freeing.gpus.end(), gpu) != freeing.gpus.end();
+    });
+    if (share_gpu) return true;
+    // Without figures, freeing first is the only order that cannot run out of memory, the host's included.
+    const bool unknown = !taking.service.empty() && !service(taking.service).vram && !service(taking.service).vllm();
+    return unknown;
+  }
+
+  void predict() {
+    for (const auto& gpu : snapshot_.gpus) {
+      if (!gpu.free) continue;
+      plan_.free_before[gpu.index] = *gpu.free;
+      Bytes after = *gpu.free;
+      for (std::size_t i = 0; i < freeing_count_; ++i)
+        if (plan_.steps[i].action == Action::stop) after += held_by_unit(snapshot_, plan_.steps[i].unit, gpu).value_or(Bytes());
+      for (const auto& step : plan_.steps)
+        if (const auto claim = step.claim.find(gpu.index); claim != step.claim.end()) after -= claim->second;
+      plan_.free_after[gpu.index] = after;
+    }
+    if (snapshot_.gpus.empty()) return;
+    for (const auto& step : plan_.steps)
+      if (allocates(step.action) && !step.service.empty() && step.claim.empty() && !step.gpus.empty())
+        plan_.notes.push_back(fmt::format("how much VRAM '{}' takes is unknown: declare vram: in its file", step.service));
+  }
+
+  int add(Action action, ServiceId service, std::string unit, std::string why) {
+    Step step;
+    step.index = static_cast<int>(plan_.steps.size());
+    step.action = action;
+    step.service = std::move(service);
+    step.unit = std::move(unit);
+    step.why = std::move(why);
+    plan_.steps.push_back(std::move(step));
+    return plan_.steps.back().index;
+  }
+
+  void depend(int later, int earlier) {
+    auto& after = plan_.steps[static_cast<std::size_t>(later)].after;
+    if (later != earlier && std::find(after.begin(), after.end(), earlier) == after.end()) after.push_back(earlier);
+  }
+
+  std::vector<GpuIndex> gpus_used_by(const std::string& unit) const {
+    std::vector<GpuIndex> used;
+    for (const auto& gpu : snapshot_.gpus) {
+      const bool listed = std::any_of(gpu.processes.begin(), gpu.processes.end(), [&](const GpuProcess& process) {
+        const auto owner = snapshot_.unit_of_pid.find(process.pid);
+        return owner != snapshot_.unit_of_pid.end() && owner->second == unit;
+      });
+      if (listed) used.push_back(gpu.index);
+    }
+    return used;
+  }
+
+  Bytes largest_claim(const Step& step) const {
+    Bytes largest;
+    for (const auto& gpu : snapshot_.gpus)
+      largest = std::max(largest, claim_on(service(step.service), gpu.total.value_or(Bytes())).value_or(Bytes()));
+    return largest;
+  }
+
+  const Service& service(const ServiceId& id) const { return knowledge_.services.at(id); }
+  const ServiceView& view(const ServiceId& id) const {
+    static const ServiceView nothing;
+    const auto found = snapshot_.services.find(id);
+    return found == snapshot_.services.end() ? nothing : found->second;
+  }
+  Residency residency_of(const ServiceId& id) const { return view(id).residency; }
+
+  const Snapshot& snapshot_;
+  const Goal& goal_;
+  const Knowledge& knowledge_;
+  std::map<std::string, UnitCase> units_;
+  Plan plan_;
+  std::size_t freeing_count_ = 0;
+  std::vector<int> port_blockers_;
+  bool ports_conflict_ = false;
+  bool starts_first_ = false;
+};
+
+}  // namespace
+
+Result<Plan> plan(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge) {
+  return Planner(snapshot, goal, knowledge).run();
+}
+
+Goal goal_from(const Snapshot& snapshot) {
+  Goal goal;
+  goal.exclusive = false;
+  for (const auto& [id, view] : snapshot.services) {
+    const bool comes_up = view.residency == Residency::running || view.residency == Residency::starting;
+    const bool rests = sleeps(view.residency) || view.residency == Residency::unloaded;
+    goal.wanted[id] = comes_up ? Residency::running : rests ? view.residency : Residency::stopped;
+  }
+  return goal;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,477 @@
+#include "switching/switch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace gpumod {
+
+namespace {
+
+constexpr int max_attempts = 3;
+constexpr int max_rounds = 8;
+/// A process that outlives its unit's stop gets this long before it is killed.
+constexpr Duration survivor_grace = 10s;
+constexpr Duration residency_timeout = 120s;
+
+}  // namespace
+
+Switch::Switch(SwitchRequest request) : request_(std::move(request)) {}
+
+std::vector<Command> Switch::begin(TimePoint) {
+  Commands out;
+  observe(out);
+  return out;
+}
+
+std::vector<Command> Switch::on(const Event& event, TimePoint now) {
+  Commands out;
+  if (finished()) return out;
+  if (event.kind == Event::Kind::cancel_requested) {
+    if (phase_ == Phase::undoing || cancelled_) return out;
+    cancelled_ = true;
+    problem_ = Error{ErrorCode::cancelled, "cancelled", {}, {}};
+    abandon_waits(out);
+  } else if (event.kind == Event::Kind::observed) {
+    if (!observing_) return out;
+    observing_ = false;
+    if (!event.snapshot)
+      refuse(event.error.value_or(Error{ErrorCode::environment, "the machine could not be observed", {}, {}}), out);
+    else if (!draining_)
+      plan_round(*event.snapshot, now, out);
+  } else if (event.kind == Event::Kind::preflight_ok || event.kind == Event::Kind::preflight_failed) {
+    if (!std::exchange(preflighting_, false)) return out;
+    if (event.kind == Event::Kind::preflight_failed && !draining_)
+      refuse(event.error.value_or(Error{ErrorCode::refused, event.text, {}, {}}), out);
+  } else {
+    const auto index = static_cast<std::size_t>(event.step);
+    if (event.step < 0 || index >= steps_.size() || steps_[index].attempt != event.attempt) return out;
+    on_step_event(steps_[index], event, now, out);
+  }
+  if (!finished()) advance(now, out);
+  return out;
+}
+
+void Switch::observe(Commands& out) {
+  observing_ = true;
+  Command look;
+  look.kind = Command::Kind::observe;
+  out.push_back(std::move(look));
+}
+
+/// The round cannot be begun.
+void Switch::refuse(Error error, Commands& out) {
+  if (phase_ == Phase::undoing) {
+    problem_->message += fmt::format("; what ran before could not be restored: {}", error.message);
+    return finish(SwitchResult::failed, out);
+  }
+  problem_ = std::move(error);
+  if (!mutated_) return finish(SwitchResult::refused, out);
+  give_up_forward(out);
+}
+
+void Switch::preflight(Commands& out) {
+  Command check;
+  check.kind = Command::Kind::preflight;
+  for (const auto& live : steps_)
+    if (live.step.action == Action::start || live.step.action == Action::load)
+      for (const auto& [id, service] : request_.knowledge.services)
+        if (id == live.step.service || (live.step.service.empty() && service.unit_name() == live.step.unit &&
+                                        request_.goal.wanted.contains(id)))
+          check.services.push_back(id);
+  if (check.services.empty()) return;
+  std::sort(check.services.begin(), check.services.end());
+  check.services.erase(std::unique(check.services.begin(), check.services.end()), check.services.end());
+  preflighting_ = true;
+  out.push_back(std::move(check));
+}
+
+void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
+  ++rounds_;
+  if (!first_snapshot_) {
+    first_snapshot_ = snapshot;
+    if (!request_.previous) request_.previous = goal_from(snapshot);
+  }
+  Goal goal = request_.goal;
+  if (phase_ == Phase::undoing) {
+    goal = *request_.previous;
+    if (request_.on_failure == OnFailure::blank && !cancelled_) goal = Goal{"", {}, true};
+  }
+  auto planned = plan(snapshot, goal, request_.knowledge);
+  if (!planned) return refuse(std::move(planned).error(), out);
+  if (!first_plan_) first_plan_ = *planned;
+  changed_ = changed_ || !planned->only_verifies();
+
+  round_base_ = steps_.size();
+  const int base = static_cast<int>(round_base_);
+  for (auto& step : planned->steps) {
+    step.index += base;
+    for (int& earlier : step.after) earlier += base;
+    StepReport line;
+    line.step = step.index;
+    line.action = step.action;
+    line.subject = step.subject();
+    line.service = step.service;
+    line.unit = step.unit;
+    line.result = "pending";
+    line.undo = phase_ == Phase::undoing;
+    reports_.push_back(std::move(line));
+    Live live;
+    live.step = std::move(step);
+    steps_.push_back(std::move(live));
+  }
+  if (rounds_ == 1) preflight(out);
+}
+
+void Switch::advance(TimePoint now, Commands& out) {
+  if (observing_ || preflighting_) return;
+  if (!draining_)
+    for (std::size_t i = round_base_; i < steps_.size(); ++i)
+      if (ready_to_issue(steps_[i])) issue(steps_[i], now, out);
+  for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+    if (steps_[i].in_flight()) return;
+    if (!draining_ && steps_[i].stage == Stage::pending) return;
+  }
+  end_round(now, out);
+}
+
+bool Switch::ready_to_issue(const Live& live) const {
+  if (live.stage != Stage::pending) return false;
+  return std::all_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
+    return steps_[static_cast<std::size_t>(earlier)].stage == Stage::done;
+  });
+}
+
+void Switch::issue(Live& live, TimePoint now, Commands& out) {
+  auto& line = report(live);
+  if (!line.began) line.began = now;
+  line.result = "running";
+  line.attempts = live.attempt;
+  if (live.step.action == Action::verify) return await(live, now, out);
+  const bool takes_gpu = allocates(live.step.action) && !live.step.gpus.empty() && !router_process_only(live.step);
+  if (!takes_gpu) return act(live, now, out);
+
+  live.stage = Stage::memory;
+  line.stage = "waiting for memory";
+  auto check = command(Command::Kind::check_memory, live, now + request_.knowledge.settings.release_timeout);
+  for (const auto& [gpu, claim] : live.step.claim) check.need[gpu] = claim + request_.knowledge.settings.vram_margin;
+  out.push_back(std::move(check));
+}
+
+void Switch::act(Live& live, TimePoint now, Commands& out) {
+  live.stage = Stage::acting;
+  auto& line = report(live);
+  Command::Kind kind = Command::Kind::stop_unit;
+  switch (live.step.action) {
+    case Action::start: kind = Command::Kind::start_unit, line.stage = "starting"; break;
+    case Action::stop: kind = Command::Kind::stop_unit, line.stage = "stopping"; break;
+    case Action::load: kind = Command::Kind::load_model, line.stage = "loading the model"; break;
+    case Action::unload: kind = Command::Kind::unload_model, line.stage = "unloading the model"; break;
+    case Action::sleep: kind = Command::Kind::sleep_service, line.stage = "going to sleep"; break;
+    case Action::wake: kind = Command::Kind::wake_service, line.stage = "waking"; break;
+    case Action::verify: return await(live, now, out);
+  }
+  mutated_ = true;
+  out.push_back(command(kind, live, now + startup_timeout(live.step)));
+}
+
+void Switch::await(Live& live, TimePoint now, Commands& out) {
+  live.stage = Stage::waiting;
+  auto& line = report(live);
+  const auto action = live.step.action;
+  if (action == Action::load || action == Action::unload || action == Action::sleep) {
+    auto wait = command(Command::Kind::await_residency, live,
+                        now + (action == Action::load ? startup_timeout(live.step) : residency_timeout));
+    wait.target = action == Action::load     ? Residency::running
+                  : action == Action::unload ? Residency::unloaded
+                                             : live.step.target;
+    line.stage = action == Action::load ? "loading the model" : action == Action::unload ? "unloading" : "falling asleep";
+    out.push_back(std::move(wait));
+    return;
+  }
+  line.stage = "getting ready";
+  out.push_back(command(Command::Kind::await_ready, live, now + startup_timeout(live.step)));
+}
+
+void Switch::verify(Live& live, TimePoint now, Commands& out) {
+  live.stage = Stage::verifying;
+  report(live).stage = "verifying";
+  out.push_back(command(Command::Kind::verify, live, now + residency_timeout));
+}
+
+void Switch::prove(Live& live, Stage stage, TimePoint now, Commands& out) {
+  live.stage = stage;
+  const bool last = stage == Stage::proving_kill || stage == Stage::clearing_last_proof;
+  const auto patience = last ? request_.knowledge.settings.release_timeout : survivor_grace;
+  if (!frees(live.step.action))
+    report(live).stage = "clearing away";
+  else
+    report(live).stage = "releasing";
+  out.push_back(command(Command::Kind::prove_release, live, now + patience));
+}
+
+void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Commands& out) {
+  using Kind = Event::Kind;
+  const auto is = [&](Kind a, Kind b) { return event.kind == a || event.kind == b; };
+  switch (live.stage) {
+    case Stage::memory:
+      if (event.kind == Kind::memory_ok && draining_) {
+        live.stage = Stage::pending;  // nothing has been done for it yet, and nothing will
+      } else if (event.kind == Kind::memory_ok) {
+        act(live, now, out);
+      } else if (is(Kind::memory_short, Kind::not_ready)) {
+        note_failure(live, event);
+        step_failed(live, now);
+        abandon_waits(out);
+      }
+      return;
+    case Stage::acting:
+      if (is(Kind::job_done, Kind::job_failed)) on_acted(live, event, now, out);
+      return;
+    case Stage::waiting:
+      if (event.kind == Kind::ready) {
+        const bool answers = !frees(live.step.action) && !router_process_only(live.step);
+        answers ? verify(live, now, out) : step_done(live, {}, now);
+      } else if (event.kind == Kind::not_ready) {
+        step_not_up(live, event, now, out);
+      }
+      return;
+    case Stage::verifying:
+      if (event.kind == Kind::verified) step_done(live, event.text, now);
+      if (event.kind == Kind::not_verified) step_not_up(live, event, now, out);
+      return;
+    case Stage::proving:
+    case Stage::proving_kill:
+    case Stage::clearing_proof:
+    case Stage::clearing_last_proof:
+      if (is(Kind::released, Kind::survived)) on_proof(live, event, now, out);
+      return;
+    case Stage::killing:
+      if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::proving_kill, now, out);
+      return;
+    case Stage::clearing:
+      if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::clearing_proof, now, out);
+      return;
+    case Stage::clearing_kill:
+      if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::clearing_last_proof, now, out);
+      return;
+    case Stage::pending:
+    case Stage::done:
+    case Stage::failed: return;
+  }
+}
+
+/// The mutating command of the step has ended.
+void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& out) {
+  const bool ok = event.kind == Event::Kind::job_done;
+  switch (live.step.action) {
+    // A stop job that failed may still have stopped everything: the proof decides, not the job.
+    case Action::stop: return prove(live, Stage::proving, now, out);
+    case Action::start: return ok ? await(live, now, out) : step_not_up(live, event, now, out);
+    case Action::load:
+    case Action::wake:
+    case Action::unload:
+    case Action::sleep: return ok ? await(live, now, out) : step_not_up(live, event, now, out);
+    case Action::verify: return;
+  }
+}
+
+void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& out) {
+  const bool clearing = live.stage == Stage::clearing_proof || live.stage == Stage::clearing_last_proof;
+  if (event.kind == Event::Kind::released) return clearing ? cleared(live, now, out) : step_done(live, {}, now);
+
+  const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof;
+  if (!last) {
+    live.stage = clearing ? Stage::clearing_kill : Stage::killing;
+    report(live).stage = "killing what survived";
+    out.push_back(command(Command::Kind::kill_unit, live, now + survivor_grace));
+    return;
+  }
+  // No path continues past an unproven release.
+  live.may_retry = false;
+  if (!clearing) note_failure(live, event);
+  else report(live).note += fmt::format("; {}", event.text);
+  step_failed(live, now);
+  abandon_waits(out);
+}
+
+void Switch::step_done(Live& live, const std::string& note, TimePoint now) {
+  live.stage = Stage::done;
+  auto& line = report(live);
+  line.result = "done";
+  line.stage.clear();
+  line.note = note;
+  line.remedy.clear();
+  line.log_line.clear();
+  line.ended = now;
+}
+
+/// A start, load, wake, sleep, unload or verify did not get where it should.
+void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands& out) {
+  note_failure(live, event);
+  const bool given_up = event.abandoned || abandoned_;
+  switch (live.step.action) {
+    case Action::start:
+      live.may_retry = event.transient && !given_up && live.attempt < max_attempts;
+      live.stage = Stage::clearing;
+      report(live).stage = "clearing away";
+      mutated_ = true;
+      out.push_back(command(Command::Kind::stop_unit, live, now + startup_timeout(live.step)));
+      return;
+    case Action::load:
+      live.may_retry = event.transient && !given_up && live.attempt < max_attempts;
+      return cleared(live, now, out);
+    case Action::verify:
+    case Action::wake:
+    case Action::unload:
+      // What it looked like was not what it is: the unit is restarted, once.
+      step_failed(live, now);
+      if (given_up) return;
+      if (request_.knowledge.distrusted.contains(live.step.unit)) return abandon_waits(out);
+      newly_distrusted_.insert(live.step.unit);
+      draining_ = true;  // what is under way may end well: it stays in the next round
+      return;
+    case Action::sleep:
+    case Action::stop:
+      step_failed(live, now);
+      return abandon_waits(out);
+  }
+}
+
+/// What a failed start left behind is gone.
+void Switch::cleared(Live& live, TimePoint now, Commands& out) {
+  if (live.may_retry && !abandoned_) {
+    live.may_retry = false;
+    ++live.attempt;
+    return issue(live, now, out);
+  }
+  step_failed(live, now);
+  abandon_waits(out);
+}
+
+void Switch::step_failed(Live& live, TimePoint now) {
+  live.stage = Stage::failed;
+  auto& line = report(live);
+  line.result = "failed";
+  line.stage.clear();
+  line.ended = now;
+}
+
+void Switch::note_failure(const Live& live, const Event& event) {
+  auto& line = report(live);
+  if (event.abandoned) {
+    if (line.note.empty()) line.note = "given up because another step failed";
+    return;
+  }
+  line.note = event.text;
+  line.remedy = event.remedy;
+  line.log_line = event.log_line;
+}
+
+/// The way forward (or back) is lost: no new steps, and whoever only waits stops waiting.
+void Switch::abandon_waits(Commands& out) {
+  draining_ = true;
+  if (std::exchange(abandoned_, true)) return;
+  for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+    const auto& live = steps_[i];
+    const bool waits = live.stage == Stage::memory || live.stage == Stage::waiting;
+    if (waits && !frees(live.step.action)) out.push_back(command(Command::Kind::abandon, live));
+  }
+}
+
+/// Nothing of the round is under way any more.
+void Switch::end_round(TimePoint, Commands& out) {
+  const bool all_done = std::all_of(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
+                                    [](const Live& live) { return live.stage == Stage::done; });
+  if (all_done && (phase_ == Phase::undoing || !cancelled_)) {
+    if (phase_ == Phase::undoing)
+      return finish(request_.on_failure == OnFailure::blank && !cancelled_ ? SwitchResult::failed : SwitchResult::rolled_back,
+                    out);
+    return finish(changed_ ? SwitchResult::committed : SwitchResult::unchanged, out);
+  }
+  for (std::size_t i = round_base_; i < steps_.size(); ++i)
+    if (steps_[i].stage == Stage::pending) reports_[i].result = "skipped";
+
+  const bool only_distrust = !cancelled_ && !abandoned_ && !newly_distrusted_.empty() && rounds_ < max_rounds;
+  request_.knowledge.distrusted.merge(newly_distrusted_);
+  newly_distrusted_.clear();
+  if (only_distrust) return next_round(out);
+
+  const auto failed = std::find_if(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
+                                   [&](const Live& live) { return live.stage == Stage::failed && !report(live).note.empty() &&
+                                                                  !report(live).note.starts_with("given up"); });
+  if (phase_ == Phase::undoing) {
+    if (failed != steps_.end())
+      problem_->message += fmt::format("; what ran before could not be restored: '{}': {}", failed->step.subject(), report(*failed).note);
+    return finish(SwitchResult::failed, out);
+  }
+  if (!problem_) {
+    problem_ = Error{ErrorCode::failed, "the switch failed", {}, {}};
+    if (failed != steps_.end()) {
+      const auto& line = report(*failed);
+      problem_ = Error{ErrorCode::failed, fmt::format("{} of '{}' failed: {}", to_string(line.action), line.subject, line.note),
+                       line.remedy, {}};
+    }
+  }
+  give_up_forward(out);
+}
+
+void Switch::give_up_forward(Commands& out) {
+  if (!mutated_) return finish(cancelled_ ? SwitchResult::cancelled : SwitchResult::failed, out);
+  Command record;
+  record.kind = Command::Kind::record_failure;
+  record.text = problem_->message;
+  out.push_back(std::move(record));
+  if (request_.on_failure == OnFailure::stay && !cancelled_) return finish(SwitchResult::failed, out);
+  phase_ = Phase::undoing;
+  next_round(out);
+}
+
+void Switch::next_round(Commands& out) {
+  draining_ = false;
+  abandoned_ = false;
+  round_base_ = steps_.size();
+  observe(out);
+}
+
+void Switch::finish(SwitchResult result, Commands& out) {
+  if (cancelled_ && result == SwitchResult::rolled_back) result = SwitchResult::cancelled;
+  result_ = result;
+  Command end;
+  end.kind = Command::Kind::finish;
+  end.result = result;
+  if (problem_) end.text = problem_->message;
+  out.push_back(std::move(end));
+}
+
+Command Switch::command(Command::Kind kind, const Live& live, TimePoint deadline) const {
+  Command out;
+  out.kind = kind;
+  out.step = live.step.index;
+  out.attempt = live.attempt;
+  out.service = live.step.service;
+  out.unit = live.step.unit;
+  out.gpus = live.step.gpus;
+  out.target = live.step.target;
+  out.deadline = deadline;
+  return out;
+}
+
+/// The start of a router: the process is ready without any model, and there is nobody to probe yet.
+bool Switch::router_process_only(const Step& step) const {
+  if (step.action != Action::start) return false;
+  if (step.service.empty()) return true;
+  return request_.knowledge.services.at(step.service).in_router();
+}
+
+Duration Switch::startup_timeout(const Step& step) const {
+  Duration longest = 60s;
+  for (const auto& [id, service] : request_.knowledge.services)
+    if (id == step.service || (step.service.empty() && service.unit_name() == step.unit))
+      longest = std::max(longest, service.startup_timeout);
+  if (const auto own = request_.knowledge.services.find(step.service); own != request_.knowledge.services.end())
+    return own->second.startup_timeout;
+  return longest;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,398 @@
+#include "switching/switch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "switching/world_testing.h"
+
+namespace gpumod {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing_world::make_router_service;
+using testing_world::make_service;
+using testing_world::World;
+
+Goal mode(std::vector<ServiceId> services, std::string id = "mode") {
+  Goal goal;
+  goal.mode = std::move(id);
+  for (auto& service : services) goal.wanted[std::move(service)] = Residency::running;
+  return goal;
+}
+
+Goal only(ServiceId service, Residency residency) {
+  Goal goal;
+  goal.exclusive = false;
+  goal.wanted[std::move(service)] = residency;
+  return goal;
+}
+
+/// "chat" (20000 MiB) and "embed" (5000 MiB) cannot run beside each other; "small" (2500 MiB) fits beside both.
+struct SwitchTest : ::testing::Test {
+  SwitchTest() {
+    world.add(make_service("chat", 7070, Bytes::mib(20000)));
+    world.add(make_service("embed", 8200, Bytes::mib(5000)));
+    world.add(make_service("small", 8210, Bytes::mib(2500)));
+    world.add(make_service("cpu", 9000, Bytes(0)));
+  }
+
+  Switch make(Goal goal, OnFailure policy = OnFailure::rollback) {
+    return Switch({std::move(goal), std::nullopt, policy, world.knowledge});
+  }
+  void expect_clean() { EXPECT_THAT(world.violations, IsEmpty()); }
+
+  World world;
+};
+
+TEST_F(SwitchTest, StopsWhatTheModeDoesNotWantBeforeItStartsWhatDoesNotFitBeside) {
+  world.run_unit("gpumod-chat.service");
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("stop_unit chat", "start_unit embed"));
+  EXPECT_FALSE(world.runs("chat"));
+  EXPECT_TRUE(world.runs("embed"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, StartsFirstWhatFitsBeside) {
+  world.run_unit("gpumod-small.service");
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("start_unit embed", "stop_unit small"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, ASwitchToWhatRunsOnlyVerifies) {
+  world.run_unit("gpumod-chat.service");
+  auto machine = make(mode({"chat"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::unchanged);
+  EXPECT_THAT(world.history, IsEmpty());
+}
+
+TEST_F(SwitchTest, ADeadServiceOfTheSameModeIsStartedAgain) {
+  world.run_unit("gpumod-small.service");
+  auto machine = make(mode({"small", "chat"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("start_unit chat"));
+}
+
+TEST_F(SwitchTest, AServiceThatOnlyLooksAliveIsRestarted) {
+  world.run_unit("gpumod-chat.service");
+  world.wrong_model.insert("chat");
+  auto machine = make(mode({"chat"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("stop_unit chat")) world.wrong_model.clear();
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("stop_unit chat", "start_unit chat"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, OrphansAreStoppedWhateverTheirState) {
+  world.run_unit("gpumod-forgotten.service");
+  world.run_unit("gpumod-embed.service");
+  world.break_unit("gpumod-embed.service");
+  auto machine = make(mode({}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_FALSE(world.unit_runs("gpumod-forgotten.service"));
+  EXPECT_FALSE(world.unit_runs("gpumod-embed.service"));
+}
+
+TEST_F(SwitchTest, AFailedStartIsClearedAwayAndWhatRanBeforeIsRestored) {
+  world.run_unit("gpumod-chat.service");
+  world.start_fails.insert("embed");
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
+  EXPECT_THAT(world.history,
+              ElementsAre("stop_unit chat", "start_unit embed", "stop_unit embed", "record_failure", "start_unit chat"));
+  EXPECT_TRUE(world.runs("chat"));
+  ASSERT_TRUE(machine.problem());
+  EXPECT_THAT(machine.problem()->message, HasSubstr("'embed'"));
+  EXPECT_THAT(machine.problem()->message, HasSubstr("it ended"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, ATransientFailureIsTriedAgain) {
+  world.transient_failures["embed"] = 2;
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_EQ(machine.reports().back().attempts, 3);
+  expect_clean();
+}
+
+TEST_F(SwitchTest, TransientFailuresAreNotTriedForEver) {
+  world.transient_failures["embed"] = 100;
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
+  EXPECT_EQ(std::count(world.history.begin(), world.history.end(), "start_unit embed"), 3);
+}
+
+TEST_F(SwitchTest, StayLeavesWhatWasReached) {
+  world.run_unit("gpumod-chat.service");
+  world.start_fails.insert("embed");
+  auto machine = make(mode({"embed"}), OnFailure::stay);
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.did("start_unit chat"));
+}
+
+TEST_F(SwitchTest, BlankStopsEverything) {
+  world.run_unit("gpumod-small.service");
+  world.run_unit("gpumod-chat.service");
+  world.start_fails.insert("embed");
+  auto machine = make(mode({"small", "embed"}), OnFailure::blank);
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.runs("small"));
+  EXPECT_FALSE(world.runs("chat"));
+}
+
+TEST_F(SwitchTest, ASurvivorIsKilledAndOnlyThenTheNextStarts) {
+  world.run_unit("gpumod-chat.service");
+  world.survives_sigterm.insert("gpumod-chat.service");
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("stop_unit chat", "kill_unit chat", "start_unit embed"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, NothingIsStartedPastAnUnprovenRelease) {
+  world.run_unit("gpumod-chat.service");
+  world.survives_everything.insert("gpumod-chat.service");
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_NE(machine.result(), SwitchResult::committed);
+  EXPECT_FALSE(world.did("start_unit embed"));
+  ASSERT_TRUE(machine.problem());
+  EXPECT_THAT(machine.problem()->message, HasSubstr("will not end"));
+}
+
+TEST_F(SwitchTest, AStartWaitsForMemoryThatComesBackLate) {
+  world.run_unit("gpumod-chat.service");
+  world.release_lag["gpumod-chat.service"] = 90s;
+  auto machine = make(mode({"embed", "small"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_GE(world.clock.time_since_epoch(), 90s);
+  expect_clean();
+}
+
+TEST_F(SwitchTest, MemoryThatNeverComesBackFailsTheSwitch) {
+  world.run_unit("gpumod-chat.service");
+  world.release_lag["gpumod-chat.service"] = 3600s;
+  auto machine = make(mode({"embed", "small"}));
+  world.run(machine);
+  EXPECT_NE(machine.result(), SwitchResult::committed);
+  EXPECT_FALSE(world.did("start_unit embed"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, WhatCannotFitIsRefusedAndNothingTouched) {
+  world.run_unit("gpumod-small.service");
+  world.foreign = Bytes::mib(10000);
+  auto machine = make(mode({"chat"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::refused);
+  EXPECT_THAT(world.history, IsEmpty());
+  EXPECT_TRUE(world.runs("small"));
+  EXPECT_EQ(machine.problem()->code, ErrorCode::refused);
+}
+
+TEST_F(SwitchTest, AFailedPreflightTouchesNothing) {
+  world.run_unit("gpumod-chat.service");
+  world.preflight_problem = "the model file is not there";
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::refused);
+  EXPECT_THAT(world.history, IsEmpty());
+}
+
+TEST_F(SwitchTest, CancelBeforeAnythingChangedEndsAtOnce) {
+  world.run_unit("gpumod-chat.service");
+  auto machine = make(mode({"embed"}));
+  world.run(machine, [&](Switch& running, int count) {
+    if (count != 1) return;
+    Event cancel;
+    cancel.kind = Event::Kind::cancel_requested;
+    world.issue(running.on(cancel, world.clock));
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::cancelled);
+  EXPECT_THAT(world.history, IsEmpty());
+}
+
+TEST_F(SwitchTest, CancelAtAnyMomentRestoresWhatRanBefore) {
+  for (int moment = 0; moment < 12; ++moment) {
+    SCOPED_TRACE(moment);
+    World fresh;
+    for (const auto& [id, service] : world.knowledge.services) fresh.add(service);
+    fresh.run_unit("gpumod-chat.service");
+    Switch machine({mode({"embed", "small"}), std::nullopt, OnFailure::rollback, fresh.knowledge});
+    fresh.run(machine, [&](Switch& running, int count) {
+      if (count != moment) return;
+      Event cancel;
+      cancel.kind = Event::Kind::cancel_requested;
+      fresh.issue(running.on(cancel, fresh.clock));
+    });
+    EXPECT_THAT(fresh.violations, IsEmpty());
+    if (machine.result() == SwitchResult::committed) {
+      EXPECT_TRUE(fresh.runs("embed") && fresh.runs("small"));
+    } else {
+      EXPECT_EQ(machine.result(), SwitchResult::cancelled);
+      EXPECT_TRUE(fresh.runs("chat"));
+      EXPECT_FALSE(fresh.runs("embed") || fresh.runs("small"));
+    }
+  }
+}
+
+TEST_F(SwitchTest, LateEventsOfAnEarlierAttemptAreIgnored) {
+  world.transient_failures["embed"] = 1;
+  auto machine = make(mode({"embed"}));
+  world.run(machine, [&](Switch& running, int) {
+    if (running.reports().empty() || running.reports()[0].attempts != 2) return;
+    Event stale;
+    stale.kind = Event::Kind::ready;
+    stale.step = 0;
+    stale.attempt = 1;
+    world.issue(running.on(stale, world.clock));
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.runs("embed"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, AServiceIsStartedBesideAMode) {
+  world.run_unit("gpumod-chat.service");
+  auto machine = make(only("small", Residency::running));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.runs("chat"));
+  EXPECT_TRUE(world.runs("small"));
+}
+
+TEST_F(SwitchTest, AServiceThatDoesNotFitBesideIsRefused) {
+  world.run_unit("gpumod-chat.service");
+  auto machine = make(only("embed", Residency::running));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::refused);
+  EXPECT_TRUE(world.runs("chat"));
+}
+
+TEST_F(SwitchTest, ARestartStopsAndStartsOneService) {
+  world.run_unit("gpumod-chat.service");
+  world.run_unit("gpumod-small.service");
+  world.knowledge.distrusted.insert("gpumod-small.service");
+  auto machine = make(only("small", Residency::running));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("stop_unit small", "start_unit small"));
+}
+
+struct RouterTest : SwitchTest {
+  RouterTest() {
+    world.add(make_router_service("coder", "llama", 7071, Bytes::mib(18000)));
+    world.add(make_router_service("nemotron", "llama", 7071, Bytes::mib(20000)));
+  }
+};
+
+TEST_F(RouterTest, ModelsOfOneRouterAreExchangedInsideIt) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  auto machine = make(mode({"nemotron"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("unload_model coder", "load_model nemotron"));
+  EXPECT_TRUE(world.runs("nemotron"));
+  EXPECT_FALSE(world.runs("coder"));
+}
+
+TEST_F(RouterTest, TheRouterIsStartedBeforeItsModel) {
+  auto machine = make(mode({"coder"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("start_unit gpumod-router-llama.service", "load_model coder"));
+}
+
+TEST_F(RouterTest, ARouterThatNobodyWantsStops) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  auto machine = make(mode({"small"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_FALSE(world.unit_runs("gpumod-router-llama.service"));
+}
+
+TEST_F(RouterTest, AnUnloadThatDoesNothingRestartsTheRouter) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  world.unload_does_nothing.insert("coder");
+  auto machine = make(mode({"nemotron"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("unload_model coder", "stop_unit gpumod-router-llama.service",
+                                         "start_unit gpumod-router-llama.service", "load_model nemotron"));
+  expect_clean();
+}
+
+TEST_F(RouterTest, AFailedLoadRestoresTheModelThatWasThere) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  world.start_fails.insert("nemotron");
+  auto machine = make(mode({"nemotron"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
+  EXPECT_TRUE(world.runs("coder"));
+}
+
+TEST_F(RouterTest, SleepingAModelKeepsItsRouter) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  auto machine = make(only("coder", Residency::unloaded));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.unit_runs("gpumod-router-llama.service"));
+  EXPECT_FALSE(world.runs("coder"));
+}
+
+TEST_F(SwitchTest, APortHeldByAStrangerIsRefusedByName) {
+  world.strangers.push_back({8200, "", 4242, "nginx", "www-data"});
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::refused);
+  EXPECT_THAT(machine.problem()->message, HasSubstr("pid 4242 (nginx, user www-data)"));
+}
+
+TEST_F(SwitchTest, APortChangesHandsInOrder) {
+  world.add(make_service("other", 9000, Bytes(0)));
+  world.run_unit("gpumod-cpu.service");
+  auto machine = make(mode({"other"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("stop_unit cpu", "start_unit other"));
+}
+
+TEST(SwitchWithoutGpuTest, AClaimIsRefusedAndCpuServicesRun) {
+  World world(Bytes(0));
+  world.add(make_service("chat", 7070, Bytes::mib(20000)));
+  world.add(make_service("cpu", 9000, Bytes(0)));
+  world.run_unit("gpumod-chat.service");
+  Switch refused({mode({"chat", "cpu"}), std::nullopt, OnFailure::rollback, world.knowledge});
+  world.run(refused);
+  EXPECT_EQ(refused.result(), SwitchResult::committed);  // chat runs already: nothing of it has to be started
+  Switch stops({mode({"cpu"}), std::nullopt, OnFailure::rollback, world.knowledge});
+  world.run(stops);
+  EXPECT_EQ(stops.result(), SwitchResult::committed);
+  Switch starts({mode({"chat"}), std::nullopt, OnFailure::rollback, world.knowledge});
+  world.run(starts);
+  EXPECT_EQ(starts.result(), SwitchResult::refused);
+  EXPECT_EQ(starts.problem()->code, ErrorCode::environment);
+  EXPECT_TRUE(world.runs("cpu"));
+}
+
+}  // namespace
+}  // namespace gpumod

@@ -1,0 +1,200 @@
+#include "verbs/context.h"
+
+#include <fmt/format.h>
+
+#include <boost/json.hpp>
+
+#include "base/log.h"
+#include "control/launch.h"
+#include "control/observe.h"
+#include "model/json.h"
+#include "switching/plan.h"
+#include "switching/recovery.h"
+
+namespace gpumod {
+
+namespace json = boost::json;
+
+Context::Context(Loop& loop, Paths paths, ProgressSink progress)
+    : loop_(loop), paths_(std::move(paths)), progress_(std::move(progress)) {}
+
+void Context::notice(const std::string& text) {
+  log_info("{}", text);
+  if (progress_) progress_({{"event", "notice"}, {"text", text}});
+}
+
+Result<const Catalog*> Context::catalog() {
+  if (!catalog_) catalog_ = TRY(load_catalog(paths_));
+  return &*catalog_;
+}
+
+Result<Machine*> Context::machine() {
+  if (!machine_) {
+    const auto* known = TRY(catalog());
+    machine_ = TRY(open_machine(loop_, paths_, known->settings));
+  }
+  return &*machine_;
+}
+
+Result<Store*> Context::store() {
+  if (!store_) {
+    store_ = TRY(Store::open(paths_.state));
+    if (!store_->notice().empty()) notice(store_->notice());
+  }
+  return &*store_;
+}
+
+Result<std::optional<Goal>> Context::stored_goal() {
+  if (store_) return store_->goal();
+  if (!reading_) reading_ = TRY(Store::open_existing(paths_.state));
+  if (!*reading_) return std::optional<Goal>();
+  return (*reading_)->goal();
+}
+
+Result<std::optional<StoredSwitch>> Context::interrupted_switch() {
+  if (store_) return store_->unfinished();
+  if (!reading_) reading_ = TRY(Store::open_existing(paths_.state));
+  if (!*reading_) return std::optional<StoredSwitch>();
+  return (*reading_)->unfinished();
+}
+
+void Context::cancel() {
+  cancelled_early_ = true;
+  if (running_) running_->cancel();
+}
+
+namespace {
+
+Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted) {
+  return Knowledge{catalog.services, catalog.settings, std::move(distrusted)};
+}
+
+JournaledSwitch journaled(const StoredSwitch& stored) {
+  return JournaledSwitch{fmt::format("{}", stored.id), stored.kind,    stored.goal,    stored.previous, stored.mutated,
+                         !stored.failure.empty(),      stored.failure, stored.boot_id};
+}
+
+/// The exit code of a switch that did not get where it was asked to.
+Error problem_of(const SwitchOutcome& outcome) {
+  Error error = outcome.problem.value_or(Error{ErrorCode::failed, "the switch failed", {}, {}});
+  switch (outcome.result) {
+    case SwitchResult::rolled_back:
+      error.message += "; what ran before runs again";
+      error.code = ErrorCode::failed;
+      break;
+    case SwitchResult::failed: error.code = ErrorCode::failed; break;
+    case SwitchResult::cancelled:
+      error.message = "cancelled; what ran before runs again";
+      error.code = ErrorCode::cancelled;
+      break;
+    default: break;
+  }
+  json::object details = outcome.to_json();
+  if (error.details.is_object())
+    for (const auto& member : error.details.as_object()) details[member.key()] = member.value();
+  error.details = std::move(details);
+  return error;
+}
+
+}  // namespace
+
+Task<Result<json::value>> Context::carry_out(Order order) {
+  const auto known = catalog();
+  if (!known) co_return fail(known.error());
+  if (order.dry_run) co_return co_await dry_run(std::move(order));
+  const auto opened = store();
+  if (!opened) co_return fail(opened.error());
+  const auto reached = machine();
+  if (!reached) co_return fail(reached.error());
+
+  auto previous = co_await recover_first(order);
+  if (!previous) co_return fail(previous.error());
+  auto outcome = co_await run(std::move(order), std::move(*previous));
+  if (!outcome) co_return fail(outcome.error());
+  if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged)
+    co_return json::value(outcome->to_json());
+  co_return fail(problem_of(*outcome));
+}
+
+Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previous) {
+  Director director(*machine_, *catalog_, *store_, progress_);
+  director.set_probing(probing_);
+  SwitchOrder what;
+  what.kind = order.kind;
+  const auto before = store_->goal();
+  if (before && *before) what.from = (*before)->mode;
+  what.request.goal = std::move(order.goal);
+  what.request.previous = std::move(previous);
+  what.request.on_failure = order.on_failure;
+  what.request.knowledge = knowledge_of(*catalog_, std::move(order.distrusted));
+  what.goal_after = std::move(order.goal_after);
+  running_ = &director;
+  if (cancelled_early_) director.cancel();
+  auto outcome = co_await director.run(std::move(what));
+  running_ = nullptr;
+  if (outcome && outcome->result != SwitchResult::refused)
+    if (const auto closed = store_->close_interrupted(outcome->id); !closed) notice(closed.error().message);
+  co_return outcome;
+}
+
+/// Deals with a switch that a crash cut off. A mode switch replaces what it wanted, so it only inherits what a rollback
+/// would restore; anything else builds on what it should have become, so that is brought about first.
+Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
+  auto left = store_->unfinished();
+  if (!left) co_return fail(left.error());
+  if (!*left) co_return std::optional<Goal>();
+  const StoredSwitch& interrupted = **left;
+  const Recovery recovery = recover(journaled(interrupted));
+  if (recovery.direction == RecoveryDirection::discard) {
+    notice(recovery.sentence);
+    co_return std::optional<Goal>();
+  }
+  if (order.goal.exclusive) {
+    notice(fmt::format("switch {} was interrupted; this one takes over what it left", interrupted.id));
+    Goal previous = interrupted.previous;
+    co_return std::optional<Goal>(std::move(previous));
+  }
+  notice(recovery.sentence);
+  Order repair;
+  repair.kind = "recovery";
+  repair.goal = recovery.goal;
+  if (recovery.direction == RecoveryDirection::forward) {
+    const auto stored = store_->goal();
+    repair.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(stored.value_or(std::nullopt), recovery.goal);
+  }
+  std::optional<Goal> previous = interrupted.previous;
+  const auto outcome = co_await run(std::move(repair), std::move(previous));
+  if (!outcome) co_return fail(outcome.error());
+  if (outcome->result != SwitchResult::committed && outcome->result != SwitchResult::unchanged)
+    notice(fmt::format("the interrupted switch could not be finished: {}", outcome->problem ? outcome->problem->message : "unknown"));
+  co_return std::optional<Goal>();
+}
+
+Task<Result<json::value>> Context::dry_run(Order order) {
+  const auto reached = machine();
+  if (!reached) co_return fail(reached.error());
+  auto snapshot = co_await observe(**reached, *catalog_);
+  if (!snapshot) co_return fail(snapshot.error());
+  const auto planned = plan(*snapshot, order.goal, knowledge_of(*catalog_, order.distrusted));
+  if (!planned) co_return fail(planned.error());
+  std::vector<ServiceId> starting;
+  for (const auto& step : planned->steps)
+    if (allocates(step.action) && !step.service.empty()) starting.push_back(step.service);
+  const auto checked = co_await preflight(**reached, *catalog_, std::move(starting));
+  if (!checked) co_return fail(checked.error());
+  co_return json::value(json::object{{"plan", to_json(*planned)}, {"to", order.goal.mode}});
+}
+
+Goal merged_goal(const std::optional<Goal>& stored, const Goal& change) {
+  Goal merged = stored.value_or(Goal{});
+  merged.exclusive = true;
+  for (const auto& [id, residency] : change.wanted) {
+    if (residency == Residency::stopped)
+      merged.wanted.erase(id);
+    else
+      merged.wanted[id] = residency;
+  }
+  return merged;
+}
+
+}  // namespace gpumod

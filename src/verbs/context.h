@@ -1,0 +1,67 @@
+// What a verb works with: opened when first asked for, so that a verb which needs no D-Bus never waits for one.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "catalog/catalog.h"
+#include "control/director.h"
+#include "control/machine.h"
+#include "store/store.h"
+
+namespace gpumod {
+
+class Context {
+ public:
+  Context(Loop& loop, Paths paths, ProgressSink progress);
+
+  Loop& loop() { return loop_; }
+  const Paths& paths() const { return paths_; }
+  const ProgressSink& progress() const { return progress_; }
+  /// {"event": "notice", "text": …}: something the user should know although nobody asked.
+  void notice(const std::string& text);
+
+  Result<const Catalog*> catalog();
+  Result<Machine*> machine();
+  /// Writable; only for the holder of the mutation lock.
+  Result<Store*> store();
+  /// What is stored, without creating anything: no goal when there is no database yet.
+  Result<std::optional<Goal>> stored_goal();
+  Result<std::optional<StoredSwitch>> interrupted_switch();
+
+  /// Carries a goal out. With `dry_run` only the plan is made, and answered.
+  struct Order {
+    std::string kind;
+    Goal goal;
+    OnFailure on_failure = OnFailure::rollback;
+    std::optional<Goal> goal_after;
+    std::set<std::string> distrusted;
+    bool dry_run = false;
+  };
+  Task<Result<boost::json::value>> carry_out(Order order);
+
+  /// Takes back the switch under way, if there is one.
+  void cancel();
+  void set_probing(bool probing) { probing_ = probing; }
+
+ private:
+  Task<Result<boost::json::value>> dry_run(Order order);
+  Task<Result<SwitchOutcome>> run(Order order, std::optional<Goal> previous);
+  Task<Result<std::optional<Goal>>> recover_first(const Order& order);
+
+  Loop& loop_;
+  Paths paths_;
+  ProgressSink progress_;
+  std::optional<Catalog> catalog_;
+  std::optional<Machine> machine_;
+  std::optional<Store> store_;
+  std::optional<std::optional<Store>> reading_;
+  Director* running_ = nullptr;
+  bool cancelled_early_ = false;
+  bool probing_ = true;
+};
+
+/// The stored goal after a change to single services: running and sleeping ones are in, stopped ones are out.
+Goal merged_goal(const std::optional<Goal>& stored, const Goal& change);
+
+}  // namespace gpumod

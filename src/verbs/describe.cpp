@@ -1,0 +1,120 @@
+#include "verbs/describe.h"
+
+#include <fmt/format.h>
+
+#include "host/processes.h"
+
+namespace gpumod {
+
+namespace json = boost::json;
+
+namespace {
+json::value bytes_or_null(const std::optional<Bytes>& amount) {
+  return amount ? json::value(amount->count()) : json::value(nullptr);
+}
+}  // namespace
+
+json::object describe_declared(const Service& service) {
+  return {{"id", service.id},
+          {"name", service.name},
+          {"engine", to_string(service.engine)},
+          {"port", service.port ? json::value(service.port) : json::value(nullptr)},
+          {"unit", service.unit_name()},
+          {"adopted", !service.unit.empty()},
+          {"router", service.router.empty() ? json::value(nullptr) : json::value(service.router)},
+          {"vram", bytes_or_null(service.vram)},
+          {"sleep", to_string(service.sleep)},
+          {"source", to_string(service.source)}};
+}
+
+void describe_observed(json::object& line, const Service& service, const Snapshot& snapshot) {
+  line["state"] = "unknown";
+  if (const auto view = snapshot.services.find(service.id); view != snapshot.services.end()) {
+    line["state"] = to_string(view->second.residency);
+    line["detail"] = view->second.detail;
+  }
+  line["pid"] = nullptr;
+  if (const auto unit = snapshot.units.find(service.unit_name()); unit != snapshot.units.end()) {
+    if (unit->second.main_pid > 0) line["pid"] = unit->second.main_pid;
+    std::optional<Bytes> used;
+    if (!snapshot.gpus.empty()) used = Bytes();
+    for (const auto& gpu : snapshot.gpus) {
+      const auto held = held_by_unit(snapshot, unit->first, gpu);
+      used = used && held ? std::optional(*used + *held) : std::nullopt;
+    }
+    line["vram_used"] = bytes_or_null(used);
+  } else {
+    line["vram_used"] = nullptr;
+  }
+}
+
+json::array describe_problems(const Catalog& catalog) {
+  json::array lines;
+  for (const auto& problem : catalog.problems)
+    lines.push_back(json::object{{"severity", problem.severity == Severity::error ? "error" : "warning"},
+                                 {"where", to_string(problem.where)},
+                                 {"message", problem.message},
+                                 {"hint", problem.hint}});
+  return lines;
+}
+
+json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
+  json::array lines;
+  for (const auto& [name, unit] : snapshot.units) {
+    if (unit.gone() || !catalog.services_of_unit(name).empty()) continue;
+    lines.push_back(json::object{{"unit", name},
+                                 {"tag", unit.tag},
+                                 {"state", to_string(unit.active)},
+                                 {"pids", json::value_from(unit.pids)}});
+  }
+  return lines;
+}
+
+json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog) {
+  json::array lines;
+  const auto add = [&](const ServiceId& id, std::string_view wanted, Residency is, std::string text) {
+    lines.push_back(json::object{{"service", id}, {"wanted", wanted}, {"is", to_string(is)}, {"text", std::move(text)}});
+  };
+  for (const auto& [id, view] : snapshot.services) {
+    const bool up = view.residency == Residency::running || view.residency == Residency::starting;
+    const auto wanted = goal ? goal->wanted.find(id) : std::map<ServiceId, Residency>::const_iterator();
+    const bool in_goal = goal && wanted != goal->wanted.end();
+    const auto why = view.detail.empty() ? std::string() : fmt::format(": {}", view.detail);
+    if (in_goal && wanted->second == Residency::running && !up)
+      add(id, "running", view.residency, fmt::format("'{}' should run but is {}{}", id, to_string(view.residency), why));
+    if (!in_goal && up) add(id, "stopped", view.residency, fmt::format("'{}' runs, but the goal does not want it", id));
+  }
+  if (goal)
+    for (const auto& [id, residency] : goal->wanted)
+      if (!catalog.services.contains(id))
+        add(id, to_string(residency), Residency::stopped, fmt::format("'{}' is wanted, but no file defines it any more", id));
+  return lines;
+}
+
+json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog) {
+  json::array lines;
+  for (const auto& gpu : snapshot.gpus) {
+    json::array processes;
+    for (const auto& process : gpu.processes) {
+      const auto info = process_info(process.pid);
+      const auto unit = snapshot.unit_of_pid.find(process.pid);
+      const bool ours = unit != snapshot.unit_of_pid.end();
+      const auto members = ours ? catalog.services_of_unit(unit->second) : std::vector<const Service*>();
+      processes.push_back(json::object{{"pid", process.pid},
+                                       {"used", bytes_or_null(process.used)},
+                                       {"command", info ? json::value(info->command) : json::value(nullptr)},
+                                       {"user", info ? json::value(info->user) : json::value(nullptr)},
+                                       {"holder", !ours ? "foreign" : members.empty() ? "orphan" : "managed"},
+                                       {"unit", ours ? json::value(unit->second) : json::value(nullptr)}});
+    }
+    lines.push_back(json::object{{"index", gpu.index},
+                                 {"uuid", gpu.uuid},
+                                 {"name", gpu.name},
+                                 {"total", bytes_or_null(gpu.total)},
+                                 {"free", bytes_or_null(gpu.free)},
+                                 {"processes", std::move(processes)}});
+  }
+  return lines;
+}
+
+}  // namespace gpumod

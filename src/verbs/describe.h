@@ -1,0 +1,23 @@
+// What several verbs say alike of services, modes and the machine.
+#pragma once
+
+#include <boost/json.hpp>
+
+#include "catalog/catalog.h"
+#include "model/snapshot.h"
+
+namespace gpumod {
+
+/// {"id","name","engine","port","unit","router","vram","sleep","source"}: what the file says.
+boost::json::object describe_declared(const Service& service);
+/// Adds "state", "detail", "pid", "vram_used" as observed. `catalog` and `snapshot` of the same moment.
+void describe_observed(boost::json::object& line, const Service& service, const Snapshot& snapshot);
+/// "kept files are fine" or one line per problem: [{"severity","where","message","hint"}].
+boost::json::array describe_problems(const Catalog& catalog);
+/// Ours, but nothing in the catalogue or the goal wants it: [{"unit","tag","state","pids"}].
+boost::json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog);
+/// What differs between the goal and what is: [{"service","wanted","is","text"}].
+boost::json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog);
+boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog);
+
+}  // namespace gpumod

@@ -1,0 +1,42 @@
+// The handlers, by file. Each answers what its declaration in registry.cpp promises.
+#pragma once
+
+#include <boost/json/value.hpp>
+
+#include "verbs/context.h"
+#include "verbs/verb.h"
+
+namespace gpumod {
+
+using Request = boost::json::object;
+using Answer = Task<Result<boost::json::value>>;
+
+Answer status(Context& context, Request request);
+Answer repair(Context& context, Request request);
+Answer config_check(Context& context, Request request);
+
+Answer mode_list(Context& context, Request request);
+Answer mode_show(Context& context, Request request);
+Answer mode_status(Context& context, Request request);
+Answer mode_switch(Context& context, Request request);
+Answer mode_create(Context& context, Request request);
+Answer mode_edit(Context& context, Request request);
+Answer mode_remove(Context& context, Request request);
+
+Answer service_list(Context& context, Request request);
+Answer service_show(Context& context, Request request);
+Answer service_status(Context& context, Request request);
+Answer service_start(Context& context, Request request);
+Answer service_stop(Context& context, Request request);
+Answer service_restart(Context& context, Request request);
+Answer service_sleep(Context& context, Request request);
+Answer service_wake(Context& context, Request request);
+Answer service_logs(Context& context, Request request);
+
+Answer unit_show(Context& context, Request request);
+Answer unit_install(Context& context, Request request);
+Answer unit_remove(Context& context, Request request);
+
+Answer init(Context& context, Request request);
+
+}  // namespace gpumod

@@ -1,0 +1,111 @@
+// What is there, what should be, and how they differ; and bringing the one to the other.
+
+#include <fmt/format.h>
+
+#include "control/lock.h"
+#include "control/observe.h"
+#include "model/json.h"
+#include "switching/recovery.h"
+#include "verbs/describe.h"
+#include "verbs/handlers.h"
+
+namespace gpumod {
+
+namespace json = boost::json;
+
+namespace {
+
+json::value describe_interrupted(Context& context) {
+  const auto left = context.interrupted_switch();
+  if (!left || !*left) return nullptr;
+  const StoredSwitch& stored = **left;
+  // The worker that carries it out also has an open row: whoever holds the lock is at work, not interrupted.
+  if (const auto holder = mutation_holder(context.paths())) return json::object{{"id", stored.id}, {"under_way", true}, {"pid", *holder}};
+  const Recovery recovery = recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous,
+                                                    stored.mutated, !stored.failure.empty(), stored.failure, stored.boot_id});
+  return json::object{{"id", stored.id}, {"under_way", false}, {"kind", stored.kind}, {"text", recovery.sentence}};
+}
+
+}  // namespace
+
+Answer status(Context& context, Request) {
+  const auto catalog = context.catalog();
+  if (!catalog) co_return fail(catalog.error());
+  const auto machine = context.machine();
+  if (!machine) co_return fail(machine.error());
+  const auto goal = context.stored_goal();
+  if (!goal) co_return fail(goal.error());
+  const auto snapshot = co_await observe(**machine, **catalog);
+  if (!snapshot) co_return fail(snapshot.error());
+
+  json::array services;
+  for (const auto& [id, service] : (*catalog)->services) {
+    auto line = describe_declared(service);
+    describe_observed(line, service, *snapshot);
+    const auto wanted = *goal ? (*goal)->wanted.find(id) : std::map<ServiceId, Residency>::const_iterator();
+    const bool in_goal = *goal && wanted != (*goal)->wanted.end();
+    line["wanted"] = in_goal ? to_string(wanted->second) : "stopped";
+    services.push_back(std::move(line));
+  }
+  json::object answer;
+  answer["mode"] = *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr);
+  answer["unit_manager"] = (*machine)->units->kind();
+  answer["gpus"] = describe_gpus(*snapshot, **catalog);
+  answer["gpu_problem"] = snapshot->gpu_problem ? to_json(*snapshot->gpu_problem) : json::value(nullptr);
+  answer["services"] = std::move(services);
+  answer["orphans"] = describe_orphans(*snapshot, **catalog);
+  answer["differences"] = describe_differences(*goal, *snapshot, **catalog);
+  answer["switch"] = describe_interrupted(context);
+  answer["problems"] = describe_problems(**catalog);
+  co_return json::value(std::move(answer));
+}
+
+/// Brings what is to what the goal says. An interrupted switch is dealt with first, as for every mutation.
+Answer repair(Context& context, Request request) {
+  const auto goal = context.stored_goal();
+  if (!goal) co_return fail(goal.error());
+  Context::Order order;
+  order.kind = "repair";
+  order.dry_run = flag_of(request, "dry-run");
+  const auto left = context.interrupted_switch();
+  if (left && *left) {
+    const StoredSwitch& stored = **left;
+    const Recovery recovery = recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous,
+                                                      stored.mutated, !stored.failure.empty(), stored.failure, stored.boot_id});
+    if (recovery.direction == RecoveryDirection::forward)
+      order.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(*goal, recovery.goal);
+  }
+  if (order.goal_after) {
+    order.goal = *order.goal_after;
+  } else if (*goal) {
+    order.goal = **goal;
+  } else {
+    co_return fail(ErrorCode::refused, "there is no goal yet: no mode has been switched to", "gpumod mode switch MODE sets one.");
+  }
+  order.goal.exclusive = true;
+  const auto catalog = context.catalog();
+  if (!catalog) co_return fail(catalog.error());
+  std::erase_if(order.goal.wanted, [&](const auto& entry) { return !(*catalog)->services.contains(entry.first); });
+  co_return co_await context.carry_out(std::move(order));
+}
+
+Answer config_check(Context& context, Request) {
+  const auto catalog = context.catalog();
+  if (!catalog) co_return fail(catalog.error());
+  json::object answer{{"directory", context.paths().config.string()},
+                      {"services", (*catalog)->services.size()},
+                      {"modes", (*catalog)->modes.size()},
+                      {"problems", describe_problems(**catalog)}};
+  if (!(*catalog)->has_errors()) co_return json::value(std::move(answer));
+  std::string first;
+  std::size_t errors = 0;
+  for (const auto& problem : (*catalog)->problems) {
+    if (problem.severity != Severity::error) continue;
+    if (errors++ == 0) first = to_string(problem);
+  }
+  Error error{ErrorCode::configuration, errors == 1 ? first : fmt::format("{} errors; the first: {}", errors, first), {}, {}};
+  error.details = std::move(answer);
+  co_return fail(std::move(error));
+}
+
+}  // namespace gpumod

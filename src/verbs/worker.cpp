@@ -1,0 +1,239 @@
+#include "verbs/worker.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+
+#include "base/async.h"
+#include "base/log.h"
+#include "control/lock.h"
+#include "model/json.h"
+#include "verbs/context.h"
+#include "verbs/verb.h"
+
+extern char** environ;
+
+namespace gpumod {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr int caller_fd = 3;
+constexpr std::size_t line_limit = 4 << 20;
+
+/// The caller, for as long as it is there. Writing to one that has left, or does not read, is not an error: the work
+/// goes on, and what it has missed it asks for again.
+class Caller {
+ public:
+  explicit Caller(int fd) : fd_(fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
+
+  void send(const json::object& message) {
+    auto line = json::serialize(message);
+    line += '\n';
+    unsent_ += line;
+    if (unsent_.size() > line_limit) gone_ = true;
+    flush();
+  }
+
+  /// Before ending: gives a slow reader a moment for the rest.
+  Task<void> drain() {
+    const TimePoint deadline = now() + 5s;
+    while (!gone_ && !unsent_.empty()) {
+      const auto ready = co_await wait_ready(fd_, Readiness::writable, deadline);
+      if (!ready || !*ready) co_return;
+      flush();
+    }
+  }
+
+  /// The next line, or nothing when the caller has closed.
+  Task<std::optional<std::string>> line() {
+    for (;;) {
+      if (const auto end = received_.find('\n'); end != std::string::npos) {
+        std::string text = received_.substr(0, end);
+        received_.erase(0, end + 1);
+        co_return text;
+      }
+      char buffer[4096];
+      const ssize_t n = ::recv(fd_, buffer, sizeof buffer, MSG_DONTWAIT);
+      if (n > 0 && received_.size() < line_limit) {
+        received_.append(buffer, static_cast<std::size_t>(n));
+        continue;
+      }
+      if (n >= 0 || (errno != EAGAIN && errno != EINTR)) co_return std::nullopt;
+      const auto ready = co_await wait_ready(fd_, Readiness::readable);
+      if (!ready) co_return std::nullopt;
+    }
+  }
+
+ private:
+  void flush() {
+    while (!gone_ && !unsent_.empty()) {
+      const ssize_t n = ::send(fd_, unsent_.data(), unsent_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (n > 0)
+        unsent_.erase(0, static_cast<std::size_t>(n));
+      else if (errno == EAGAIN)
+        return;
+      else if (errno != EINTR)
+        gone_ = true;
+    }
+  }
+
+  int fd_;
+  bool gone_ = false;
+  std::string unsent_;
+  std::string received_;
+};
+
+Task<void> listen_for_cancel(Caller& caller, Context& context) {
+  for (;;) {
+    auto line = co_await caller.line();
+    if (!line) co_return;
+    std::error_code malformed;
+    const auto message = json::parse(*line, malformed);
+    if (malformed || !message.is_object()) continue;
+    if (message.as_object().contains("cancel")) context.cancel();
+  }
+}
+
+Task<Result<json::value>> perform(Context& context, const Paths& paths, std::string line) {
+  std::error_code malformed;
+  const auto message = json::parse(line, malformed);
+  if (malformed || !message.is_object()) co_return fail(ErrorCode::usage, "the request is not JSON");
+  const auto* body = message.as_object().if_contains("request");
+  json::object request = body && body->is_object() ? body->as_object() : json::object();
+  const auto verb = find_verb(text_of(message.as_object(), "verb"));
+  if (!verb) co_return fail(verb.error());
+  if (const auto checked = check_request(**verb, request); !checked) co_return fail(checked.error());
+  std::string about = (*verb)->name;
+  for (const auto& parameter : (*verb)->parameters)
+    if (parameter.positional) about += " " + text_of(request, parameter.name);
+  const auto lock = MutationLock::acquire(paths, about);
+  if (!lock) co_return fail(lock.error());
+  co_return co_await (*verb)->handler(context, std::move(request));
+}
+
+Task<bool> serve_one(Loop& loop, Caller& caller, const Paths& paths) {
+  Context context(loop, paths, [&caller](json::object event) { caller.send(event); });
+  auto line = co_await caller.line();
+  if (!line) co_return false;
+  // Both may outlive each other: the listener ends with the process.
+  loop.spawn(listen_for_cancel(caller, context));
+  auto answer = co_await perform(context, paths, std::move(*line));
+  json::object last;
+  if (answer)
+    last["answer"] = std::move(*answer);
+  else
+    last["error"] = to_json(answer.error());
+  caller.send(last);
+  co_await caller.drain();
+  // The context's destructors need the loop, the listener needs the context: the process ends here and now instead.
+  ::_exit(answer ? 0 : static_cast<int>(answer.error().code));
+}
+
+}  // namespace
+
+int worker_main() {
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
+  ::signal(SIGINT, SIG_IGN);
+  const auto paths = Paths::from_environment();
+  if (!paths) return static_cast<int>(paths.error().code);
+  if (make_directories(paths->state, 0700)) (void)log_to_file(paths->state / "worker.log");
+  Loop loop;
+  Caller caller(caller_fd);
+  return loop.run_until_done(serve_one(loop, caller, *paths)) ? 0 : 1;
+}
+
+Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, const json::object& request) {
+  const auto program = TRY(own_executable());
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return fail(system_error("create a socket pair", errno, ErrorCode::environment));
+  StartedWorker worker;
+  worker.socket.reset(ends[0]);
+  const Fd theirs(ends[1]);
+  TRY(make_directories(paths.state, 0700));
+  const auto crash_log = (paths.state / "worker.stderr").string();
+
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+  ::posix_spawn_file_actions_addopen(&actions, 2, crash_log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  ::posix_spawn_file_actions_adddup2(&actions, theirs.get(), caller_fd);
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  sigset_t nothing;
+  ::sigemptyset(&nothing);
+  ::posix_spawnattr_setsigmask(&attributes, &nothing);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);  // no terminal can hang it up
+  std::string name = program.string(), word = "worker";
+  char* argv[] = {name.data(), word.data(), nullptr};
+  const int problem = ::posix_spawn(&worker.pid, name.c_str(), &actions, &attributes, argv, environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  ::posix_spawnattr_destroy(&attributes);
+  if (problem != 0) return fail(system_error("start the worker", problem, ErrorCode::environment));
+
+  auto line = json::serialize(json::object{{"verb", verb}, {"request", request}}) + "\n";
+  std::string_view rest = line;
+  while (!rest.empty()) {
+    const ssize_t n = ::send(worker.socket.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail(system_error("talk to the worker", errno, ErrorCode::environment));
+    rest.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return worker;
+}
+
+void cancel_worker(const StartedWorker& worker) {
+  const std::string_view line = "{\"cancel\":true}\n";
+  (void)::send(worker.socket.get(), line.data(), line.size(), MSG_NOSIGNAL);
+}
+
+Result<std::optional<json::value>> follow_worker(const StartedWorker& worker,
+                                                 const std::function<void(const json::object&)>& on_event,
+                                                 const std::function<bool()>& interrupted) {
+  std::string received;
+  for (;;) {
+    if (const auto end = received.find('\n'); end != std::string::npos) {
+      std::error_code malformed;
+      const auto message = json::parse(received.substr(0, end), malformed);
+      received.erase(0, end + 1);
+      if (malformed || !message.is_object()) continue;
+      const auto& object = message.as_object();
+      if (const auto* answer = object.if_contains("answer")) {
+        ::waitpid(worker.pid, nullptr, 0);
+        return std::optional<json::value>(*answer);
+      }
+      if (const auto* error = object.if_contains("error")) {
+        ::waitpid(worker.pid, nullptr, 0);
+        return fail(error_from_json(*error));
+      }
+      on_event(object);
+      continue;
+    }
+    if (interrupted()) return std::optional<json::value>();
+    pollfd waiting{worker.socket.get(), POLLIN, 0};
+    // A signal that arrives between the check and the poll would be missed: wake up now and then to look again.
+    const int ready = ::poll(&waiting, 1, 200);
+    if (ready < 0 && errno != EINTR) return fail(system_error("wait for the worker", errno));
+    if (ready <= 0) continue;
+    char buffer[64 * 1024];
+    const ssize_t n = ::recv(worker.socket.get(), buffer, sizeof buffer, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0)
+      return fail(ErrorCode::failed, "the worker that carried this out died before it was done",
+                  "gpumod status shows what it left; gpumod repair puts it in order.");
+    received.append(buffer, static_cast<std::size_t>(n));
+  }
+}
+
+}  // namespace gpumod
