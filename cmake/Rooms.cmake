@@ -55,6 +55,9 @@ function(gpumod_use_pch target)
   endif()
 endfunction()
 
+# What the sanitizer presets build: every room's own tests, and nothing that needs the outside.
+add_custom_target(unit_tests)
+
 # gpumod_test(NAME SOURCES … LINKS … [LABELS …]): a GoogleTest binary whose cases ctest knows one by one.
 function(gpumod_test name)
   cmake_parse_arguments(TEST "" "" "SOURCES;LINKS;LABELS" ${ARGN})
@@ -63,6 +66,7 @@ function(gpumod_test name)
   gpumod_use_pch(${name})
   if(NOT TEST_LABELS)
     set(TEST_LABELS unit)
+    add_dependencies(unit_tests ${name})
   endif()
   include(GoogleTest)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${TEST_LABELS}" TIMEOUT 120)

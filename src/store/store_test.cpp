@@ -1,0 +1,145 @@
+#include "store/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <fstream>
+
+namespace gpumod {
+namespace {
+
+struct StoreTest : ::testing::Test {
+  StoreTest() {
+    std::string name = "/tmp/gpumod-store-XXXXXX";
+    folder = ::mkdtemp(name.data());
+  }
+  ~StoreTest() override { std::filesystem::remove_all(folder); }
+
+  static Goal goal(const std::string& mode) {
+    Goal goal;
+    goal.mode = mode;
+    goal.wanted["chat"] = Residency::running;
+    goal.wanted["embed"] = Residency::sleeping1;
+    return goal;
+  }
+  static StoredSwitch about(std::int64_t id) {
+    StoredSwitch stored;
+    stored.id = id;
+    stored.kind = "mode switch";
+    stored.goal = goal("code");
+    stored.previous = goal("rag");
+    stored.from = "rag";
+    stored.boot_id = "boot";
+    stored.began = wall_now();
+    return stored;
+  }
+  static Command start(const std::string& service) {
+    Command command;
+    command.kind = Command::Kind::start_unit;
+    command.step = 0;
+    command.service = service;
+    return command;
+  }
+
+  std::filesystem::path folder;
+};
+
+TEST_F(StoreTest, AGoalSurvivesReopening) {
+  {
+    auto store = Store::open(folder).value();
+    EXPECT_FALSE(store.goal().value());
+    ASSERT_TRUE(store.set_goal(goal("code")));
+  }
+  const auto stored = Store::open(folder).value().goal().value();
+  ASSERT_TRUE(stored);
+  EXPECT_EQ(stored->mode, "code");
+  EXPECT_EQ(stored->wanted, goal("code").wanted);
+  EXPECT_TRUE(stored->exclusive);
+}
+
+TEST_F(StoreTest, TheFileIsForItsOwnerAlone) {
+  auto store = Store::open(folder / "deeper").value();
+  struct stat info {};
+  ASSERT_EQ(::stat((folder / "deeper/state.db").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  ASSERT_EQ(::stat((folder / "deeper").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+}
+
+TEST_F(StoreTest, ASwitchThatNeverEndedIsFoundAgain) {
+  auto store = Store::open(folder).value();
+  EXPECT_EQ(store.next_switch_id().value(), 1);
+  auto stored = about(1);
+  stored.mutated = true;
+  ASSERT_TRUE(store.record_commands(stored, {start("chat")}));
+  stored.failure = "it broke";
+  ASSERT_TRUE(store.record_commands(stored, {start("embed")}));
+
+  auto other = Store::open(folder).value();
+  const auto left = other.unfinished().value();
+  ASSERT_TRUE(left);
+  EXPECT_EQ(left->id, 1);
+  EXPECT_TRUE(left->mutated);
+  EXPECT_EQ(left->failure, "it broke");
+  EXPECT_EQ(left->goal.mode, "code");
+  EXPECT_EQ(left->previous.mode, "rag");
+  EXPECT_EQ(other.next_switch_id().value(), 2);
+}
+
+TEST_F(StoreTest, EndingStoresTheGoalInTheSameBreath) {
+  auto store = Store::open(folder).value();
+  auto stored = about(1);
+  stored.mutated = true;
+  ASSERT_TRUE(store.record_commands(stored, {start("chat")}));
+  stored.result = "committed";
+  stored.ended = wall_now();
+  stored.report = "{}";
+  ASSERT_TRUE(store.end_switch(stored, goal("code")));
+  EXPECT_FALSE(store.unfinished().value());
+  EXPECT_EQ(store.goal().value()->mode, "code");
+  EXPECT_EQ(store.history(10).value().front().result, "committed");
+}
+
+TEST_F(StoreTest, ATakenOverSwitchIsClosedAndTheNewOneStaysOpen) {
+  auto store = Store::open(folder).value();
+  ASSERT_TRUE(store.record_commands(about(1), {start("chat")}));
+  ASSERT_TRUE(store.record_commands(about(2), {start("chat")}));
+  ASSERT_TRUE(store.close_interrupted(2));
+  EXPECT_EQ(store.unfinished().value()->id, 2);
+  EXPECT_EQ(store.history(10).value().back().result, "interrupted");
+}
+
+TEST_F(StoreTest, ACorruptFileIsMovedAsideAndSaid) {
+  {
+    std::ofstream(folder / "state.db") << "this is not a database, and it is long enough to be looked at as one: "
+                                       << std::string(4096, 'x');
+  }
+  auto store = Store::open(folder).value();
+  EXPECT_THAT(store.notice(), testing::HasSubstr("state.db.corrupt-"));
+  EXPECT_TRUE(store.set_goal(goal("code")));
+  int aside = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().string().find(".corrupt-") != std::string::npos) ++aside;
+  EXPECT_EQ(aside, 1);
+}
+
+TEST_F(StoreTest, ReadingCreatesNothing) {
+  EXPECT_FALSE(Store::open_existing(folder).value());
+  EXPECT_TRUE(std::filesystem::is_empty(folder));
+  ASSERT_TRUE(Store::open(folder).value().set_goal(goal("code")));
+  auto reading = Store::open_existing(folder).value();
+  ASSERT_TRUE(reading);
+  EXPECT_EQ(reading->goal().value()->mode, "code");
+  EXPECT_FALSE(reading->set_goal(goal("rag")));
+}
+
+TEST_F(StoreTest, ADirectoryThatCannotBeWrittenIsSaid) {
+  std::ofstream(folder / "file") << "x";
+  const auto store = Store::open(folder / "file" / "state");
+  ASSERT_FALSE(store);
+  EXPECT_THAT(store.error().message, testing::HasSubstr((folder / "file").string()));
+}
+
+}  // namespace
+}  // namespace gpumod
