@@ -20,8 +20,8 @@ set(GPUMOD_SANITIZE "" CACHE STRING "Sanitizers for every target: '', 'address,u
 
 add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  # GCC 12 reports these inside the standard library and Boost once they are inlined.
-  add_compile_options(-Wno-maybe-uninitialized -Wno-dangling-pointer)
+  # GCC 12 reports these falsely inside the standard library, Boost and coroutines once they are inlined.
+  add_compile_options(-Wno-maybe-uninitialized -Wno-dangling-pointer -Wno-mismatched-new-delete)
 else()
   add_compile_options(-Wno-gnu-statement-expression)
 endif()

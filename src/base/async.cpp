@@ -1,6 +1,7 @@
 #include "base/async.h"
 
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
@@ -11,12 +12,15 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <list>
+
+#include "base/fd.h"
 
 namespace gpumod {
 
@@ -127,8 +131,15 @@ Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline) {
   const auto kind = what == Readiness::readable    ? asio::posix::stream_descriptor::wait_read
                     : what == Readiness::writable ? asio::posix::stream_descriptor::wait_write
                                                   : asio::posix::stream_descriptor::wait_error;
+  const short events = what == Readiness::readable ? POLLIN : what == Readiness::writable ? POLLOUT : POLLPRI;
   error_code problem;
-  co_await descriptor.async_wait(kind, asio::redirect_error(use_awaitable, problem));
+  bool ready = false;
+  while (!ready && !late && !problem) {
+    co_await descriptor.async_wait(kind, asio::redirect_error(use_awaitable, problem));
+    // A second event of the descriptor that was waited on before can reach this one: asio reuses its bookkeeping.
+    pollfd question{duplicate, events, 0};
+    ready = ::poll(&question, 1, 0) != 0;
+  }
   // The timer's handler refers to this frame: it must have run, or be cancelled and run, before we leave.
   if (deadline != TimePoint::max() && timer.cancel() > 0) co_await asio::post(executor, use_awaitable);
   if (late) co_return false;
@@ -156,11 +167,21 @@ Task<void> run_all(std::vector<Task<void>> tasks) {
 Task<void> run_blocking(std::function<void()> work) {
   // Never destroyed: a call that hangs for ever must not keep the process from ending.
   static auto* const pool = new asio::thread_pool(8);
-  auto body = [](std::function<void()> job) -> Task<void> {
-    job();
-    co_return;
-  };
-  co_await asio::co_spawn(*pool, body(std::move(work)), use_awaitable);
+  // The thread tells us through a descriptor and never touches our loop, which may be gone when a call ends at last.
+  const auto done = std::make_shared<Fd>(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!*done) detail::die("no descriptor is left to wait for a helper thread");
+  asio::post(*pool, [work = std::move(work), done]() mutable {
+    try {
+      const auto job = std::move(work);  // what it holds is released before we say that it is done
+      job();
+    } catch (...) {
+      end_process_on(std::current_exception());
+    }
+    const std::uint64_t one = 1;
+    if (::write(done->get(), &one, sizeof one) != static_cast<ssize_t>(sizeof one)) detail::die("write to an eventfd");
+  });
+  const auto finished = co_await wait_ready(done->get(), Readiness::readable);
+  if (!finished) detail::die(finished.error().message.c_str());
 }
 
 }  // namespace gpumod

@@ -194,8 +194,9 @@ Task<Event> Actor::start_unit(Command command) {
   }
   if (outcome->job.ok) co_return event(command, Event::Kind::job_done);
   const std::string unit = command.unit;
-  const auto status = co_await machine_.units->status(unit);
-  Event out = co_await explain_end(command, status.value_or(UnitStatus{}));
+  const auto known = co_await machine_.units->status(unit);
+  const UnitStatus status = known.value_or(UnitStatus());
+  Event out = co_await explain_end(command, status);
   out.kind = Event::Kind::job_failed;
   if (out.text.empty()) out.text = fmt::format("its unit could not be started ({})", outcome->job.result);
   co_return out;
@@ -287,13 +288,15 @@ Task<Event> Actor::ask_engine(Command command) {
 }
 
 /// The unit has ended, or restarts: what its log says about it.
-Task<Event> Actor::explain_end(Command command, UnitStatus unit) {
+/// Lines older than `since` are left out: a router's log also tells of earlier models.
+Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since) {
   Event out = event(command, Event::Kind::not_ready);
   const Service* service = service_of(command);
   const std::string name = command.unit;
   const std::string invocation = unit.restarting() ? "" : unit.invocation;
   const auto log = co_await machine_.units->log_tail(name, invocation, log_lines_for_cause);
-  const auto lines = log.value_or(std::vector<LogLine>());
+  auto lines = log.value_or(std::vector<LogLine>());
+  std::erase_if(lines, [&](const LogLine& line) { return line.time < since; });
   if (service) {
     const auto cause = engine_for(service->engine).classify(lines);
     if (cause.kind != FailureCause::Class::unknown) {
@@ -387,6 +390,9 @@ Task<Event> Actor::await_residency(Command command) {
   waiting_[command.step] = &wake;
   const Registration forget([this, step = command.step] { waiting_.erase(step); });
   const TimePoint began = now();
+  const WallTime began_wall = wall_now();
+  UnitStatus router;  // as far as a failed load goes, it runs on
+  router.active = ActiveState::active;
   const bool loading = command.target == Residency::running;
   std::string reason;
   bool seen_on_its_way = false;
@@ -409,8 +415,8 @@ Task<Event> Actor::await_residency(Command command) {
       reason = residency.error().message;
       // A failure of an earlier load may still be shown until the router has taken up this one.
       if (loading && (seen_on_its_way || now() - began > 1s)) {
-        Event out = co_await explain_end(command, UnitStatus{});
-        if (out.log_line.empty() || out.text.empty()) out.text = reason;
+        Event out = co_await explain_end(command, router, began_wall);
+        if (out.text.empty()) out.text = reason;
         co_return out;
       }
     } else {
@@ -422,8 +428,9 @@ Task<Event> Actor::await_residency(Command command) {
       if (*residency == Residency::starting) seen_on_its_way = true;
       reason = fmt::format("it is {}", to_string(*residency));
       if (loading && *residency == Residency::failed && (seen_on_its_way || now() - began > 1s)) {
-        Event out = co_await explain_end(command, UnitStatus{});
-        if (out.text.empty()) out.text = "the router could not load the model";
+        Event out = co_await explain_end(command, router, began_wall);
+        const auto said = engine.failure_reason(*service, *reply);
+        if (out.text.empty()) out.text = said.empty() ? "the router could not load the model" : said;
         co_return out;
       }
     }

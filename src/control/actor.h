@@ -44,7 +44,7 @@ class Actor {
   Task<Event> verify(Command command);
 
   Task<std::optional<std::string>> wrong_listener(const Service& service);
-  Task<Event> explain_end(Command command, UnitStatus unit);
+  Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min());
   Task<std::vector<GpuSample>> sample();
   std::string who_holds(const std::vector<GpuSample>& gpus, GpuIndex gpu) const;
   const Service* service_of(const Command& command) const;

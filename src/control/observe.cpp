@@ -113,6 +113,7 @@ Task<void> ask_server(Machine& machine, const Service& service, const UnitStatus
   const auto residency = engine.judge_residency(service, *reply);
   if (residency) {
     view.residency = *residency;
+    if (*residency == Residency::failed) view.detail = engine.failure_reason(service, *reply);
   } else {
     view.residency = Residency::failed;
     view.detail = residency.error().message;

@@ -210,8 +210,11 @@ std::vector<std::string> command_words(std::string_view value, const std::filesy
   std::vector<std::string> words;
   std::string_view rest = value;
   bool variables = true;
-  while (auto word = next_word(rest)) {
-    if (*word == ";") break;  // another command follows
+  for (;;) {
+    rest = trim(rest);
+    if (rest == ";" || rest.starts_with("; ")) break;  // another command follows
+    auto word = next_word(rest);
+    if (!word) break;
     if (words.empty()) {
       const auto program = word->find_first_not_of("@-:+!|");
       variables = word->substr(0, program).find(':') == std::string::npos;

@@ -135,6 +135,7 @@ class Walk {
   bool may_enter(const fs::path& path, const MountTable::Mount* from) {
     const auto* mount = mounts_.holding(path);
     if (!mount || mount == from || mount == home_mount_ || (!mount->remote() && !mount->pseudo())) return true;
+    if (mount->pseudo()) return false;
     if (std::find(outcome_.avoided.begin(), outcome_.avoided.end(), path) == outcome_.avoided.end())
       outcome_.avoided.push_back(path);
     return false;

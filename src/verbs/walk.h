@@ -54,7 +54,7 @@ struct WalkedFile {
 
 struct WalkOutcome {
   std::vector<std::filesystem::path> searched;  ///< the roots that were there
-  std::vector<std::filesystem::path> avoided;   ///< folders on the network or of the kernel
+  std::vector<std::filesystem::path> avoided;   ///< folders on the network
   bool cut_short = false;                       ///< a limit ended it
 };
 

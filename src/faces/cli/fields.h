@@ -1,0 +1,35 @@
+// Reading answers for showing them. A face is tolerant: a key that is missing or of another kind is simply not shown.
+// Every text that leaves here is cleaned, so that nothing a model, a log or a file says can drive the terminal.
+#pragma once
+
+#include <boost/json.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace gpumod::cli {
+
+/// The member, or a null value.
+const boost::json::value& member(const boost::json::value& value, std::string_view key);
+const boost::json::value& member(const boost::json::object& object, std::string_view key);
+/// Its elements; none when it is no array.
+const boost::json::array& elements(const boost::json::value& value);
+
+/// Printable; "" when it is no text.
+std::string text(const boost::json::value& value);
+/// As it is, for files: never for a terminal.
+std::string raw_text(const boost::json::value& value);
+std::optional<double> number(const boost::json::value& value);
+bool truth(const boost::json::value& value);
+std::vector<std::string> texts(const boost::json::value& list);
+
+/// Text, number or truth as people read it; "" for null and for empty lists; lists joined by ", ".
+std::string plain(const boost::json::value& value);
+/// Bytes as "20512 MiB"; "" for null.
+std::string mebibytes(const boost::json::value& bytes);
+/// Seconds as "1.2 s"; "" for null.
+std::string seconds_text(const boost::json::value& seconds);
+
+}  // namespace gpumod::cli

@@ -1,0 +1,174 @@
+// Following a worker. The first Ctrl-C asks it to take the switch back, the second leaves it running and lets go of the
+// terminal. Whatever else ends this process (SIGTERM, a closed terminal) ends only this process: the worker goes on.
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <boost/json.hpp>
+
+#include "faces/cli/fields.h"
+#include "faces/cli/progress.h"
+#include "faces/cli/render.h"
+#include "faces/cli/run.h"
+#include "verbs/worker.h"
+
+namespace gpumod::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+// Signal handlers can reach nothing else.
+volatile sig_atomic_t interrupts = 0;
+volatile sig_atomic_t ended_by = 0;
+volatile sig_atomic_t was_suspended = 0;
+
+void on_signal(int number) {
+  const int saved = errno;
+  if (number == SIGINT) {
+    interrupts = interrupts + 1;
+  } else if (number == SIGTSTP) {
+    constexpr std::string_view show_cursor = "\x1b[?25h";
+    if (::write(STDOUT_FILENO, show_cursor.data(), show_cursor.size()) > 0) was_suspended = 1;
+    ::kill(::getpid(), SIGSTOP);
+  } else {
+    ended_by = number;
+  }
+  errno = saved;
+}
+
+/// Our handlers, for as long as it lives. A signal that our caller made us ignore stays ignored.
+class Signals {
+ public:
+  explicit Signals(bool live) {
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (numbers[i] == SIGTSTP && !live) continue;
+      ::sigaction(numbers[i], nullptr, &before_[i]);
+      installed_[i] = before_[i].sa_handler != SIG_IGN;
+      if (!installed_[i]) continue;
+      struct sigaction action {};
+      action.sa_handler = on_signal;  // no SA_RESTART: waiting must wake up
+      ::sigaction(numbers[i], &action, nullptr);
+    }
+  }
+  ~Signals() {
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      if (installed_[i]) ::sigaction(numbers[i], &before_[i], nullptr);
+  }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+
+ private:
+  static constexpr std::array<int, 5> numbers{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
+  std::array<struct sigaction, numbers.size()> before_{};
+  std::array<bool, numbers.size()> installed_{};
+};
+
+/// What a person sees of it.
+class Watcher {
+ public:
+  Watcher(std::string title, const Output& output)
+      : output_(output), screen_(output.out), view_(std::move(title)), area_(STDOUT_FILENO), live_(!output.json && screen_.live) {}
+
+  void on_event(const json::object& event) {
+    view_.on_event(event, now());
+    if (output_.json) return;
+    if (text(member(event, "event")) == "notice") {
+      area_.clear();
+      complain(fmt::format("{} {}\n", paint(output_.err, Ink::yellow, "note:"), text(member(event, "text"))));
+    } else if (!live_) {
+      if (const auto line = view_.appended(event)) print(*line + "\n");
+    }
+  }
+
+  void taking_back() {
+    view_.set_hint("taking it back; Ctrl-C again leaves it running");
+    if (!live_) complain("taking it back … (Ctrl-C again to leave it running)\n");
+  }
+
+  void tick() {
+    if (!live_) return;
+    if (was_suspended) {
+      was_suspended = 0;
+      area_.forget();
+    }
+    screen_.measure(STDOUT_FILENO);
+    area_.draw(view_.lines(screen_, now(), turn_++), screen_);
+  }
+
+  void clear() { area_.clear(); }
+  bool live() const { return live_; }
+  std::optional<std::int64_t> switch_id() const { return view_.switch_id(); }
+  json::value from() const { return view_.from().empty() ? json::value(nullptr) : json::value(view_.from()); }
+
+ private:
+  const Output& output_;
+  Screen screen_;
+  ProgressView view_;
+  LiveArea area_;
+  bool live_;
+  unsigned turn_ = 0;
+};
+
+int detached(const Invocation& invocation, const Watcher& watcher, const Output& output) {
+  if (output.json) {
+    const auto to = text_of(invocation.request, "mode");
+    print_json(json::object{{"switch", json::object{{"id", watcher.switch_id() ? json::value(*watcher.switch_id()) : json::value(nullptr)},
+                                                    {"from", watcher.from()},
+                                                    {"to", to.empty() ? json::value(nullptr) : json::value(to)},
+                                                    {"result", "running"}}}});
+  } else {
+    complain(fmt::format("'{}' goes on without this terminal; it was asked to take back what it did. gpumod status shows how it goes.\n",
+                         about(invocation)));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int follow(const Paths& paths, const Invocation& invocation, const Output& output) {
+  Watcher watcher(about(invocation), output);
+  Result<std::optional<json::value>> answer;
+  {
+    const Signals signals(watcher.live());
+    const auto worker = start_worker(paths, invocation.verb->name, invocation.request);
+    if (!worker) return conclude(worker.error(), output);
+    bool taken_back = false;
+    answer = follow_worker(
+        *worker, [&](const json::object& event) { watcher.on_event(event); },
+        [&] {
+          if (interrupts > 0 && !taken_back) {
+            taken_back = true;
+            cancel_worker(*worker);
+            watcher.taking_back();
+          }
+          watcher.tick();
+          return interrupts > 1 || ended_by != 0;
+        });
+    watcher.clear();
+  }
+  if (ended_by != 0) {  // by our own default handling, so that whoever sent it sees what it expects
+    ::raise(ended_by);
+    return 128 + ended_by;
+  }
+  if (!answer) {
+    if (output.json || watcher.live() || member(answer.error().details, "switch").is_null()) return conclude(answer.error(), output);
+    print(render_switch(answer.error().details, output.out, Steps::hidden));
+    Error rest = answer.error();
+    rest.details = nullptr;
+    return conclude(rest, output);
+  }
+  if (!*answer) return detached(invocation, watcher, output);
+  if (output.json) {
+    print_json(**answer);
+    return 0;
+  }
+  const auto subject = invocation.verb->name == "mode switch" || invocation.verb->name == "repair" ? std::string() : about(invocation);
+  print(member(**answer, "switch").is_null() ? render(invocation.verb->name, **answer, output.out)
+                                             : render_switch(**answer, output.out, watcher.live() ? Steps::shown : Steps::hidden, subject));
+  return 0;
+}
+
+}  // namespace gpumod::cli

@@ -1,0 +1,215 @@
+#include "faces/cli/help.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "faces/cli/cli.h"
+#include "faces/cli/table.h"
+
+namespace gpumod::cli {
+
+namespace {
+
+struct Example {
+  std::string_view verb;
+  std::string_view command;
+  std::string_view what;
+};
+
+constexpr Example examples[] = {
+    {"init", "gpumod init", "find engines and models, and write a first configuration"},
+    {"init", "gpumod init --models /data/gguf --yes", "without questions"},
+    {"status", "gpumod status", "what runs, and whether it is what should run"},
+    {"mode switch", "gpumod mode switch code", "switch, and wait until every service has answered"},
+    {"mode switch", "gpumod mode switch rag --dry-run", "what would be stopped and started"},
+    {"mode switch", "gpumod mode switch rag --json | jq -r .switch.result", "for scripts"},
+    {"mode create", "gpumod mode create rag --services chat,embedding", "a mode of two services"},
+    {"mode edit", "gpumod mode edit rag", "in your editor"},
+    {"mode edit", "gpumod mode edit rag --text \"$(cat rag.yaml)\"", "without one"},
+    {"service start", "gpumod service start embedding", "beside what runs"},
+    {"service logs", "gpumod service logs embedding -f", "follow what it writes"},
+    {"repair", "gpumod repair", "bring what runs to what should run"},
+    {"unit install", "gpumod unit install embedding", "to start it with systemctl --user"},
+};
+
+std::string heading(const Screen& screen, std::string_view words) { return paint(screen, Ink::bold, words) + "\n"; }
+
+Table two_columns() { return Table({{""}, {"", false, true}}); }
+
+std::string list_verbs(const Screen& screen, const std::vector<Verb>& verbs, std::string_view group) {
+  auto table = two_columns();
+  for (const auto& verb : verbs)
+    if (group_of(verb) == group) table.add({{verb.name, Ink::cyan}, {verb.summary}});
+  return table.render(screen, 2, false);
+}
+
+std::string list_examples(const Screen& screen, std::string_view verb) {
+  auto table = two_columns();
+  for (const auto& example : examples)
+    if (verb.empty() || example.verb == verb) table.add({{std::string(example.command)}, {std::string(example.what), Ink::dim}});
+  return table.render(screen, 2, false);
+}
+
+std::string list_exit_codes(const Screen& screen) {
+  auto table = Table({{"", true}, {"", false, true}});
+  for (const auto& code : exit_codes()) table.add({{std::to_string(code.number)}, {std::string(code.meaning)}});
+  return table.render(screen, 2, false);
+}
+
+std::string list_options(const Screen& screen, const Verb* verb) {
+  auto table = two_columns();
+  if (verb)
+    for (const auto& parameter : verb->parameters) {
+      if (parameter.positional || is_internal(parameter)) continue;
+      const auto letter = parameter.letter ? fmt::format("-{}, ", parameter.letter) : std::string();
+      table.add({{letter + spelled(parameter), Ink::cyan}, {parameter.help}});
+    }
+  table.add({{"--json", Ink::cyan}, {"print one JSON value on standard output, also for errors"}});
+  table.add({{"--no-color", Ink::cyan}, {"no colours; NO_COLOR=1 does the same"}});
+  if (!verb) table.add({{"--version", Ink::cyan}, {"print the version"}});
+  table.add({{"-h, --help", Ink::cyan}, {"print this"}});
+  return table.render(screen, 2, false);
+}
+
+std::string help_of_verb(const Screen& screen, const Verb& verb) {
+  std::string out = fmt::format("{}\n\nUsage: {}\n", verb.summary, usage_of(verb));
+  if (!verb.details.empty()) out += "\n" + verb.details + "\n";
+  auto arguments = two_columns();
+  for (const auto& parameter : verb.parameters)
+    if (parameter.positional) arguments.add({{spelled(parameter), Ink::cyan}, {parameter.help}});
+  if (!arguments.empty()) out += "\n" + heading(screen, "Arguments") + arguments.render(screen, 2, false);
+  out += "\n" + heading(screen, "Options") + list_options(screen, &verb);
+  if (const auto shown = list_examples(screen, verb.name); !shown.empty()) out += "\n" + heading(screen, "Examples") + shown;
+  if (!verb.answer.empty()) out += "\n" + heading(screen, "Answer with --json") + "  " + verb.answer + "\n";
+  return out + "\n" + heading(screen, "Exit codes") + list_exit_codes(screen);
+}
+
+std::string_view effect_of(const Verb& verb) {
+  switch (verb.effect) {
+    case Verb::Effect::reads: return "reads; any number at once";
+    case Verb::Effect::edits: return "changes files of yours; runs at once";
+    case Verb::Effect::mutates: return "changes what runs; one at a time, in a process that outlives the terminal";
+  }
+  return "";
+}
+
+std::string escaped(std::string_view words) {
+  std::string out;
+  for (const char c : words) {
+    if (c == '|') out += '\\';
+    out += c == '\n' ? ' ' : c;
+  }
+  return out;
+}
+
+}  // namespace
+
+const std::vector<OwnCommand>& own_commands() {
+  static const std::vector<OwnCommand> commands{
+      {"help", "gpumod help [COMMAND…]", "Explain a command"},
+      {"completion", "gpumod completion bash|zsh|fish", "Print a script that completes commands and ids in your shell"},
+  };
+  return commands;
+}
+
+const std::vector<ExitCode>& exit_codes() {
+  static const std::vector<ExitCode> codes{
+      {0, "done; or left running by a second Ctrl-C, with result \"running\""},
+      {1, "it failed, or was rolled back: the message says which and why"},
+      {2, "the command line is wrong"},
+      {3, "refused: nothing was touched"},
+      {4, "no such mode, service or unit"},
+      {5, "busy: another change is under way"},
+      {6, "the configuration is invalid"},
+      {7, "the machine lacks something: no systemd, no NVML, …"},
+      {130, "cancelled by Ctrl-C: what ran before runs again"},
+  };
+  return codes;
+}
+
+std::string short_help(const Screen& screen, bool configured, const std::vector<std::string>& modes) {
+  std::string out = "gpumod switches this machine's GPUs between sets of inference services.\n\n";
+  auto table = two_columns();
+  if (!configured) {
+    out += "There is no configuration yet. Begin with:\n";
+    table.add({{"gpumod init", Ink::cyan}, {"find engines and models, and write one"}});
+    table.add({{"gpumod help", Ink::cyan}, {"everything else"}});
+    return out + table.render(screen, 2, false);
+  }
+  table.add({{"gpumod status", Ink::cyan}, {"what runs, and whether it is what should run"}});
+  if (modes.empty()) {
+    table.add({{"gpumod service list", Ink::cyan}, {"the services"}});
+    table.add({{"gpumod mode create MODE --services A,B", Ink::cyan}, {"name services that belong together"}});
+  } else {
+    const std::vector<std::string> few(modes.begin(), modes.begin() + static_cast<long>(std::min<std::size_t>(modes.size(), 8)));
+    table.add({{"gpumod mode switch MODE", Ink::cyan}, {"switch to: " + join(few, ", ") + (modes.size() > few.size() ? ", …" : "")}});
+  }
+  table.add({{"gpumod help", Ink::cyan}, {"everything else"}});
+  return out + table.render(screen, 2, false);
+}
+
+std::string full_help(const Screen& screen, const std::vector<Verb>& verbs) {
+  std::string out = "gpumod switches this machine's GPUs between sets of inference services.\n\nUsage: gpumod COMMAND [OPTIONS]\n\n";
+  out += heading(screen, "Commands") + list_verbs(screen, verbs, "");
+  auto own = two_columns();
+  for (const auto& command : own_commands()) own.add({{std::string(command.name), Ink::cyan}, {std::string(command.summary)}});
+  out += own.render(screen, 2, false);
+  for (const auto& group : groups(verbs)) out += "\n" + list_verbs(screen, verbs, group);
+  out += "\n" + heading(screen, "Options") + list_options(screen, nullptr);
+  out += "\n" + heading(screen, "Examples") + list_examples(screen, "");
+  out += "\n" + heading(screen, "Exit codes") + list_exit_codes(screen);
+  return out + "\ngpumod help COMMAND explains one command.\n";
+}
+
+std::optional<std::string> help_about(const std::vector<std::string>& words, const std::vector<Verb>& verbs, const Screen& screen) {
+  if (words.empty()) return std::nullopt;
+  for (std::size_t taken = std::min<std::size_t>(words.size(), 2); taken > 0; --taken) {
+    const auto name = taken == 2 ? words[0] + " " + words[1] : words[0];
+    for (const auto& verb : verbs)
+      if (verb.name == name) return help_of_verb(screen, verb);
+  }
+  for (const auto& command : own_commands())
+    if (command.name == words[0]) return fmt::format("{}\n\nUsage: {}\n", command.summary, command.usage);
+  if (words.size() > 1) return std::nullopt;
+  const auto listed = list_verbs(screen, verbs, words[0]);
+  if (listed.empty() || words[0].empty()) return std::nullopt;
+  return fmt::format("Usage: gpumod {} COMMAND [OPTIONS]\n\n{}\ngpumod help {} COMMAND explains one of them.\n", words[0], listed, words[0]);
+}
+
+std::string reference_markdown(const std::vector<Verb>& verbs) {
+  std::string out =
+      "# Command line\n\n"
+      "Made from the declarations in the program by `gpumod __reference cli`; do not edit it by hand.\n\n"
+      "Every command takes `--json` (one JSON value on standard output), `--no-color` and `--help`. Progress, warnings and\n"
+      "errors for people go to standard error. With `--json` an error is\n"
+      "`{\"error\":{\"code\",\"message\",\"hint\",\"details\"}}` on standard output; when a switch did not reach its goal, its\n"
+      "report stands beside it as `switch`.\n\n"
+      "## Exit codes\n\n| code | meaning |\n|---|---|\n";
+  for (const auto& code : exit_codes()) out += fmt::format("| {} | {} |\n", code.number, escaped(code.meaning));
+  out += "\n";
+  for (const auto& verb : verbs) {
+    out += fmt::format("## gpumod {}\n\n{}.\n\n```\n{}\n```\n\n", verb.name, verb.summary, usage_of(verb));
+    if (!verb.details.empty()) out += verb.details + "\n\n";
+    std::string rows;
+    for (const auto& parameter : verb.parameters) {
+      if (is_internal(parameter)) continue;
+      const auto letter = parameter.letter ? fmt::format("`-{}`, ", parameter.letter) : std::string();
+      rows += fmt::format("| {}`{}` | {}{} |\n", letter, escaped(spelled(parameter)), escaped(parameter.help),
+                          parameter.required ? " (required)" : "");
+    }
+    if (!rows.empty()) out += "| argument | meaning |\n|---|---|\n" + rows + "\n";
+    out += fmt::format("It {}.\n\n", effect_of(verb));
+    for (const auto& example : examples)
+      if (example.verb == verb.name) out += fmt::format("- `{}`: {}\n", example.command, example.what);
+    if (out.ends_with("\n\n") == false) out += "\n";
+    if (!verb.answer.empty()) out += fmt::format("Answer with `--json`:\n\n```\n{}\n```\n\n", verb.answer);
+  }
+  for (const auto& command : own_commands())
+    out += fmt::format("## gpumod {}\n\n{}.\n\n```\n{}\n```\n\n", command.name, command.summary, command.usage);
+  out.pop_back();
+  return out;
+}
+
+}  // namespace gpumod::cli

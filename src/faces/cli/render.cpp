@@ -1,0 +1,154 @@
+#include "faces/cli/render.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "faces/cli/fields.h"
+#include "faces/cli/table.h"
+
+namespace gpumod::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+/// For answers that nobody has drawn yet.
+std::string render_anything(const json::value& answer, int indent) {
+  const std::string blank(static_cast<std::size_t>(indent), ' ');
+  if (const auto* object = answer.if_object()) {
+    std::string out;
+    for (const auto& [key, inner] : *object) {
+      const bool nests = inner.is_object() || (inner.is_array() && !inner.get_array().empty() && !inner.get_array()[0].is_string());
+      if (nests)
+        out += fmt::format("{}{}:\n{}", blank, printable(key), render_anything(inner, indent + 2));
+      else if (const auto shown = plain(inner); !shown.empty())
+        out += fmt::format("{}{}: {}\n", blank, printable(key), shown);
+    }
+    return out;
+  }
+  if (const auto* array = answer.if_array()) {
+    std::string out;
+    for (const auto& item : *array) out += fmt::format("{}- {}\n", blank, plain(item));
+    return out;
+  }
+  const auto shown = plain(answer);
+  return shown.empty() ? "" : blank + shown + "\n";
+}
+
+/// {"created": {"mode": "rag", "file": "…"}} and its like: one line.
+std::string render_changed_file(const json::value& answer, const Screen& screen) {
+  const auto* object = answer.if_object();
+  if (!object || object->size() != 1 || !object->begin()->value().is_object()) return render_anything(answer, 0);
+  const auto& body = object->begin()->value();
+  const auto subject = text(member(body, "mode")).empty() ? text(member(body, "unit")) : text(member(body, "mode"));
+  std::string out = fmt::format("{} {} {}", printable(object->begin()->key()), subject,
+                                paint(screen, Ink::dim, fmt::format("({})", text(member(body, "file")))));
+  return out + "\n";
+}
+
+}  // namespace
+
+std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
+  if (!member(answer, "plan").is_null()) return render_plan(answer, screen);
+  if (!member(answer, "switch").is_null() && verb != "status") return render_switch(answer, screen, Steps::shown);
+  if (verb == "status") return render_status(answer, screen);
+  if (verb == "mode list") return render_mode_list(answer, screen);
+  if (verb == "mode show") return render_mode(answer, screen);
+  if (verb == "mode status") return render_mode_status(answer, screen);
+  if (verb == "service list") return render_service_list(answer, screen);
+  if (verb == "service show" || verb == "service status") return render_service(answer, screen);
+  if (verb == "service logs") return render_logs(answer, screen);
+  if (verb == "config check") return render_config_check(answer, screen);
+  if (verb == "init") return render_init(answer, screen);
+  if (verb == "unit show") return render_unit(answer, screen);
+  return render_changed_file(answer, screen);
+}
+
+std::string paragraph(std::string_view words, const Screen& screen, int indent, std::string_view lead, Ink lead_ink) {
+  std::string out;
+  const std::string blank(static_cast<std::size_t>(indent), ' ');
+  const std::string after_lead(static_cast<std::size_t>(std::max(0, indent - display_width(lead))), ' ');
+  for (const auto line : split_lines(words))
+    for (const auto& piece : wrapped(printable(line), screen.terminal ? screen.width - indent : 0))
+      out += (out.empty() && !lead.empty() ? paint(screen, lead_ink, lead) + after_lead : blank) + piece + "\n";
+  return out;
+}
+
+std::string render_problems(const json::value& problems, const Screen& screen, int indent) {
+  std::string out;
+  const std::string blank(static_cast<std::size_t>(indent), ' ');
+  for (const auto& problem : elements(problems)) {
+    if (problem.is_string()) {
+      out += paragraph(text(problem), screen, indent);
+      continue;
+    }
+    const auto severity = text(member(problem, "severity"));
+    const auto hint = text(member(problem, "hint"));
+    out += fmt::format("{}{}: {} {}{}\n", blank, paint(screen, Ink::bold, text(member(problem, "where"))),
+                       paint(screen, severity == "error" ? Ink::red : Ink::yellow, severity + ":"), text(member(problem, "message")),
+                       hint.empty() ? "" : ". " + hint);
+  }
+  return out;
+}
+
+namespace {
+
+std::string counted(std::size_t amount, std::string_view one) { return fmt::format("{} {}{}", amount, one, amount == 1 ? "" : "s"); }
+
+std::size_t count_of(const json::value& problems, std::string_view severity) {
+  std::size_t count = 0;
+  for (const auto& problem : elements(problems))
+    if (text(member(problem, "severity")) == severity) ++count;
+  return count;
+}
+
+/// "3 services, 2 modes, 1 error, 2 warnings"
+std::string verdict(const json::value& answer, const Screen& screen) {
+  const auto amount = [&](const char* key) { return static_cast<std::size_t>(number(member(answer, key)).value_or(0)); };
+  std::string out = fmt::format("{}: {}, {}, ", text(member(answer, "directory")), counted(amount("services"), "service"),
+                                counted(amount("modes"), "mode"));
+  const auto& problems = member(answer, "problems");
+  const auto errors = count_of(problems, "error"), warnings = count_of(problems, "warning");
+  if (errors > 0) out += paint(screen, Ink::red, counted(errors, "error"));
+  if (errors > 0 && warnings > 0) out += ", ";
+  if (warnings > 0) out += paint(screen, Ink::yellow, counted(warnings, "warning"));
+  if (errors + warnings == 0) out += paint(screen, Ink::green, "no problems");
+  return out + "\n";
+}
+
+}  // namespace
+
+std::string render_error(const Error& error, const Screen& screen) {
+  const auto& problems = member(error.details, "problems");
+  // What `config check` found: the message only repeats the first of them.
+  if (!member(error.details, "directory").is_null() && !elements(problems).empty())
+    return render_problems(problems, screen) + verdict(error.details, screen);
+  std::string out;
+  if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown);
+  out += paragraph(error.message, screen, 8, "gpumod:", Ink::red);
+  out += paragraph(error.hint, screen, 8);
+  std::string more;
+  for (const auto& problem : elements(problems))
+    if (!problem.is_string() || error.message.find(raw_text(problem)) == std::string::npos) more += render_problems(json::array{problem}, screen, 8);
+  return out + more;
+}
+
+std::string render_config_check(const json::value& answer, const Screen& screen) {
+  return render_problems(member(answer, "problems"), screen) + verdict(answer, screen);
+}
+
+std::string render_unit(const json::value& answer, const Screen& screen) {
+  std::string out;
+  const auto whole = raw_text(member(answer, "text"));
+  for (const auto line : split_lines(whole)) out += printable(line) + "\n";
+  if (screen.terminal) {
+    const auto& installed = member(answer, "installed");
+    const bool there = truth(installed) || !text(installed).empty();
+    out += paint(screen, Ink::dim, fmt::format("# {} is {}installed", text(member(answer, "unit")), there ? "" : "not ")) + "\n";
+  }
+  return out;
+}
+
+}  // namespace gpumod::cli

@@ -1,0 +1,47 @@
+// Answers of verbs, for people. What is shown comes from the JSON alone, so that it can be tested with literals and so
+// that nothing is shown here that a script could not have.
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <string>
+
+#include "base/result.h"
+#include "faces/cli/style.h"
+
+namespace gpumod::cli {
+
+/// The answer of the verb of this name. An unknown verb's answer is shown as plain keys and values.
+std::string render(std::string_view verb, const boost::json::value& answer, const Screen& screen);
+
+/// "gpumod: …", the hint, and what the details hold: a switch, problems of files.
+std::string render_error(const Error& error, const Screen& screen);
+/// Free text that may be long, and have several lines: printable, wrapped to the screen, each line after `indent` blanks,
+/// the first after `lead` (printable, as wide as the indent or shorter) instead.
+std::string paragraph(std::string_view words, const Screen& screen, int indent, std::string_view lead = {}, Ink lead_ink = Ink::plain);
+/// Problems of the catalogue, one line each; "" when there are none.
+std::string render_problems(const boost::json::value& problems, const Screen& screen, int indent = 0);
+
+std::string render_status(const boost::json::value& answer, const Screen& screen);
+std::string render_mode_status(const boost::json::value& answer, const Screen& screen);
+std::string render_mode_list(const boost::json::value& answer, const Screen& screen);
+std::string render_mode(const boost::json::value& answer, const Screen& screen);
+std::string render_service_list(const boost::json::value& answer, const Screen& screen);
+std::string render_service(const boost::json::value& answer, const Screen& screen);
+std::string render_logs(const boost::json::value& answer, const Screen& screen);
+/// One line of a log: {"time","text"}.
+std::string render_log_line(const boost::json::value& line, const Screen& screen);
+/// {"plan","to"}: what would be done, in order.
+std::string render_plan(const boost::json::value& answer, const Screen& screen);
+enum class Steps { hidden, shown };
+/// {"switch": …}: how it went. Steps are hidden where they have been shown while they happened. `about`: what was asked
+/// for, printable; "" says the modes instead.
+std::string render_switch(const boost::json::value& answer, const Screen& screen, Steps steps, std::string_view about = {});
+std::string render_config_check(const boost::json::value& answer, const Screen& screen);
+std::string render_init(const boost::json::value& answer, const Screen& screen);
+std::string render_unit(const boost::json::value& answer, const Screen& screen);
+
+/// "● running", in the colour of the state.
+struct Cell;
+Cell state_cell(const std::string& state, const Screen& screen);
+
+}  // namespace gpumod::cli

@@ -1,0 +1,99 @@
+// Modes, services and logs.
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "faces/cli/fields.h"
+#include "faces/cli/render.h"
+#include "faces/cli/table.h"
+
+namespace gpumod::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+/// Keys that people know by another word, or that need their unit.
+std::string shown_value(std::string_view key, const json::value& value) {
+  if (key == "vram" || key == "vram_used") return mebibytes(value);
+  if (key.ends_with("_timeout")) return seconds_text(value);
+  return plain(value);
+}
+
+std::string describe(const json::value& body, std::string_view left_out, const Screen& screen) {
+  const auto* object = body.if_object();
+  if (!object) return {};
+  Table table({{""}, {"", false, true}});
+  for (const auto& [key, value] : *object) {
+    if (key == left_out) continue;
+    auto words = std::string(key);
+    for (char& c : words)
+      if (c == '_') c = ' ';
+    const auto shown = shown_value(key, value);
+    if (shown.empty()) continue;
+    table.add({{words, Ink::dim}, key == "state" ? state_cell(shown, screen) : Cell{shown}});
+  }
+  return table.render(screen, 0, false);
+}
+
+}  // namespace
+
+std::string render_mode_list(const json::value& answer, const Screen& screen) {
+  Table table({{""}, {"MODE"}, {"SERVICES", false, true}, {"NAME", false, true}});
+  for (const auto& mode : elements(member(answer, "modes"))) {
+    const auto id = text(member(mode, "id"));
+    const auto name = text(member(mode, "name"));
+    const bool active = truth(member(mode, "active"));
+    auto services = join(texts(member(mode, "services")), ", ");
+    table.add({{active ? std::string(glyph(screen, Glyph::on)) : " ", Ink::green},
+               {id, active ? Ink::green : Ink::plain},
+               {services.empty() ? "(nothing runs)" : services, services.empty() ? Ink::dim : Ink::plain},
+               {name == id ? "" : name, Ink::dim}});
+  }
+  if (table.empty()) return "No modes yet. gpumod mode create MODE --services A,B names services that belong together.\n";
+  return table.render(screen);
+}
+
+std::string render_mode(const json::value& answer, const Screen& screen) {
+  const auto& mode = member(answer, "mode");
+  std::string out = describe(mode, "members", screen);
+  Table table({{"SERVICE"}, {"ENGINE"}, {"PORT", true}, {"VRAM", true}, {"NAME", false, true}});
+  for (const auto& service : elements(member(mode, "members")))
+    table.add({{text(member(service, "id"))},
+               {text(member(service, "engine"))},
+               {plain(member(service, "port"))},
+               {mebibytes(member(service, "vram"))},
+               {text(member(service, "name")), Ink::dim}});
+  if (!table.empty()) out += "\n" + table.render(screen);
+  return out;
+}
+
+std::string render_service_list(const json::value& answer, const Screen& screen) {
+  Table table({{"SERVICE"}, {"STATE"}, {"ENGINE"}, {"PORT", true}, {"PID", true}, {"VRAM", true}, {"NAME", false, true}});
+  for (const auto& service : elements(member(answer, "services"))) {
+    const auto id = text(member(service, "id")), name = text(member(service, "name"));
+    const auto& used = member(service, "vram_used");
+    table.add({{id},
+               state_cell(text(member(service, "state")), screen),
+               {text(member(service, "engine"))},
+               {plain(member(service, "port"))},
+               {plain(member(service, "pid"))},
+               {number(used).value_or(0) > 0 ? mebibytes(used) : ""},
+               {name == id ? "" : name, Ink::dim}});
+  }
+  return table.empty() ? "No services yet: gpumod init writes some.\n" : table.render(screen);
+}
+
+std::string render_service(const json::value& answer, const Screen& screen) { return describe(member(answer, "service"), "", screen); }
+
+std::string render_log_line(const json::value& line, const Screen& screen) {
+  return fmt::format("{} {}\n", paint(screen, Ink::dim, text(member(line, "time"))), text(member(line, "text")));
+}
+
+std::string render_logs(const json::value& answer, const Screen& screen) {
+  std::string out;
+  for (const auto& line : elements(member(answer, "lines"))) out += render_log_line(line, screen);
+  return out;
+}
+
+}  // namespace gpumod::cli

@@ -1,0 +1,217 @@
+// `gpumod status`: the screen for a person at 23:00. First whether all is well, then the GPUs, the services, and last,
+// each with the command that mends it, what is not as it should be.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "faces/cli/fields.h"
+#include "faces/cli/render.h"
+#include "faces/cli/table.h"
+
+namespace gpumod::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+std::string command(const Screen& screen, std::string_view words) { return paint(screen, Ink::cyan, words); }
+
+std::int64_t count_of(const json::value& bytes) { return static_cast<std::int64_t>(number(bytes).value_or(0)); }
+
+/// Who holds a GPU's memory, biggest first.
+struct Holder {
+  std::string name;
+  std::string kind;  ///< managed, orphan, foreign
+  std::int64_t used = 0;
+  bool known = true;
+};
+
+std::string name_of_unit(std::string unit) {
+  if (unit.starts_with("gpumod-")) unit.erase(0, 7);
+  if (unit.ends_with(".service")) unit.erase(unit.size() - 8);
+  return unit;
+}
+
+std::vector<Holder> holders_of(const json::value& gpu) {
+  std::map<std::pair<std::string, std::string>, Holder> joined;
+  for (const auto& process : elements(member(gpu, "processes"))) {
+    const auto kind = text(member(process, "holder"));
+    auto name = name_of_unit(text(member(process, "unit")));
+    if (name.empty()) name = text(member(process, "command"));
+    if (name.empty()) name = "pid " + plain(member(process, "pid"));
+    auto& holder = joined[{kind, name}];
+    holder.kind = kind;
+    holder.name = name;
+    holder.used += count_of(member(process, "used"));
+    holder.known = holder.known && number(member(process, "used")).has_value();
+  }
+  std::vector<Holder> holders;
+  for (auto& [key, holder] : joined) holders.push_back(std::move(holder));
+  std::stable_sort(holders.begin(), holders.end(), [](const Holder& a, const Holder& b) { return a.used > b.used; });
+  return holders;
+}
+
+Ink ink_of_holder(std::string_view kind) {
+  return kind == "managed" ? Ink::green : kind == "orphan" ? Ink::red : kind == "foreign" ? Ink::yellow : Ink::plain;
+}
+
+std::string bar(const Screen& screen, const std::vector<Holder>& holders, std::int64_t used, std::int64_t total, int width) {
+  if (total <= 0) return {};
+  std::string out;
+  std::int64_t counted = 0;
+  int drawn = 0;
+  const auto until = [&](std::int64_t amount) {
+    return std::clamp(static_cast<int>(std::lround(static_cast<double>(amount) * width / static_cast<double>(total))), 0, width);
+  };
+  const auto draw = [&](int to, Glyph what, Ink ink) {
+    std::string run;
+    for (; drawn < to; ++drawn) run += glyph(screen, what);
+    out += paint(screen, ink, run);
+  };
+  for (const char* kind : {"managed", "orphan", "foreign"}) {
+    for (const auto& holder : holders)
+      if (holder.kind == kind) counted += holder.used;
+    draw(until(std::min(counted, used)), Glyph::full, ink_of_holder(kind));
+  }
+  draw(until(used), Glyph::full, Ink::plain);  // what no process explains
+  draw(width, Glyph::empty, Ink::dim);
+  return out;
+}
+
+std::string render_gpus(const json::value& answer, const Screen& screen) {
+  std::string out;
+  for (const auto& gpu : elements(member(answer, "gpus"))) {
+    const auto total = count_of(member(gpu, "total"));
+    const auto used = total - count_of(member(gpu, "free"));
+    const auto holders = holders_of(gpu);
+    const auto title = fmt::format("GPU {}  {}", plain(member(gpu, "index")), text(member(gpu, "name")));
+    const auto figures = fmt::format("{} of {}", Bytes(used).to_mib(), to_string(Bytes(total)));
+    const int space = (screen.width ? std::min(screen.width, 100) : 80) - display_width(title) - display_width(figures) - 4;
+    out += paint(screen, Ink::bold, title);
+    if (space >= 10) out += "  " + bar(screen, holders, used, total, std::min(space, 40));
+    out += "  " + figures + "\n";
+    std::vector<std::string> parts;
+    for (const auto& holder : holders) {
+      const auto amount = holder.known ? " " + to_string(Bytes(holder.used)) : std::string();
+      parts.push_back(holder.kind == "managed" ? holder.name + amount : fmt::format("{} ({}){}", holder.name, holder.kind, amount));
+    }
+    if (!parts.empty()) {
+      const auto line = join(parts, fmt::format(" {} ", glyph(screen, Glyph::dot)));
+      out += "       " + paint(screen, Ink::dim, screen.width ? fit(screen, line, screen.width - 8) : line) + "\n";
+    }
+  }
+  const auto& problem = member(answer, "gpu_problem");
+  if (!problem.is_null()) {
+    out += paragraph(text(member(problem, "message")), screen, 6, "GPUs:", Ink::yellow);
+    out += paragraph(text(member(problem, "hint")), screen, 6);
+  }
+  return out;
+}
+
+std::string render_services(const json::value& answer, const Screen& screen) {
+  Table table({{"SERVICE"}, {"STATE"}, {"WANTED"}, {"PORT", true}, {"PID", true}, {"VRAM", true}, {"", false, true}});
+  for (const auto& service : elements(member(answer, "services"))) {
+    const auto state = text(member(service, "state")), wanted = text(member(service, "wanted"));
+    const bool as_wanted = state == wanted || wanted.empty();
+    table.add({{text(member(service, "id"))},
+               state_cell(state, screen),
+               {wanted == "stopped" ? "" : wanted, as_wanted ? Ink::dim : Ink::yellow},
+               {plain(member(service, "port"))},
+               {plain(member(service, "pid"))},
+               {count_of(member(service, "vram_used")) > 0 ? mebibytes(member(service, "vram_used")) : ""},
+               {text(member(service, "detail")), state == "failed" ? Ink::red : Ink::dim}});
+  }
+  return table.empty() ? "No services yet: gpumod init writes some.\n" : table.render(screen);
+}
+
+std::string render_differences(const json::value& answer, const Screen& screen) {
+  std::string out;
+  if (truth(member(member(answer, "switch"), "under_way"))) return out;  // they are being dealt with
+  for (const auto& difference : elements(member(answer, "differences")))
+    out += fmt::format("{} {}\n", paint(screen, Ink::yellow, "!"), text(member(difference, "text")));
+  for (const auto& orphan : elements(member(answer, "orphans"))) {
+    const auto pids = plain(member(orphan, "pids"));
+    out += fmt::format("{} orphan: {} is {}{}, but no file defines it\n", paint(screen, Ink::yellow, "!"), text(member(orphan, "unit")),
+                       text(member(orphan, "state")), pids.empty() ? "" : fmt::format(" (pid {})", pids));
+  }
+  if (out.empty()) return out;
+  const auto mode = text(member(answer, "mode"));
+  out += mode.empty() ? fmt::format("  {} says what should run, and stops the rest.\n", command(screen, "gpumod mode switch MODE"))
+                      : fmt::format("  {} puts this in order.\n", command(screen, "gpumod repair"));
+  return out;
+}
+
+std::string render_interrupted(const json::value& answer, const Screen& screen) {
+  const auto& left = member(answer, "switch");
+  if (left.is_null()) return {};
+  const auto id = plain(member(left, "id"));
+  if (truth(member(left, "under_way")))
+    return fmt::format("{} Switch {} is under way (pid {}).\n", paint(screen, Ink::cyan, glyph(screen, Glyph::half)), id,
+                       plain(member(left, "pid")));
+  return fmt::format("{} Switch {} ({}) was interrupted: {}\n  {} does that.\n", paint(screen, Ink::red, "!"), id,
+                     text(member(left, "kind")), text(member(left, "text")), command(screen, "gpumod repair"));
+}
+
+std::string headline(const json::value& answer, const Screen& screen, bool in_order) {
+  const auto mode = text(member(answer, "mode"));
+  const auto manager = text(member(answer, "unit_manager"));
+  std::string out = mode.empty() ? paint(screen, Ink::bold, "No mode has been switched to yet")
+                                 : "Mode " + paint(screen, Ink::bold, mode);
+  out += fmt::format(" {} ", glyph(screen, Glyph::dash));
+  const bool under_way = truth(member(member(answer, "switch"), "under_way"));
+  out += under_way  ? paint(screen, Ink::cyan, "a change is under way")
+         : in_order ? paint(screen, Ink::green, mode.empty() ? "nothing of ours runs" : "all as it should be")
+                    : paint(screen, Ink::yellow, "not as it should be");
+  if (manager == "local") out += paint(screen, Ink::dim, " (local supervisor)");
+  return out + "\n";
+}
+
+bool is_in_order(const json::value& answer) {
+  return elements(member(answer, "differences")).empty() && elements(member(answer, "orphans")).empty() &&
+         member(answer, "switch").is_null();
+}
+
+void add_part(std::string& out, const std::string& part) {
+  if (!part.empty()) out += "\n" + part;
+}
+
+}  // namespace
+
+Cell state_cell(const std::string& state, const Screen& screen) {
+  if (state.empty()) return {};
+  const bool quiet = state == "stopped" || state == "unknown";
+  const bool up = state == "running";
+  const Ink ink = up ? Ink::green : state == "failed" ? Ink::red : quiet ? Ink::dim : Ink::yellow;
+  const Glyph mark = up ? Glyph::on : state == "failed" ? Glyph::failed : quiet ? Glyph::off : Glyph::half;
+  return {fmt::format("{} {}", glyph(screen, mark), state), ink};
+}
+
+std::string render_status(const json::value& answer, const Screen& screen) {
+  std::string out = headline(answer, screen, is_in_order(answer));
+  add_part(out, render_gpus(answer, screen));
+  add_part(out, render_services(answer, screen));
+  add_part(out, render_interrupted(answer, screen) + render_differences(answer, screen));
+  const auto problems = render_problems(member(answer, "problems"), screen, 2);
+  if (!problems.empty()) add_part(out, "Problems in your files:\n" + problems);
+  return out;
+}
+
+std::string render_mode_status(const json::value& answer, const Screen& screen) {
+  std::string out = headline(answer, screen, truth(member(answer, "in_order")) || (text(member(answer, "mode")).empty() && is_in_order(answer)));
+  Table table({{"SERVICE"}, {"STATE"}, {"WANTED"}, {"", false, true}});
+  for (const auto& service : elements(member(answer, "services")))
+    table.add({{text(member(service, "id"))},
+               state_cell(text(member(service, "state")), screen),
+               {text(member(service, "wanted")), Ink::dim},
+               {text(member(service, "detail")), Ink::dim}});
+  add_part(out, table.render(screen));
+  add_part(out, render_differences(answer, screen));
+  return out;
+}
+
+}  // namespace gpumod::cli

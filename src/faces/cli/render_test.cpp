@@ -1,0 +1,223 @@
+// Snapshots: what people see, from literal answers.
+#include "faces/cli/render.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+
+#include "base/text.h"
+#include "faces/cli/table.h"
+
+namespace gpumod::cli {
+namespace {
+
+namespace json = boost::json;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr auto status_answer = R"({
+  "mode": "rag", "unit_manager": "systemd",
+  "gpus": [{"index": 0, "uuid": "GPU-1", "name": "RTX 4090", "total": 25769803776, "free": 12884901888, "processes": [
+    {"pid": 10, "used": 10737418240, "command": "llama-server", "user": "ann", "holder": "managed", "unit": "gpumod-chat.service"},
+    {"pid": 11, "used": 1073741824, "command": "firefox", "user": "ann", "holder": "foreign", "unit": null},
+    {"pid": 12, "used": 536870912, "command": "python3", "user": "ann", "holder": "orphan", "unit": "old.service"}]}],
+  "gpu_problem": null,
+  "services": [
+    {"id": "chat", "state": "running", "detail": "", "wanted": "running", "port": 8000, "pid": 10, "vram_used": 10737418240},
+    {"id": "embedding", "state": "failed", "detail": "it ended with exit code 3", "wanted": "running", "port": 8200, "pid": null, "vram_used": null},
+    {"id": "coder", "state": "stopped", "detail": "", "wanted": "stopped", "port": 8000, "pid": null, "vram_used": 0}],
+  "orphans": [{"unit": "old.service", "tag": "old", "state": "active", "pids": [12]}],
+  "differences": [{"service": "embedding", "wanted": "running", "is": "failed", "text": "'embedding' should run but is failed"}],
+  "switch": null,
+  "problems": [{"severity": "warning", "where": "services/x.yaml:3:1", "message": "unknown key 'prot'", "hint": "Did you mean 'port'?"}]})";
+
+TEST(Status, IsTheScreenForAPersonAtNight) {
+  EXPECT_EQ(render_status(json::parse(status_answer), {}),
+            "Mode rag — not as it should be\n"
+            "\n"
+            "GPU 0  RTX 4090  ████████████████████░░░░░░░░░░░░░░░░░░░░  12288 of 24576 MiB\n"
+            "       chat 10240 MiB · firefox (foreign) 1024 MiB · old (orphan) 512 MiB\n"
+            "\n"
+            "SERVICE    STATE      WANTED   PORT  PID       VRAM\n"
+            "chat       ● running  running  8000   10  10240 MiB\n"
+            "embedding  ✘ failed   running  8200                  it ended with exit code 3\n"
+            "coder      ○ stopped           8000\n"
+            "\n"
+            "! 'embedding' should run but is failed\n"
+            "! orphan: old.service is active (pid 12), but no file defines it\n"
+            "  gpumod repair puts this in order.\n"
+            "\n"
+            "Problems in your files:\n"
+            "  services/x.yaml:3:1: warning: unknown key 'prot'. Did you mean 'port'?\n");
+}
+
+TEST(Status, SaysSoWhenAllIsWell) {
+  const auto text = render_status(
+      json::parse(R"({"mode":"code","unit_manager":"local","gpus":[],"services":[],"orphans":[],"differences":[],"switch":null,"problems":[]})"), {});
+  EXPECT_THAT(text, HasSubstr("Mode code — all as it should be (local supervisor)\n"));
+  EXPECT_THAT(text, Not(HasSubstr("repair")));
+}
+
+TEST(Status, NamesAnInterruptedSwitchAndTheCommandThatMendsIt) {
+  auto answer = json::parse(status_answer).as_object();
+  answer["switch"] = json::parse(R"({"id":7,"under_way":false,"kind":"mode switch","text":"it will be finished"})");
+  EXPECT_THAT(render_status(answer, {}), HasSubstr("! Switch 7 (mode switch) was interrupted: it will be finished\n  gpumod repair does that.\n"));
+  answer["switch"] = json::parse(R"({"id":7,"under_way":true,"pid":99})");
+  const auto text = render_status(answer, {});
+  EXPECT_THAT(text, HasSubstr("Mode rag — a change is under way\n"));
+  EXPECT_THAT(text, HasSubstr("Switch 7 is under way (pid 99)."));
+  EXPECT_THAT(text, Not(HasSubstr("gpumod repair")));
+}
+
+TEST(Status, WorksInPlainAsciiOnANarrowScreen) {
+  Screen narrow;
+  narrow.unicode = false;
+  narrow.width = 40;
+  const auto text = render_status(json::parse(status_answer), narrow);
+  for (const char c : text) ASSERT_LT(static_cast<unsigned char>(c), 0x80) << text;
+  std::size_t rows = 0;
+  for (const auto line : split_lines(text)) {
+    if (line.find("800") == std::string::npos && line.find("8200") == std::string::npos) continue;
+    EXPECT_LE(display_width(line), 40) << line;
+    ++rows;
+  }
+  EXPECT_EQ(rows, 3u);
+}
+
+TEST(Status, ToleratesAnAnswerOfAnotherShape) {
+  for (const char* odd : {"null", "[]", "{}", R"({"mode":7,"gpus":[3],"services":{"a":1},"differences":[null],"switch":5})"})
+    EXPECT_FALSE(render_status(json::parse(odd), {}).empty()) << odd;
+}
+
+TEST(Plan, IsAnOrderedListWithReasonsAndMemory) {
+  EXPECT_EQ(render_plan(json::parse(R"({"to":"rag","plan":{"steps":[
+      {"step":0,"service":"chat","unit":"gpumod-chat.service","action":"stop","after":[],"gpus":[0],"claim":{},"why":"outside the goal"},
+      {"step":1,"service":null,"unit":"old.service","action":"stop","after":[],"gpus":[],"claim":{},"why":"orphan"},
+      {"step":2,"service":"embedding","unit":"e.service","action":"start","after":[0,1],"gpus":[0],"claim":{"0":6291456000},"why":"does not run"}],
+      "free":{"before":{"0":1048576},"after":{"0":19922944000}},"notes":["vram of 'x' is unknown"]}})"),
+                        {}),
+            "To reach rag, these steps would be taken:\n"
+            "  1.  stop   chat         outside the goal\n"
+            "  2.  stop   old.service  orphan\n"
+            "  3.  start  embedding    does not run      after 1, 2  6000 MiB on GPU 0\n"
+            "\n"
+            "GPU 0: 1 MiB free now, 19000 MiB afterwards\n"
+            "note: vram of 'x' is unknown\n");
+}
+
+TEST(Plan, SaysWhenNothingWouldChange) {
+  EXPECT_THAT(render_plan(json::parse(R"({"to":"rag","plan":{"steps":[{"step":0,"service":"chat","action":"verify","why":"runs already"}]}})"), {}),
+              HasSubstr("Nothing would change"));
+  EXPECT_THAT(render_plan(json::parse(R"({"to":"blank","plan":{"steps":[]}})"), {}), HasSubstr("Nothing would be done"));
+}
+
+constexpr auto committed = R"({"switch":{"id":4,"from":"code","to":"rag","result":"committed","seconds":1.234,"steps":[
+  {"step":0,"service":"coder","unit":"u","action":"stop","seconds":0.4,"attempts":1,"result":"done"},
+  {"step":1,"service":"embedding","unit":"v","action":"start","seconds":0.8,"attempts":2,"result":"done","note":"2048 dimensions"}],
+  "vram":{"before":1,"after":6291456000,"peak":7340032000}}})";
+
+TEST(Switch, EndsWithOneLineAndTheAnswersOfTheProbes) {
+  EXPECT_EQ(render_switch(json::parse(committed), {}, Steps::hidden),
+            "code → rag: committed in 1.2 s; VRAM in use 6000 MiB, 7000 MiB at the peak\n"
+            "  embedding: 2048 dimensions\n");
+  EXPECT_EQ(render_switch(json::parse(committed), {}, Steps::shown, "service start embedding"),
+            "✔  stop   coder      0.4 s\n"
+            "✔  start  embedding  0.8 s  (attempt 2)\n"
+            "service start embedding: committed in 1.2 s; VRAM in use 6000 MiB, 7000 MiB at the peak\n"
+            "  embedding: 2048 dimensions\n");
+}
+
+TEST(Switch, AFailureShowsStepsCauseRemedyAndLog) {
+  Error error{ErrorCode::failed, "start of 'embedding' failed: the file is no model; what ran before runs again", "Download it again.",
+              json::parse(R"({"switch":{"id":5,"from":"code","to":"rag","result":"rolled_back","seconds":3.0,"steps":[
+    {"step":0,"service":"coder","unit":"u","action":"stop","seconds":0.4,"attempts":1,"result":"done"},
+    {"step":1,"service":"embedding","unit":"v","action":"start","seconds":0.8,"attempts":1,"result":"failed","note":"the file is no model",
+     "remedy":"Download it again.","log":"gguf: bad magic\u001b[31m"},
+    {"step":2,"service":"coder","unit":"u","action":"start","seconds":1.5,"attempts":1,"result":"done","undo":true}]}})")};
+  EXPECT_EQ(render_error(error, {}),
+            "✔  stop         coder      0.4 s\n"
+            "✘  start        embedding  0.8 s  the file is no model\n"
+            "✔  back: start  coder      1.5 s\n"
+            "\n"
+            "start embedding\n"
+            "  why: the file is no model\n"
+            "  do:  Download it again.\n"
+            "  log: gguf: bad magic\uFFFD[31m\n"
+            "\n"
+            "code → rag: rolled back in 3.0 s\n"
+            "gpumod: start of 'embedding' failed: the file is no model; what ran before runs again\n"
+            "        Download it again.\n");
+}
+
+TEST(Errors, ProblemsOfFilesAreListed) {
+  const Error error{ErrorCode::configuration, "2 errors; the first: a", "",
+                    json::parse(R"({"directory":"/c","services":2,"modes":1,"problems":[
+    {"severity":"error","where":"services/a.yaml:1:2","message":"no","hint":""},
+    {"severity":"warning","where":"services/b.yaml:3:4","message":"hm","hint":"Try x."}]})")};
+  EXPECT_EQ(render_error(error, {}),
+            "services/a.yaml:1:2: error: no\n"
+            "services/b.yaml:3:4: warning: hm. Try x.\n"
+            "/c: 2 services, 1 mode, 1 error, 1 warning\n");
+}
+
+TEST(Errors, AMessageOfSeveralLinesCannotDriveTheTerminal) {
+  EXPECT_EQ(render_error(Error{ErrorCode::failed, "first\nsecond \x1b[2J", "do this", {}}, {}),
+            "gpumod: first\n"
+            "        second \uFFFD[2J\n"
+            "        do this\n");
+}
+
+TEST(Errors, AreWrappedOnATerminal) {
+  Screen terminal;
+  terminal.terminal = true;
+  terminal.width = 24;
+  EXPECT_EQ(render_error(Error{ErrorCode::failed, "one two three four five", "", {}}, terminal),
+            "gpumod: one two three\n"
+            "        four five\n");
+}
+
+TEST(Modes, TheActiveOneIsMarked) {
+  EXPECT_EQ(render_mode_list(json::parse(R"({"modes":[{"id":"blank","name":"blank","services":[],"active":false},
+      {"id":"rag","name":"Retrieval","services":["chat","embedding"],"active":true}]})"),
+                             {}),
+            "   MODE   SERVICES         NAME\n"
+            "   blank  (nothing runs)\n"
+            "●  rag    chat, embedding  Retrieval\n");
+}
+
+TEST(Services, ShowLeavesOutWhatIsNotSaid) {
+  EXPECT_EQ(render_service(json::parse(R"({"service":{"id":"chat","state":"running","vram":1048576,"router":null,"detail":"","stop_timeout":20.0,
+      "extra_args":["--a","b"],"model":{"id":"","path":"/m.gguf"}}})"),
+                           {}),
+            "id            chat\n"
+            "state         ● running\n"
+            "vram          1 MiB\n"
+            "stop timeout  20 s\n"
+            "extra args    --a, b\n"
+            "model         path /m.gguf\n");
+}
+
+TEST(Anything, ChangedFilesAreOneLine) {
+  EXPECT_EQ(render("mode create", json::parse(R"({"created":{"mode":"rag","file":"/c/modes/rag.yaml"}})"), {}), "created rag (/c/modes/rag.yaml)\n");
+}
+
+TEST(Anything, AnUnknownAnswerIsStillShown) {
+  EXPECT_EQ(render("future verb", json::parse(R"({"a":1,"b":{"c":"x"},"d":["e","f"]})"), {}), "a: 1\nb:\n  c: x\nd: e, f\n");
+}
+
+TEST(Init, ShowsWhatItFoundAndWhatItWouldWrite) {
+  const auto text = render_init(json::parse(R"({"found":{"engines":[{"engine":"llamacpp","binary":"/opt/llama-server","version":"b1"}]},
+      "files":[{"path":"/c/services/a.yaml","text":"id: a\n","exists":false},{"path":"/c/modes/m.yaml","text":"id: m\n","exists":true}],
+      "written":[],"advice":["Say hello."]})"),
+                                {});
+  EXPECT_THAT(text, HasSubstr("llamacpp  /opt/llama-server  b1\n"));
+  EXPECT_THAT(text, HasSubstr("/c/services/a.yaml\n  id: a\n"));
+  EXPECT_THAT(text, HasSubstr("/c/modes/m.yaml  exists already; it stays as it is\n"));
+  EXPECT_THAT(text, Not(HasSubstr("id: m")));
+  EXPECT_THAT(text, HasSubstr("Say hello.\n"));
+  EXPECT_THAT(render_init(json::parse("{}"), {}), HasSubstr("Nothing was found"));
+}
+
+}  // namespace
+}  // namespace gpumod::cli

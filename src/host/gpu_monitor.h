@@ -1,0 +1,26 @@
+// GPUs through NVML, loaded at run time: gpumod neither links nor needs the driver. NVML calls can take hundreds of
+// milliseconds on a busy driver, so they run on a helper thread, never on the loop's.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/async.h"
+#include "model/gpu.h"
+
+namespace gpumod {
+
+class GpuMonitor {
+ public:
+  virtual ~GpuMonitor() = default;
+  virtual std::string driver_version() const = 0;
+  /// One sample of every GPU, its processes included. Errors: environment when a GPU or the driver is lost.
+  virtual Task<Result<std::vector<GpuSample>>> sample() = 0;
+};
+
+/// Loads $GPUMOD_NVML_LIBRARY or libnvidia-ml.so.1. Errors: environment, saying which step failed (no library, no
+/// symbol, driver not running) and what to do.
+Result<std::unique_ptr<GpuMonitor>> open_nvml();
+
+}  // namespace gpumod

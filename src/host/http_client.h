@@ -1,0 +1,19 @@
+// One HTTP/1.1 request with a deadline over everything: connect, send, receive. For control and probes, not for relay.
+#pragma once
+
+#include "base/async.h"
+#include "model/http.h"
+
+namespace gpumod {
+
+class HttpClient {
+ public:
+  virtual ~HttpClient() = default;
+  /// Errors: failed, with the stage in the message ("connect 127.0.0.1:7070: Connection refused", "no answer within 5 s").
+  /// Every HTTP status is a reply, not an error. Handles Content-Length, chunked and read-until-close bodies.
+  virtual Task<Result<HttpReply>> request(HttpRequest request) = 0;
+};
+
+std::unique_ptr<HttpClient> make_http_client(Loop& loop);
+
+}  // namespace gpumod

@@ -1,0 +1,41 @@
+// What a user unit wrote, read from the systemd journal by the invocation: an old failure is never read as this run's.
+//
+// journald learns a line's unit and invocation from /proc while the writer lives. A process that prints one line and
+// exits may be gone before journald looks; its line then carries only the pid and the syslog identifier. Such lines are
+// taken too, where pid, user and time can only mean this run: they are the last words of a server that crashed.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "base/async.h"
+#include "model/unit.h"
+
+namespace gpumod {
+
+struct JournalQuery {
+  std::string unit;
+  std::string invocation;  ///< empty: the newest run the journal knows
+  std::size_t limit = 100;
+  /// Facts about this run, as far as the manager still knows them; they admit lines that lack the invocation.
+  pid_t main_pid = 0;
+  std::optional<WallTime> started;
+  /// The run has ended: lines may still be under way to the journal, so reading waits (at most a second) until they are
+  /// there; `failed`: systemd's own line about the failure, which it writes last, tells when.
+  bool ended = false;
+  bool failed = false;
+};
+
+/// Oldest first; systemd's own lines about the run included. Blocks: for a helper thread. Errors: environment with a
+/// hint when the journal is not there or not readable; not_found when it holds no line of that run.
+Result<std::vector<LogLine>> read_journal(const JournalQuery& query);
+
+/// Calls back on the loop's thread for each line of the unit from now on, whatever its invocation. The journal is
+/// opened on a helper thread; when that fails, one line says so.
+Registration follow_journal(Loop& loop, const std::string& unit, std::function<void(const LogLine&)> callback);
+
+}  // namespace gpumod

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Fetches what the end-to-end tests run against: a real llama-server and tiny models, kept between runs.
+# Where it cannot be had, the tests that need it say so and are skipped.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+cache=${GPUMOD_TEST_CACHE:-$(readlink -f "$here/../..")/build/test-cache}
+mkdir -p "$cache/models"
+
+if ! "$here/../support/get-llama.sh" "$cache/llama"; then
+  printf '\n*** No llama-server: every test that needs one is SKIPPED. ***\n\n' >&2
+fi
+
+make() { # KIND FILE ARGS…
+  [ -s "$cache/models/$2" ] || python3 "$here/../support/make_gguf.py" "$1" "$cache/models/$2" "${@:3}"
+}
+make script coder.gguf --text "I am the coder and I write code."
+make script nemotron.gguf --think "The user greets me." --text "I am nemotron at your service."
+make script single.gguf --text "A single model says good evening."
+make embed embed.gguf --dim 64
+make bad broken.gguf
+# The test user is not the one who fetched.
+chmod -R a+rX "$cache" 2>/dev/null || true

@@ -1,0 +1,343 @@
+"""What must not happen: half-done switches, orphans, lies. Small servers with bad habits stand in for the big ones."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+from harness import MANAGER, Case, alive, free_port, get, kill, listens, needs_systemd, until
+
+
+class Refusals(Case):
+    """Nothing is touched."""
+
+    def setUp(self):
+        super().setUp()
+        self.port = free_port()
+        self.toy("a", self.port)
+        self.mode("code", "a")
+        self.mode("blank")
+
+    def refused(self, code, *words):
+        run = self.gpumod(*words, "--json")
+        self.assertEqual(run.code, code, run)
+        error = run.json["error"]
+        self.assertTrue(error["message"])
+        plain = self.gpumod(*words)
+        self.assertEqual(plain.code, code)
+        self.assertEqual(plain.out, "", "errors belong on stderr")
+        self.assertIn(error["message"].split(":")[0], plain.err)
+        return error
+
+    def test_an_unknown_mode_names_the_nearest(self):
+        error = self.refused(4, "mode", "switch", "cod")
+        self.assertEqual(error["code"], "not_found")
+        self.assertIn("code", error["hint"])
+
+    def test_an_unknown_service_and_an_unknown_command(self):
+        self.assertIn("'a'", self.refused(4, "service", "start", "aa")["hint"])
+        self.refused(2, "mode", "swich", "code")
+        self.refused(2, "mode", "switch")
+
+    def test_a_mode_with_a_missing_service_is_a_configuration_error(self):
+        self.mode("broken", "a", "nobody")
+        error = self.refused(6, "mode", "switch", "broken")
+        self.assertIn("nobody", error["message"] + error["hint"])
+        self.switch("code")
+
+    def test_two_services_of_one_mode_on_one_port(self):
+        self.toy("b", self.port)
+        self.mode("both", "a", "b")
+        error = self.refused(6, "mode", "switch", "both")
+        self.assertIn(str(self.port), error["message"])
+
+    def test_a_missing_binary(self):
+        self.write("services/gone.yaml", f"engine: command\nport: {free_port()}\ncmd: [/nowhere/server]\nvram: 0\n")
+        self.mode("gone", "gone")
+        self.switch("code")
+        error = self.refused(3, "mode", "switch", "gone")
+        self.assertIn("/nowhere/server", error["message"])
+        self.assertEqual(self.state_of("a"), "running")
+
+    def test_a_missing_model_file(self):
+        self.write("services/model.yaml", f"engine: llamacpp\nbinary: /bin/true\nport: {free_port()}\nmodel: /nowhere/model.gguf\n")
+        self.mode("model", "model")
+        self.assertIn("/nowhere/model.gguf", self.refused(3, "mode", "switch", "model")["message"])
+
+    def test_a_port_held_by_a_stranger_is_named(self):
+        with socket.socket() as stranger:
+            stranger.bind(("127.0.0.1", self.port))
+            stranger.listen()
+            error = self.refused(3, "mode", "switch", "code")
+        self.assertIn(str(os.getpid()), error["message"])
+        self.switch("code")
+
+    def test_a_claim_without_a_gpu_is_refused_and_stops_still_work(self):
+        self.switch("code")
+        self.write("services/big.yaml", f"engine: command\nport: {free_port()}\ncmd: [/bin/sleep, inf]\nvram: 20000\n")
+        self.mode("big", "big")
+        self.assertEqual(self.refused(7, "mode", "switch", "big")["code"], "environment")
+        self.assertEqual(self.state_of("a"), "running")
+        self.switch("blank")
+        self.assertEqual(self.state_of("a"), "stopped")
+
+    def test_a_broken_file_takes_nothing_else_down(self):
+        self.write("services/broken.yaml", "id: broken\nengine: nonsense\n  port: [")
+        self.switch("code")
+        run = self.gpumod("config", "check", "--json")
+        self.assertEqual(run.code, 6)
+        self.assertIn("services/broken.yaml:", run.json["error"]["message"])
+
+    def test_no_systemd(self):
+        env = dict(self.env, GPUMOD_UNIT_MANAGER="systemd", XDG_RUNTIME_DIR=str(self.root / "nothing"))
+        env.pop("DBUS_SESSION_BUS_ADDRESS", None)
+        run = self.gpumod("status", "--json", env=env)
+        self.assertEqual(run.code, 7, run)
+        self.assertIn("local", run.json["error"]["hint"])
+
+
+class Failures(Case):
+    """It is tried, it does not work, and what ran before runs again."""
+
+    def setUp(self):
+        super().setUp()
+        self.good = free_port()
+        self.toy("good", self.good)
+        self.mode("good", "good")
+        self.mode("blank")
+
+    def fails(self, mode, timeout=60):
+        self.switch("good")
+        pid = self.services()["good"]["pid"]
+        run = self.gpumod("mode", "switch", mode, "--json", timeout=timeout)
+        self.assertEqual(run.code, 1, run)
+        self.assertEqual(run.json["switch"]["result"], "rolled_back", run)
+        self.assertEqual(self.state_of("good"), "running")
+        self.assertEqual(get(self.good, "/health"), '{"status": "ok"}')
+        status = self.status()
+        self.assertEqual((status["mode"], status["differences"], status["orphans"]), ("good", [], []))
+        return run.json["error"], pid
+
+    def test_a_service_that_exits_at_once(self):
+        self.toy("exits", free_port(), "--exit-at-once", 3, "--complain", "I have no model")
+        self.mode("exits", "exits")
+        error, _ = self.fails("exits")
+        self.assertIn("exit code 3", error["message"])
+        self.assertIn("I have no model", json.dumps(error))
+
+    def test_a_service_that_never_gets_ready(self):
+        port = free_port()
+        self.toy("never", port, "--ready-after", 3600, extra="")
+        text = (self.config / "services/never.yaml").read_text().replace("startup_timeout: 15s", "startup_timeout: 1s")
+        self.write("services/never.yaml", text)
+        self.mode("never", "never")
+        error, _ = self.fails("never")
+        self.assertIn("did not get ready", error["message"])
+        self.assertFalse(listens(port), "what did not get ready must not stay")
+
+    def test_a_service_that_answers_with_the_wrong_words(self):
+        port = free_port()
+        self.toy("wrong", port, "--says", "I am another model", probe="{kind: chat, expect: 'the right model'}")
+        self.mode("wrong", "wrong")
+        error, _ = self.fails("wrong")
+        self.assertIn("probe", error["message"])
+        self.assertFalse(listens(port))
+
+    def test_a_service_that_ignores_sigterm_is_killed(self):
+        port = free_port()
+        self.toy("stubborn", port, "--ignore-sigterm")
+        self.mode("stubborn", "stubborn")
+        self.switch("stubborn")
+        pid = self.services()["stubborn"]["pid"]
+        self.switch("good")
+        self.assertFalse(alive(pid))
+        self.assertFalse(listens(port))
+
+    def test_a_child_that_escapes_into_its_own_session_dies_too(self):
+        self.toy("forks", free_port(), "--fork-survivor")
+        self.mode("forks", "forks")
+        self.switch("forks")
+        pids = self.ok("service", "status", "forks", "--json").json["service"]["pids"]
+        self.assertGreaterEqual(len(pids), 2)
+        self.switch("good")
+        self.assertEqual([pid for pid in pids if alive(pid)], [])
+
+    def test_a_dead_service_is_seen(self):
+        self.switch("good")
+        kill(self.services()["good"]["pid"])
+        until(lambda: self.state_of("good") in ("stopped", "failed"), what="its death being seen")
+        self.assertEqual(self.status()["differences"][0]["service"], "good")
+        self.ok("repair")
+        self.assertEqual(self.status()["differences"], [])
+
+    def test_one_wedged_service_does_not_hold_up_the_others(self):
+        port = free_port()
+        self.toy("wedged", port)
+        self.mode("both", "good", "wedged")
+        self.switch("both")
+        kill(self.services()["wedged"]["pid"], signal.SIGSTOP)
+        began = time.monotonic()
+        services = self.services()
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertEqual(services["good"]["state"], "running")
+        self.assertNotEqual(services["wedged"]["state"], "running")
+        # A mode switch to the same mode mends it.
+        self.assertEqual(self.switch("both", timeout=90)["result"], "committed")
+        self.assertEqual(self.state_of("wedged"), "running")
+
+
+class Interruptions(Case):
+    """Somebody leaves in the middle."""
+
+    def setUp(self):
+        super().setUp()
+        self.ports = {name: free_port() for name in ("old", "slow")}
+        self.toy("old", self.ports["old"])
+        self.toy("slow", self.ports["slow"], "--ready-after", 2)
+        # The same port forces the old one to stop first.
+        text = (self.config / "services/slow.yaml").read_text().replace(f"port: {self.ports['slow']}", f"port: {self.ports['old']}")
+        self.write("services/slow.yaml", text)
+        self.mode("old", "old")
+        self.mode("slow", "slow")
+        self.mode("blank")
+
+    def begin(self, mode="slow"):
+        """Starts a switch and returns when the new service is starting."""
+        process = self.start_gpumod("mode", "switch", mode, "--json", start_new_session=True)
+        until(lambda: self.state_of("old") == "stopped" and self.state_of("slow") == "starting", what="the middle of the switch")
+        return process
+
+    def worker_pid(self):
+        switch = self.status()["switch"]
+        self.assertTrue(switch and switch["under_way"], switch)
+        return switch["pid"]
+
+    def idle(self):
+        switch = self.status()["switch"]
+        return switch is None or not switch["under_way"]
+
+    def test_ctrl_c_takes_the_switch_back(self):
+        self.switch("old")
+        process = self.begin()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertEqual(json.loads(out)["switch"]["result"], "cancelled")
+        self.assertEqual(self.state_of("old"), "running")
+        self.assertEqual(self.state_of("slow"), "stopped")
+
+    def test_a_closed_terminal_does_not_stop_it(self):
+        self.switch("old")
+        process = self.begin()
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=30)
+        until(lambda: self.state_of("slow") == "running" and self.idle(), what="the end of the switch")
+        self.assertEqual(self.ok("mode", "status", "--json").json["mode"], "slow")
+
+    def test_a_killed_cli_does_not_stop_it(self):
+        self.switch("old")
+        process = self.begin()
+        process.kill()
+        process.communicate(timeout=30)
+        until(lambda: self.state_of("slow") == "running" and self.idle(), what="the end of the switch")
+        self.assertEqual(self.status()["differences"], [])
+
+    def test_two_switches_at_once(self):
+        self.switch("old")
+        process = self.begin()
+        second = self.gpumod("mode", "switch", "blank", "--json")
+        self.assertEqual(second.code, 5, second)
+        self.assertIn("mode switch slow", second.json["error"]["message"])
+        self.assertEqual(process.wait(timeout=30), 0)
+        process.communicate()
+        self.assertEqual(self.state_of("slow"), "running")
+
+    def test_a_killed_worker_is_reported_and_repaired(self):
+        self.switch("old")
+        process = self.begin()
+        kill(self.worker_pid())
+        out, _ = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("died", json.loads(out)["error"]["message"])
+        found = self.status()["switch"]
+        self.assertFalse(found["under_way"])
+        self.assertIn("interrupted", found["text"])
+        repaired = self.ok("repair", "--json").json["switch"]
+        self.assertIn(repaired["result"], ("committed", "unchanged"))
+        self.assertEqual(self.state_of("slow"), "running")
+        status = self.status()
+        self.assertEqual((status["mode"], status["switch"], status["differences"]), ("slow", None, []))
+
+    def test_the_next_switch_takes_over_what_a_killed_worker_left(self):
+        self.switch("old")
+        process = self.begin()
+        kill(self.worker_pid())
+        process.communicate(timeout=30)
+        self.switch("blank")
+        status = self.status()
+        self.assertEqual((status["mode"], status["switch"], status["orphans"], status["differences"]), ("blank", None, [], []))
+        self.assertFalse(listens(self.ports["old"]))
+
+
+class SingleServices(Case):
+    def setUp(self):
+        super().setUp()
+        self.ports = {name: free_port() for name in ("a", "b")}
+        for name, port in self.ports.items():
+            self.toy(name, port)
+        self.mode("one", "a")
+
+    def test_a_service_beside_a_mode_until_the_next_switch(self):
+        self.switch("one")
+        run = self.ok("service", "start", "b")
+        self.assertIn("until the next mode switch", run.err)
+        self.assertEqual((self.state_of("a"), self.state_of("b")), ("running", "running"))
+        self.assertEqual(self.status()["differences"], [])
+        self.ok("service", "stop", "a")
+        self.assertEqual((self.state_of("a"), self.state_of("b")), ("stopped", "running"))
+        self.switch("one")
+        self.assertEqual((self.state_of("a"), self.state_of("b")), ("running", "stopped"))
+
+    def test_restart_gives_a_new_process(self):
+        self.switch("one")
+        before = self.services()["a"]["pid"]
+        self.ok("service", "restart", "a")
+        after = self.services()["a"]["pid"]
+        self.assertNotEqual(before, after)
+        self.assertFalse(alive(before))
+
+    def test_logs_show_the_newest_run_only(self):
+        self.toy("a", self.ports["a"], "--complain", "first run")
+        self.switch("one")
+        self.toy("a", self.ports["a"], "--complain", "second run")
+        self.ok("service", "restart", "a")
+        text = until(lambda: (lambda out: out if "second run" in out else None)(self.ok("service", "logs", "a").out),
+                     what="the line in the log")
+        self.assertNotIn("first run", text)
+
+    def test_dry_run_changes_nothing(self):
+        plan = self.ok("mode", "switch", "one", "--dry-run", "--json").json["plan"]
+        self.assertEqual([(step["service"], step["action"]) for step in plan["steps"]], [("a", "start")])
+        self.assertEqual(self.state_of("a"), "stopped")
+
+    def test_secrets_reach_the_process_and_nobody_else(self):
+        self.write("secret.env", 'TOKEN="hidden-value-42"\n')
+        self.toy("a", self.ports["a"], "--print-env", extra="env_file: secret.env")
+        self.switch("one")
+        self.assertIn("TOKEN=hidden-value-42", until(lambda: (lambda out: out if "TOKEN" in out else None)(
+            self.ok("service", "logs", "a", "-n", "500").out), what="the log"))
+        for words in (("service", "show", "a"), ("unit", "show", "a"), ("status",), ("service", "show", "a", "--json")):
+            run = self.ok(*words)
+            self.assertNotIn("hidden-value-42", run.out + run.err, words)
+        pid = self.services()["a"]["pid"]
+        with open(f"/proc/{pid}/cmdline") as cmdline:
+            self.assertNotIn("hidden-value-42", cmdline.read())
+        if MANAGER == "systemd":
+            shown = subprocess.run(["systemctl", "--user", "show", "gpumod-a.service"], text=True, capture_output=True).stdout
+            self.assertNotIn("hidden-value-42", shown)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
