@@ -1,11 +1,6 @@
 // What nearly every file of gpumod includes. Heavy and rare headers (Beast, sd-bus, SQLite, yaml-cpp) stay out.
 #pragma once
 
-#include <fmt/format.h>
-
-#include <boost/asio/awaitable.hpp>
-#include <boost/json/object.hpp>
-#include <boost/json/value.hpp>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -16,7 +11,12 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <tl/expected.hpp>
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
+#include <fmt/format.h>
+#include <tl/expected.hpp>

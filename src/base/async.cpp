@@ -1,24 +1,24 @@
 #include "base/async.h"
 
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <list>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <cstdio>
-#include <cstdlib>
-#include <exception>
-#include <list>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 
@@ -66,15 +66,21 @@ void Loop::run() {
   state_->context.run();
 }
 
-void Loop::stop() { state_->context.stop(); }
+void Loop::stop() {
+  state_->context.stop();
+}
 
 void Loop::spawn(Task<void> task) {
   asio::co_spawn(state_->context, std::move(task), [](std::exception_ptr thrown) { end_process_on(thrown); });
 }
 
-void Loop::post(std::function<void()> work) { asio::post(state_->context, std::move(work)); }
+void Loop::post(std::function<void()> work) {
+  asio::post(state_->context, std::move(work));
+}
 
-asio::io_context& Loop::context() { return state_->context; }
+asio::io_context& Loop::context() {
+  return state_->context;
+}
 
 Task<void> wait_until(TimePoint deadline) {
   asio::steady_timer timer(co_await asio::this_coro::executor, as_expiry(deadline));
@@ -82,7 +88,9 @@ Task<void> wait_until(TimePoint deadline) {
   co_await timer.async_wait(asio::redirect_error(use_awaitable, ignored));
 }
 
-Task<void> wait_for(Duration duration) { co_await wait_until(now() + duration); }
+Task<void> wait_for(Duration duration) {
+  co_await wait_until(now() + duration);
+}
 
 struct Signal::State {
   explicit State(Loop& loop) : context(loop.context()) {}
@@ -96,11 +104,16 @@ Signal::~Signal() = default;
 
 void Signal::set() {
   state_->set = true;
-  for (auto* waiter : state_->waiters) waiter->cancel();
+  for (auto* waiter : state_->waiters)
+    waiter->cancel();
 }
 
-void Signal::reset() { state_->set = false; }
-bool Signal::is_set() const { return state_->set; }
+void Signal::reset() {
+  state_->set = false;
+}
+bool Signal::is_set() const {
+  return state_->set;
+}
 
 Task<bool> Signal::wait(TimePoint deadline) {
   const auto state = state_;  // outlives the Signal if that goes while somebody waits
@@ -128,7 +141,7 @@ Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline) {
       descriptor.cancel();
     });
   }
-  const auto kind = what == Readiness::readable    ? asio::posix::stream_descriptor::wait_read
+  const auto kind = what == Readiness::readable   ? asio::posix::stream_descriptor::wait_read
                     : what == Readiness::writable ? asio::posix::stream_descriptor::wait_write
                                                   : asio::posix::stream_descriptor::wait_error;
   const short events = what == Readiness::readable ? POLLIN : what == Readiness::writable ? POLLOUT : POLLPRI;

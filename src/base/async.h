@@ -7,12 +7,13 @@
 // inside a `co_await` expression, name it first; never `co_await` inside a condition or beside && and ||.
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <boost/asio/awaitable.hpp>
 
 #include "base/result.h"
 #include "base/time.h"

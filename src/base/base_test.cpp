@@ -1,11 +1,11 @@
+#include <atomic>
+#include <fstream>
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <atomic>
-#include <fstream>
-#include <thread>
 
 #include "base/async.h"
 #include "base/fd.h"
@@ -46,7 +46,10 @@ TEST(Text, Utf8ThatIsBrokenIsSeen) {
 }
 
 TEST(Text, NothingPrintableDrivesATerminal) {
-  const auto clean = printable("a\x1b[2Jb\rc\td\xff" "e\xc2\x9b" "f");
+  const auto clean = printable(
+      "a\x1b[2Jb\rc\td\xff"
+      "e\xc2\x9b"
+      "f");
   EXPECT_THAT(clean, testing::Not(HasSubstr("\x1b")));
   EXPECT_THAT(clean, testing::Not(HasSubstr("\r")));
   EXPECT_THAT(clean, testing::Not(HasSubstr("\xc2\x9b")));
@@ -89,14 +92,18 @@ TEST(Results, TryReturnsTheErrorOfTheInnerCall) {
     if (!ok) return fail(ErrorCode::busy, "no");
     return 3;
   };
-  const auto outer = [&](bool ok) -> Result<std::string> { return std::string(static_cast<std::size_t>(TRY(inner(ok))), 'x'); };
+  const auto outer = [&](bool ok) -> Result<std::string> {
+    return std::string(static_cast<std::size_t>(TRY(inner(ok))), 'x');
+  };
   EXPECT_EQ(outer(true).value(), "xxx");
   EXPECT_EQ(outer(false).error().code, ErrorCode::busy);
 }
 
 // ---- the event loop ----
 
-Task<int> three() { co_return 3; }
+Task<int> three() {
+  co_return 3;
+}
 
 TEST(Async, ATaskGivesItsValue) {
   Loop loop;
@@ -104,7 +111,9 @@ TEST(Async, ATaskGivesItsValue) {
   EXPECT_EQ(loop.run_until_done(three()), 3) << "a loop can run again";
 }
 
-Task<bool> wait_for_signal(Signal& signal, TimePoint deadline) { co_return co_await signal.wait(deadline); }
+Task<bool> wait_for_signal(Signal& signal, TimePoint deadline) {
+  co_return co_await signal.wait(deadline);
+}
 
 TEST(Async, ASignalWakesItsWaiterAndADeadlineDoesToo) {
   Loop loop;
@@ -117,7 +126,9 @@ TEST(Async, ASignalWakesItsWaiterAndADeadlineDoesToo) {
   EXPECT_TRUE(loop.run_until_done(wait_for_signal(signal, now())));
 }
 
-Task<Result<bool>> readable(int fd, TimePoint deadline) { co_return co_await wait_ready(fd, Readiness::readable, deadline); }
+Task<Result<bool>> readable(int fd, TimePoint deadline) {
+  co_return co_await wait_ready(fd, Readiness::readable, deadline);
+}
 
 TEST(Async, ADescriptorIsWaitedForWithADeadline) {
   Loop loop;

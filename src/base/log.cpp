@@ -46,7 +46,11 @@ Result<void> log_to_file(const std::filesystem::path& path) {
   return {};
 }
 
-void set_log_level(LogLevel level) { logger()->set_level(as_spdlog(level)); }
-void log_line(LogLevel level, const std::string& text) { logger()->log(as_spdlog(level), text); }
+void set_log_level(LogLevel level) {
+  logger()->set_level(as_spdlog(level));
+}
+void log_line(LogLevel level, const std::string& text) {
+  logger()->log(as_spdlog(level), text);
+}
 
 }  // namespace gpumod

@@ -1,10 +1,10 @@
 // The log of the processes that nobody watches: the worker, the shim. A face talks to people through its own output.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <filesystem>
 #include <string>
+
+#include <fmt/format.h>
 
 #include "base/result.h"
 

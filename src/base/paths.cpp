@@ -1,10 +1,10 @@
 #include "base/paths.h"
 
+#include <cstdlib>
+
 #include <fmt/format.h>
 #include <pwd.h>
 #include <unistd.h>
-
-#include <cstdlib>
 
 namespace gpumod {
 

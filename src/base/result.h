@@ -5,11 +5,12 @@
 // the reader can do next. Nothing here throws on purpose, and nothing throws across a C callback.
 #pragma once
 
-#include <boost/json/value.hpp>
 #include <string>
 #include <string_view>
-#include <tl/expected.hpp>
 #include <utility>
+
+#include <boost/json/value.hpp>
+#include <tl/expected.hpp>
 
 namespace gpumod {
 
@@ -41,7 +42,9 @@ using Result = tl::expected<T, Error>;
 inline tl::unexpected<Error> fail(ErrorCode code, std::string message, std::string hint = {}) {
   return tl::unexpected<Error>(Error{code, std::move(message), std::move(hint), {}});
 }
-inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
+inline tl::unexpected<Error> fail(Error error) {
+  return tl::unexpected<Error>(std::move(error));
+}
 
 /// An errno turned into words: "open /x: Permission denied".
 Error system_error(std::string_view what, int error_number, ErrorCode code = ErrorCode::failed);
@@ -56,11 +59,11 @@ inline void take(tl::expected<void, Error>&&) {}
 
 /// `auto value = TRY(may_fail());` gives the value or returns the error from the enclosing function.
 /// Not inside a coroutine (GCC 12 miscompiles statement expressions there): test the result by name.
-#define TRY(expression)                                                              \
-  __extension__({                                                                    \
-    auto try_result = (expression);                                                  \
-    if (!try_result) return ::tl::unexpected(std::move(try_result).error());         \
-    ::gpumod::detail::take(std::move(try_result));                                   \
+#define TRY(expression)                                                      \
+  __extension__({                                                            \
+    auto try_result = (expression);                                          \
+    if (!try_result) return ::tl::unexpected(std::move(try_result).error()); \
+    ::gpumod::detail::take(std::move(try_result));                           \
   })
 
 }  // namespace gpumod

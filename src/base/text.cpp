@@ -1,8 +1,8 @@
 #include "base/text.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 namespace gpumod {
 
@@ -10,7 +10,8 @@ namespace {
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t j = 0; j <= b.size(); ++j)
+    row[j] = j;
   for (std::size_t i = 1; i <= a.size(); ++i) {
     std::size_t diagonal = row[0];
     row[0] = i;
@@ -61,12 +62,13 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
   const auto near = nearest_names(word, candidates);
   if (!near.empty()) {
     std::vector<std::string> quoted;
-    for (const auto& name : near) quoted.push_back("'" + name + "'");
+    for (const auto& name : near)
+      quoted.push_back("'" + name + "'");
     return fmt::format("Did you mean {}?", join(quoted, " or "));
   }
   if (candidates.empty()) return {};
-  const std::vector<std::string> shown(candidates.begin(),
-                                       candidates.begin() + static_cast<long>(std::min<std::size_t>(candidates.size(), 12)));
+  const std::vector<std::string> shown(
+      candidates.begin(), candidates.begin() + static_cast<long>(std::min<std::size_t>(candidates.size(), 12)));
   return fmt::format("Known: {}{}.", join(shown, ", "), candidates.size() > shown.size() ? ", …" : "");
 }
 

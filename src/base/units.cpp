@@ -4,6 +4,8 @@
 
 namespace gpumod {
 
-std::string to_string(Bytes amount) { return fmt::format("{} MiB", amount.to_mib()); }
+std::string to_string(Bytes amount) {
+  return fmt::format("{} MiB", amount.to_mib());
+}
 
 }  // namespace gpumod

@@ -280,10 +280,12 @@ Result<const Value*> look_up(const Catalog& catalog, const char* noun, std::stri
                              const std::map<std::string, Value>& defined,
                              const std::map<std::string, SourceLocation>& faults) {
   if (const auto found = defined.find(std::string(id)); found != defined.end()) return &found->second;
-  if (const auto fault = faults.find(std::string(id)); fault != faults.end())
-    return fail(ErrorCode::configuration,
-                fmt::format("the {} '{}' cannot be used: {} is broken", noun, id, fault->second.file),
-                problems_of(catalog.problems, fault->second.file));
+  if (const auto fault = faults.find(std::string(id)); fault != faults.end()) {
+    const auto lines = problems_of(catalog.problems, fault->second.file);
+    const auto first = lines.substr(0, lines.find('\n'));
+    return fail(ErrorCode::configuration, fmt::format("the {} '{}' cannot be used: {}", noun, id, first),
+                first.size() < lines.size() ? lines : "gpumod config check reads every file.");
+  }
   std::vector<std::string> names;
   for (const auto& [name, value] : defined)
     names.push_back(name);
@@ -359,15 +361,9 @@ Catalog read_catalog_text(FileKind kind, std::string_view file_name, std::string
   Assembly assembly(std::move(around));
   const std::string file(file_name);
   switch (kind) {
-    case FileKind::service:
-      assembly.add_service_file(file, text);
-      break;
-    case FileKind::mode:
-      assembly.add_mode_file(file, text);
-      break;
-    case FileKind::settings:
-      assembly.add_settings(file, text);
-      break;
+    case FileKind::service: assembly.add_service_file(file, text); break;
+    case FileKind::mode: assembly.add_mode_file(file, text); break;
+    case FileKind::settings: assembly.add_settings(file, text); break;
   }
   return assembly.finish();
 }

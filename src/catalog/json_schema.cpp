@@ -54,14 +54,12 @@ json::object of_shape(const Shape& shape) {
       if (!shape.pattern.empty() && !shape.expands) text["pattern"] = shape.pattern;
       return text;
     }
-    case Form::path:
-      return {{"type", "string"}, {"minLength", 1}};
+    case Form::path: return {{"type", "string"}, {"minLength", 1}};
     case Form::integer:
       return {{"type", "integer"}, {"minimum", number(shape.minimum)}, {"maximum", number(shape.maximum)}};
     case Form::number:
       return {{"type", "number"}, {"exclusiveMinimum", number(shape.minimum)}, {"maximum", number(shape.maximum)}};
-    case Form::boolean:
-      return of_type("boolean");
+    case Form::boolean: return of_type("boolean");
     case Form::memory:
       return any_of({json::object{{"type", "integer"}, {"minimum", 0}, {"maximum", number(shape.maximum)}},
                      with_pattern("^[0-9]+(\\.[0-9]+)?\\s*(M|Mi|MiB|G|Gi|GiB|TiB)?$")});
@@ -69,12 +67,9 @@ json::object of_shape(const Shape& shape) {
       return any_of(
           {json::object{{"type", "number"}, {"minimum", number(shape.minimum)}, {"maximum", number(shape.maximum)}},
            with_pattern("^[0-9]+(\\.[0-9]+)?\\s*(ms|s|sec|m|min|h)?$")});
-    case Form::choice:
-      return {{"enum", texts(shape.choices)}};
-    case Form::paths:
-      return any_of({of_type("string"), list_of(of_type("string"))});
-    case Form::arguments:
-      return any_of({of_type("string"), list_of(scalar_type())});
+    case Form::choice: return {{"enum", texts(shape.choices)}};
+    case Form::paths: return any_of({of_type("string"), list_of(of_type("string"))});
+    case Form::arguments: return any_of({of_type("string"), list_of(scalar_type())});
     case Form::ids: {
       auto list = list_of(with_pattern("^[a-z0-9][a-z0-9._-]{0,63}$"));
       list["uniqueItems"] = true;
@@ -84,15 +79,13 @@ json::object of_shape(const Shape& shape) {
       return {{"type", "object"},
               {"propertyNames", {{"pattern", "^[A-Za-z_][A-Za-z0-9_]*$"}}},
               {"additionalProperties", {{"type", json::array{"string", "number", "boolean", "null"}}}}};
-    case Form::json:
-      return any_of({of_type("string"), of_type("object")});
+    case Form::json: return any_of({of_type("string"), of_type("object")});
     case Form::devices: {
       const auto device = any_of({json::object{{"type", "integer"}, {"minimum", 0}, {"maximum", 99}},
                                   with_pattern("^([0-9]{1,2}|(GPU|MIG)-[0-9a-fA-F/GPU-]+)$")});
       return any_of({json::object{{"const", "auto"}}, device, list_of(device)});
     }
-    case Form::object:
-      return of_declarations(shape.members);
+    case Form::object: return of_declarations(shape.members);
     case Form::one_of: {
       json::array alternatives;
       for (const auto& each : shape.alternatives)
@@ -174,15 +167,9 @@ std::string json_schema(FileKind kind) {
       schema[key] = std::move(value);
   };
   switch (kind) {
-    case FileKind::service:
-      add("gpumod service", of_service_file());
-      break;
-    case FileKind::mode:
-      add("gpumod mode", of_declarations(declarations_of(mode_table())));
-      break;
-    case FileKind::settings:
-      add("gpumod settings", of_declarations(declarations_of(settings_table())));
-      break;
+    case FileKind::service: add("gpumod service", of_service_file()); break;
+    case FileKind::mode: add("gpumod mode", of_declarations(declarations_of(mode_table()))); break;
+    case FileKind::settings: add("gpumod settings", of_declarations(declarations_of(settings_table()))); break;
   }
   return json::serialize(schema);
 }

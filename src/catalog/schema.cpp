@@ -130,40 +130,26 @@ std::string in_time(double seconds) {
 std::string expected_of(const Shape& shape) {
   if (!shape.expected.empty()) return shape.expected;
   switch (shape.form) {
-    case Form::text:
-      return "one line of text";
-    case Form::prose:
-      return "text";
-    case Form::integer:
-      return fmt::format("a whole number from {} to {}", plain(shape.minimum), plain(shape.maximum));
+    case Form::text: return "one line of text";
+    case Form::prose: return "text";
+    case Form::integer: return fmt::format("a whole number from {} to {}", plain(shape.minimum), plain(shape.maximum));
     case Form::number:
       return fmt::format("a number {} {} and at most {}", shape.minimum == 0 ? "above" : "from", plain(shape.minimum),
                          plain(shape.maximum));
-    case Form::boolean:
-      return "true or false";
-    case Form::memory:
-      return "MiB as a whole number, or an amount such as 20 GiB or 512MiB, at most 1 TiB";
+    case Form::boolean: return "true or false";
+    case Form::memory: return "MiB as a whole number, or an amount such as 20 GiB or 512MiB, at most 1 TiB";
     case Form::duration:
       return fmt::format("seconds, or a time such as 90s or 2m, from {} to {}", in_time(shape.minimum),
                          in_time(shape.maximum));
-    case Form::choice:
-      return fmt::format("one of {}", join(shape.choices, ", "));
-    case Form::path:
-      return shape.bare_name ? "a path, or the name of a program in PATH" : "a path";
-    case Form::paths:
-      return "a path, or a list of paths";
-    case Form::arguments:
-      return "a list of arguments, or one line of them";
-    case Form::ids:
-      return "a list of ids";
-    case Form::environment:
-      return "a map of variable names to text";
-    case Form::json:
-      return "a JSON object, as text or as YAML";
-    case Form::devices:
-      return "auto, an index, a UUID (GPU-…), or a list of these";
-    case Form::object:
-      return "a map of keys";
+    case Form::choice: return fmt::format("one of {}", join(shape.choices, ", "));
+    case Form::path: return shape.bare_name ? "a path, or the name of a program in PATH" : "a path";
+    case Form::paths: return "a path, or a list of paths";
+    case Form::arguments: return "a list of arguments, or one line of them";
+    case Form::ids: return "a list of ids";
+    case Form::environment: return "a map of variable names to text";
+    case Form::json: return "a JSON object, as text or as YAML";
+    case Form::devices: return "auto, an index, a UUID (GPU-…), or a list of these";
+    case Form::object: return "a map of keys";
     case Form::one_of: {
       std::vector<std::string> parts;
       for (const auto& each : shape.alternatives)

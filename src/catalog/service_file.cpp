@@ -123,8 +123,7 @@ class Settling {
     }
     auto* vllm = std::get_if<VllmOptions>(&service_.options);
     switch (service_.sleep) {
-      case SleepAbility::none:
-        return;
+      case SleepAbility::none: return;
       case SleepAbility::router:
         if (!router)
           error("sleep", "sleep: router is for a service in a llama.cpp router",

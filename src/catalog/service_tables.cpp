@@ -185,14 +185,10 @@ std::optional<std::map<std::string, std::string>> read_environment_files(Reading
 
 EngineOptions options_of(EngineKind kind) {
   switch (kind) {
-    case EngineKind::vllm:
-      return VllmOptions{};
-    case EngineKind::llamacpp:
-      return LlamaOptions{};
-    case EngineKind::fastapi:
-      return FastapiOptions{};
-    case EngineKind::command:
-      return CommandOptions{};
+    case EngineKind::vllm: return VllmOptions{};
+    case EngineKind::llamacpp: return LlamaOptions{};
+    case EngineKind::fastapi: return FastapiOptions{};
+    case EngineKind::command: return CommandOptions{};
   }
   return CommandOptions{};
 }
@@ -361,14 +357,10 @@ const Table<Service>& engine_table(EngineKind kind) {
        option(&C::container)},
   };
   switch (kind) {
-    case EngineKind::vllm:
-      return vllm;
-    case EngineKind::llamacpp:
-      return llamacpp;
-    case EngineKind::fastapi:
-      return fastapi;
-    case EngineKind::command:
-      return command;
+    case EngineKind::vllm: return vllm;
+    case EngineKind::llamacpp: return llamacpp;
+    case EngineKind::fastapi: return fastapi;
+    case EngineKind::command: return command;
   }
   return command;
 }

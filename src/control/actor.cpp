@@ -1,9 +1,9 @@
 #include "control/actor.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <signal.h>
-
-#include <algorithm>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -18,8 +18,8 @@ namespace {
 /// NVML signals nothing: this often it is asked. Two equal samples this far apart count as settled.
 constexpr Duration gpu_interval = 50ms;
 
-/// HTTP readiness signals nothing: asked often enough that the lag stays under 10 ms for loads up to 10 s and under half
-/// a percent of the load beyond.
+/// HTTP readiness signals nothing: asked often enough that the lag stays under 10 ms for loads up to 10 s and under
+/// half a percent of the load beyond.
 Duration readiness_interval(Duration waited) {
   if (waited < 10s) return std::clamp<Duration>(waited / 50, 1ms, 10ms);
   return waited / 250;
@@ -40,7 +40,8 @@ Event Actor::event(const Command& command, Event::Kind kind, std::string text) c
 
 /// The service a command is about; for a router's own start, any member of the unit: they share binary and port.
 const Service* Actor::service_of(const Command& command) const {
-  if (const auto found = catalog_.services.find(command.service); found != catalog_.services.end()) return &found->second;
+  if (const auto found = catalog_.services.find(command.service); found != catalog_.services.end())
+    return &found->second;
   const auto members = catalog_.services_of_unit(command.unit);
   return members.empty() ? nullptr : members.front();
 }
@@ -153,8 +154,8 @@ Task<Event> Actor::check_memory(Command command) {
         if (unit_of_pid_.contains(process.pid)) ours[process.pid] += process.used.value_or(Bytes());
       const auto need = command.need.find(gpu.index);
       if (need != command.need.end() && gpu.free && *gpu.free < need->second)
-        missing = fmt::format("GPU {} has {} free, {} are needed; its memory is held by {}", gpu.index, to_string(*gpu.free),
-                              to_string(need->second), who_holds(gpus, gpu.index));
+        missing = fmt::format("GPU {} has {} free, {} are needed; its memory is held by {}", gpu.index,
+                              to_string(*gpu.free), to_string(need->second), who_holds(gpus, gpu.index));
     }
     const bool settled = before && *before == ours;
     if (settled && missing.empty()) co_return event(command, Event::Kind::memory_ok);
@@ -178,7 +179,8 @@ Task<Event> Actor::start_unit(Command command) {
     auto gpus = co_await sample();
     if (!command.gpus.empty())
       for (auto& gpu : gpus)
-        if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) != command.gpus.end()) chosen.push_back(std::move(gpu));
+        if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) != command.gpus.end())
+          chosen.push_back(std::move(gpu));
     auto spec = unit_spec_for(machine_, catalog_, command.unit, chosen);
     if (!spec) {
       Event out = event(command, Event::Kind::job_failed, spec.error().message);
@@ -214,7 +216,8 @@ Task<Event> Actor::stop_unit(Command command) {
 Task<Event> Actor::kill_unit(Command command) {
   const std::string unit = command.unit;
   const auto killed = co_await machine_.units->kill(unit, SIGKILL);
-  co_return event(command, killed ? Event::Kind::job_done : Event::Kind::job_failed, killed ? "" : killed.error().message);
+  co_return event(command, killed ? Event::Kind::job_done : Event::Kind::job_failed,
+                  killed ? "" : killed.error().message);
 }
 
 Task<Event> Actor::prove_release(Command command) {
@@ -276,8 +279,9 @@ Task<Event> Actor::ask_engine(Command command) {
     else if (command.kind == Command::Kind::unload_model)
       judged = engine.judge_unload(*service, *reply);
     else if (reply->status / 100 != 2)
-      judged = fail(ErrorCode::failed, fmt::format("{} {} answered {}: {}", request.method, request.target, reply->status,
-                                                   printable(std::string_view(reply->body).substr(0, 200))));
+      judged =
+          fail(ErrorCode::failed, fmt::format("{} {} answered {}: {}", request.method, request.target, reply->status,
+                                              printable(std::string_view(reply->body).substr(0, 200))));
     if (!judged) {
       Event out = event(command, Event::Kind::job_failed, judged.error().message);
       out.remedy = judged.error().hint;
@@ -358,7 +362,8 @@ Task<Event> Actor::await_ready(Command command) {
         const auto verdict = engine.judge_readiness(*service, *reply);
         ready = verdict.state == ReadinessVerdict::State::ready;
         reason = verdict.reason;
-        if (verdict.state == ReadinessVerdict::State::failed) co_return event(command, Event::Kind::not_ready, verdict.reason);
+        if (verdict.state == ReadinessVerdict::State::failed)
+          co_return event(command, Event::Kind::not_ready, verdict.reason);
       } else {
         reason = reply.error().message;
       }
@@ -409,7 +414,8 @@ Task<Event> Actor::await_residency(Command command) {
       reason = reply.error().message;
       const std::string unit = command.unit;
       const auto status = co_await machine_.units->status(unit);
-      if (status && (status->active == ActiveState::failed || status->active == ActiveState::inactive || status->restarting()))
+      if (status &&
+          (status->active == ActiveState::failed || status->active == ActiveState::inactive || status->restarting()))
         co_return co_await explain_end(command, *status);
     } else if (const auto residency = engine.judge_residency(*service, *reply); !residency) {
       reason = residency.error().message;
@@ -423,7 +429,8 @@ Task<Event> Actor::await_residency(Command command) {
       const bool asleep = command.target == Residency::sleeping1 || command.target == Residency::sleeping2;
       const bool is_asleep = *residency == Residency::sleeping1 || *residency == Residency::sleeping2;
       // An unloaded model that a router reports as failed gives its memory back all the same.
-      const bool gone = command.target == Residency::unloaded && (*residency == Residency::failed || *residency == Residency::stopped);
+      const bool gone = command.target == Residency::unloaded &&
+                        (*residency == Residency::failed || *residency == Residency::stopped);
       if (*residency == command.target || (asleep && is_asleep) || gone) co_return event(command, Event::Kind::ready);
       if (*residency == Residency::starting) seen_on_its_way = true;
       reason = fmt::format("it is {}", to_string(*residency));
@@ -435,8 +442,9 @@ Task<Event> Actor::await_residency(Command command) {
       }
     }
     if (now() >= command.deadline)
-      co_return event(command, Event::Kind::not_ready,
-                      fmt::format("it is not {} after {}: {}", to_string(command.target), format_seconds(now() - began), reason));
+      co_return event(
+          command, Event::Kind::not_ready,
+          fmt::format("it is not {} after {}: {}", to_string(command.target), format_seconds(now() - began), reason));
     (void)co_await wake.wait(std::min(command.deadline, now() + readiness_interval(now() - began)));
   }
 }
@@ -483,9 +491,11 @@ Task<Event> Actor::verify(Command command) {
   if (!probe) co_return event(command, Event::Kind::verified);
   const HttpRequest request = *probe;
   const auto reply = co_await machine_.http->request(request);
-  if (!reply) co_return event(command, Event::Kind::not_verified, fmt::format("its probe failed: {}", reply.error().message));
+  if (!reply)
+    co_return event(command, Event::Kind::not_verified, fmt::format("its probe failed: {}", reply.error().message));
   const auto verdict = engine.judge_probe(*service, *reply);
-  if (!verdict.ok) co_return event(command, Event::Kind::not_verified, fmt::format("its probe failed: {}", verdict.reason));
+  if (!verdict.ok)
+    co_return event(command, Event::Kind::not_verified, fmt::format("its probe failed: {}", verdict.reason));
   std::string text = printable(verdict.text);
   if (verdict.dimensions) text = fmt::format("{} dimensions", *verdict.dimensions);
   if (verdict.tokens_per_second && *verdict.tokens_per_second > 0)

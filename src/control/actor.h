@@ -1,6 +1,6 @@
-// Carries out single commands of a switch and says, as an event, what came of each. Every wait here is on something that
-// signals (job results, cgroups, pidfds, unit changes); what does not signal (NVML, HTTP readiness) is asked at a bounded
-// interval, until the command's deadline or until it is abandoned.
+// Carries out single commands of a switch and says, as an event, what came of each. Every wait here is on something
+// that signals (job results, cgroups, pidfds, unit changes); what does not signal (NVML, HTTP readiness) is asked at a
+// bounded interval, until the command's deadline or until it is abandoned.
 #pragma once
 
 #include <map>

@@ -1,9 +1,9 @@
 #include "control/director.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
 #include <boost/json.hpp>
+#include <fmt/format.h>
 
 #include "base/log.h"
 #include "host/processes.h"
@@ -22,18 +22,18 @@ json::value bytes_or_null(const std::optional<Bytes>& amount) {
   return amount ? json::value(amount->count()) : json::value(nullptr);
 }
 
-double rounded_seconds(Duration d) { return static_cast<double>(d.count() / 1'000'000) / 1000.0; }
+double rounded_seconds(Duration d) {
+  return static_cast<double>(d.count() / 1'000'000) / 1000.0;
+}
 
 }  // namespace
 
 json::object to_json(const StepReport& step) {
-  json::object line{{"step", step.step},
-                    {"service", step.service.empty() ? json::value(nullptr) : json::value(step.service)},
-                    {"unit", step.unit},
-                    {"action", to_string(step.action)},
-                    {"attempts", step.attempts},
-                    {"result", step.result},
-                    {"undo", step.undo}};
+  json::object line{
+      {"step", step.step},         {"service", step.service.empty() ? json::value(nullptr) : json::value(step.service)},
+      {"unit", step.unit},         {"action", to_string(step.action)},
+      {"attempts", step.attempts}, {"result", step.result},
+      {"undo", step.undo}};
   const bool timed = step.began && step.ended;
   line["seconds"] = timed ? json::value(rounded_seconds(*step.ended - *step.began)) : json::value(nullptr);
   if (!step.stage.empty()) line["stage"] = step.stage;
@@ -47,7 +47,8 @@ json::object to_json(const Plan& plan) {
   json::array steps;
   for (const auto& step : plan.steps) {
     json::object claim;
-    for (const auto& [gpu, bytes] : step.claim) claim[std::to_string(gpu)] = bytes.count();
+    for (const auto& [gpu, bytes] : step.claim)
+      claim[std::to_string(gpu)] = bytes.count();
     steps.push_back(json::object{{"step", step.index},
                                  {"service", step.service.empty() ? json::value(nullptr) : json::value(step.service)},
                                  {"unit", step.unit},
@@ -59,7 +60,8 @@ json::object to_json(const Plan& plan) {
   }
   const auto per_gpu = [](const std::map<GpuIndex, Bytes>& amounts) {
     json::object out;
-    for (const auto& [gpu, bytes] : amounts) out[std::to_string(gpu)] = bytes.count();
+    for (const auto& [gpu, bytes] : amounts)
+      out[std::to_string(gpu)] = bytes.count();
     return out;
   };
   return {{"steps", std::move(steps)},
@@ -69,7 +71,8 @@ json::object to_json(const Plan& plan) {
 
 json::object SwitchOutcome::to_json() const {
   json::array lines;
-  for (const auto& step : steps) lines.push_back(gpumod::to_json(step));
+  for (const auto& step : steps)
+    lines.push_back(gpumod::to_json(step));
   json::object body{{"id", id},
                     {"from", from.empty() ? json::value(nullptr) : json::value(from)},
                     {"to", to.empty() ? json::value(nullptr) : json::value(to)},
@@ -84,7 +87,11 @@ json::object SwitchOutcome::to_json() const {
 }
 
 Director::Director(Machine& machine, const Catalog& catalog, Store& store, ProgressSink progress)
-    : machine_(machine), store_(store), progress_(std::move(progress)), actor_(machine, catalog), wake_(*machine.loop) {}
+    : machine_(machine),
+      store_(store),
+      progress_(std::move(progress)),
+      actor_(machine, catalog),
+      wake_(*machine.loop) {}
 
 void Director::cancel() {
   Event event;
@@ -127,7 +134,8 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
     }
   }
   *finished = true;
-  const auto gpus = machine_.gpus ? co_await machine_.gpus->sample() : Result<std::vector<GpuSample>>(std::vector<GpuSample>());
+  const auto gpus =
+      machine_.gpus ? co_await machine_.gpus->sample() : Result<std::vector<GpuSample>>(std::vector<GpuSample>());
   if (gpus) actor_.note_gpus(*gpus);
 
   SwitchOutcome outcome;
@@ -149,8 +157,11 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   const auto ended = store_.end_switch(journal_, reached ? order.goal_after : std::nullopt);
   if (!ended && reached) {
     outcome.result = SwitchResult::failed;
-    outcome.problem = Error{ended.error().code, fmt::format("everything runs as asked, but the goal could not be stored: {}", ended.error().message),
-                            ended.error().hint, {}};
+    outcome.problem =
+        Error{ended.error().code,
+              fmt::format("everything runs as asked, but the goal could not be stored: {}", ended.error().message),
+              ended.error().hint,
+              {}};
   }
   co_return outcome;
 }
@@ -174,7 +185,8 @@ void Director::dispatch(const std::vector<Command>& commands) {
     if (!journal_.mutated && switch_->first_snapshot()) journal_.previous = switch_->previous();
     journal_.mutated = true;
     for (const auto& command : mutating)
-      if (command.kind == Command::Kind::record_failure) journal_.failure = command.text.empty() ? "unknown" : command.text;
+      if (command.kind == Command::Kind::record_failure)
+        journal_.failure = command.text.empty() ? "unknown" : command.text;
     if (auto recorded = store_.record_commands(journal_, mutating); !recorded) unwritten = recorded.error();
   }
   for (const auto& command : commands) {
@@ -198,10 +210,11 @@ void Director::dispatch(const std::vector<Command>& commands) {
 }
 
 Task<void> Director::carry_out(Command command) {
-  log_info("switch {}: {} step {} attempt {} {} {}", journal_.id, to_string(command.kind), command.step, command.attempt,
-           command.service, command.unit);
+  log_info("switch {}: {} step {} attempt {} {} {}", journal_.id, to_string(command.kind), command.step,
+           command.attempt, command.service, command.unit);
   Event event = co_await actor_.carry_out(std::move(command));
-  log_info("switch {}: {} step {} attempt {} {}", journal_.id, to_string(event.kind), event.step, event.attempt, event.text);
+  log_info("switch {}: {} step {} attempt {} {}", journal_.id, to_string(event.kind), event.step, event.attempt,
+           event.text);
   post(std::move(event));
 }
 
@@ -215,6 +228,7 @@ void Director::show_progress() {
                {"to", journal_.goal.mode},
                {"plan", to_json(*switch_->first_plan())}});
   }
+  if (!plan_shown_) return;
   const auto& reports = switch_->reports();
   shown_.resize(reports.size());
   for (std::size_t i = 0; i < reports.size(); ++i) {

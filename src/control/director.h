@@ -1,10 +1,11 @@
-// The director runs one switch: it journals each command before the actor carries it out, feeds the events back into the
-// state machine, and writes down how it ended.
+// The director runs one switch: it journals each command before the actor carries it out, feeds the events back into
+// the state machine, and writes down how it ended.
 #pragma once
 
-#include <boost/json/object.hpp>
 #include <functional>
 #include <memory>
+
+#include <boost/json/object.hpp>
 
 #include "control/actor.h"
 #include "store/store.h"
@@ -16,8 +17,8 @@ namespace gpumod {
 using ProgressSink = std::function<void(boost::json::object)>;
 
 struct SwitchOrder {
-  std::string kind;              ///< the verb, for the journal
-  std::string from;              ///< the mode that was the goal, for people
+  std::string kind;  ///< the verb, for the journal
+  std::string from;  ///< the mode that was the goal, for people
   SwitchRequest request;
   std::optional<Goal> goal_after;  ///< stored when it ends committed or unchanged
 };

@@ -1,11 +1,11 @@
 #include "control/launch.h"
 
+#include <algorithm>
+
+#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <boost/json.hpp>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -57,7 +57,8 @@ Result<fs::path> resolve_binary(const Machine& machine, const Catalog& catalog, 
               "Install it, or correct the path.");
 }
 
-/// As CUDA_VISIBLE_DEVICES takes them. vLLM refuses UUIDs in some builds: indexes work everywhere with PCI_BUS_ID order.
+/// As CUDA_VISIBLE_DEVICES takes them. vLLM refuses UUIDs in some builds: indexes work everywhere with PCI_BUS_ID
+/// order.
 std::vector<std::string> cuda_devices(const Service& service, const std::vector<GpuSample>& gpus) {
   std::vector<std::string> devices;
   for (const auto& gpu : gpus)
@@ -66,7 +67,8 @@ std::vector<std::string> cuda_devices(const Service& service, const std::vector<
 }
 
 /// Writes the preset of a router that needs one; the path, or "" when it needs none.
-Result<fs::path> write_router_preset(const Machine& machine, const std::string& unit, const std::vector<const Service*>& members) {
+Result<fs::path> write_router_preset(const Machine& machine, const std::string& unit,
+                                     const std::vector<const Service*>& members) {
   const auto text = TRY(router_preset(members));
   if (!text) return fs::path();
   const auto directory = machine.paths.runtime / "routers";
@@ -81,8 +83,7 @@ Result<fs::path> write_router_preset(const Machine& machine, const std::string& 
 Result<UnitSpec> unit_spec_for(const Machine& machine, const Catalog& catalog, const std::string& unit,
                                const std::vector<GpuSample>& gpus) {
   const auto members = catalog.services_of_unit(unit);
-  if (members.empty())
-    return fail(ErrorCode::not_found, fmt::format("no service of the catalogue runs in {}", unit));
+  if (members.empty()) return fail(ErrorCode::not_found, fmt::format("no service of the catalogue runs in {}", unit));
   const Service& service = *members.front();
   LaunchContext context;
   context.binary = TRY(resolve_binary(machine, catalog, service));
@@ -120,8 +121,10 @@ void check_readable(Preflight& check, const Service& service, const fs::path& pa
   else if (::access(path.c_str(), directory ? R_OK | X_OK : R_OK) != 0)
     wrong = fmt::format("{} cannot be read by you", path.string());
   if (!wrong.empty())
-    check.add({ErrorCode::refused, fmt::format("service '{}': model {}", service.id, wrong),
-               fmt::format("Correct the path in {}, or put the model there.", to_string(service.source)), {}});
+    check.add({ErrorCode::refused,
+               fmt::format("service '{}': model {}", service.id, wrong),
+               fmt::format("Correct the path in {}, or put the model there.", to_string(service.source)),
+               {}});
 }
 
 void check_hub_model(Preflight& check, const Service& service) {
@@ -129,14 +132,18 @@ void check_hub_model(Preflight& check, const Service& service) {
     const auto own = service.environment.find(name);
     return own != service.environment.end() ? own->second.reveal() : environment_variable(name);
   };
-  if (const auto offline = variable("HF_HUB_OFFLINE"); offline == "0" || offline == "false") return;  // they may download
-  const auto root = hub_root_from(variable("HF_HUB_CACHE"), variable("HF_HOME"), variable("XDG_CACHE_HOME"), check.machine.paths.home);
+  if (const auto offline = variable("HF_HUB_OFFLINE"); offline == "0" || offline == "false")
+    return;  // they may download
+  const auto root = hub_root_from(variable("HF_HUB_CACHE"), variable("HF_HOME"), variable("XDG_CACHE_HOME"),
+                                  check.machine.paths.home);
   const auto snapshots = hub_snapshot_dir(service.model.id, root);
   std::error_code problem;
   for (const auto& snapshot : fs::directory_iterator(snapshots, problem))
     if (fs::exists(snapshot.path() / "config.json", problem)) return;
-  check.add({ErrorCode::refused, fmt::format("service '{}': model {} is not in the cache {}", service.id, service.model.id, root.string()),
-             fmt::format("Download it first: {}", download_command(service.model.id)), {}});
+  check.add({ErrorCode::refused,
+             fmt::format("service '{}': model {} is not in the cache {}", service.id, service.model.id, root.string()),
+             fmt::format("Download it first: {}", download_command(service.model.id)),
+             {}});
 }
 
 void check_model(Preflight& check, const Service& service) {
@@ -159,25 +166,32 @@ Task<void> check_unit_names(Preflight& check, const Service& service) {
     const std::string adopted = service.unit;
     const auto status = co_await check.machine.units->status(adopted);
     if (status && !status->exists)
-      check.add({ErrorCode::refused, fmt::format("service '{}': the unit {} does not exist", service.id, service.unit),
-                 fmt::format("Install it (systemctl --user list-unit-files shows what is there), or remove unit: from {}.",
-                             to_string(service.source)), {}});
+      check.add(
+          {ErrorCode::refused,
+           fmt::format("service '{}': the unit {} does not exist", service.id, service.unit),
+           fmt::format("Install it (systemctl --user list-unit-files shows what is there), or remove unit: from {}.",
+                       to_string(service.source)),
+           {}});
     co_return;
   }
   if (check.machine.units->kind() != "systemd") co_return;
   const std::string theirs = service.id + ".service";
   const auto status = co_await check.machine.units->status(theirs);
   if (status && status->exists && !status->fragment.empty())
-    check.add({ErrorCode::refused, fmt::format("service '{}': there is already a unit {} of yours ({})", service.id, theirs, status->fragment),
-               fmt::format("Adopt it: add 'unit: {}' to {}. Or, if it is something else, rename the service's id.", theirs,
-                           to_string(service.source)), {}});
+    check.add(
+        {ErrorCode::refused,
+         fmt::format("service '{}': there is already a unit {} of yours ({})", service.id, theirs, status->fragment),
+         fmt::format("Adopt it: add 'unit: {}' to {}. Or, if it is something else, rename the service's id.", theirs,
+                     to_string(service.source)),
+         {}});
 }
 
 /// The --help text of a binary, kept by path, size and time of change: asking some of them takes seconds.
 Task<std::string> help_of(Machine& machine, fs::path binary, std::vector<std::string> arguments) {
   struct stat info {};
   if (::stat(binary.c_str(), &info) != 0) co_return "";
-  std::string key = fmt::format("{}-{}-{}-{}", binary.string(), info.st_mtim.tv_sec, info.st_size, join(arguments, " "));
+  std::string key =
+      fmt::format("{}-{}-{}-{}", binary.string(), info.st_mtim.tv_sec, info.st_size, join(arguments, " "));
   const auto file = machine.paths.cache / "help" / fmt::format("{:016x}.txt", std::hash<std::string>()(key));
   if (auto cached = read_file(file, 4 << 20)) co_return *cached;
   arguments.insert(arguments.begin(), binary.string());
@@ -188,15 +202,18 @@ Task<std::string> help_of(Machine& machine, fs::path binary, std::vector<std::st
 }
 
 Task<void> check_flags(Preflight& check, const Service& service, const UnitSpec& spec) {
-  if (!service.llama() && !service.fastapi()) co_return;  // vLLM needs many seconds for its --help; commands are people's own
+  if (!service.llama() && !service.fastapi())
+    co_return;  // vLLM needs many seconds for its --help; commands are people's own
   for (const auto& arguments : engine_for(service.engine).help_arguments(service)) {
     const fs::path binary = spec.argv.front();
     const auto help = co_await help_of(check.machine, binary, arguments);
     const auto unknown = unknown_flags(spec.argv, help);
     for (const auto& flag : unknown)
-      check.add({ErrorCode::refused, fmt::format("service '{}': {} does not know the option {}", service.id, spec.argv.front(), flag.flag),
-                 flag.nearest.empty() ? fmt::format("Correct extra_args in {}.", to_string(service.source))
-                                      : fmt::format("Did you mean {}? See extra_args in {}.", flag.nearest, to_string(service.source)),
+      check.add({ErrorCode::refused,
+                 fmt::format("service '{}': {} does not know the option {}", service.id, spec.argv.front(), flag.flag),
+                 flag.nearest.empty()
+                     ? fmt::format("Correct extra_args in {}.", to_string(service.source))
+                     : fmt::format("Did you mean {}? See extra_args in {}.", flag.nearest, to_string(service.source)),
                  {}});
     if (help.find("--") != std::string::npos) co_return;
   }
@@ -218,11 +235,13 @@ Task<void> check_service(Preflight& check, const Service& service) {
 Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vector<ServiceId> services) {
   Preflight check{machine, catalog, {}};
   for (const auto& id : services)
-    if (const auto found = catalog.services.find(id); found != catalog.services.end()) co_await check_service(check, found->second);
+    if (const auto found = catalog.services.find(id); found != catalog.services.end())
+      co_await check_service(check, found->second);
   if (check.problems.empty()) co_return Result<void>();
   Error error = check.problems.front();
   boost::json::array all;
-  for (const auto& problem : check.problems) all.push_back({{"message", problem.message}, {"hint", problem.hint}});
+  for (const auto& problem : check.problems)
+    all.push_back({{"message", problem.message}, {"hint", problem.hint}});
   if (check.problems.size() > 1) error.message += fmt::format(" (and {} more problems)", check.problems.size() - 1);
   error.code = ErrorCode::refused;
   error.details = boost::json::object{{"problems", std::move(all)}};

@@ -1,11 +1,11 @@
 #include "control/lock.h"
 
+#include <charconv>
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
-
-#include <charconv>
 
 #include "base/text.h"
 #include "control/machine.h"
@@ -14,7 +14,9 @@ namespace gpumod {
 
 namespace {
 
-std::filesystem::path lock_file(const Paths& paths) { return paths.runtime / "lock"; }
+std::filesystem::path lock_file(const Paths& paths) {
+  return paths.runtime / "lock";
+}
 
 /// "4242 mode switch code" as the holder wrote it.
 std::string written_by_holder(int fd) {
@@ -31,13 +33,15 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
   Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file) return fail(system_error(fmt::format("open {}", path.string()), errno, ErrorCode::environment));
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return fail(system_error(fmt::format("lock {}", path.string()), errno, ErrorCode::environment));
+    if (errno != EWOULDBLOCK)
+      return fail(system_error(fmt::format("lock {}", path.string()), errno, ErrorCode::environment));
     const auto holder = written_by_holder(file.get());
     const auto space = holder.find(' ');
     return fail(ErrorCode::busy,
-                holder.empty() ? "another change is under way"
-                               : fmt::format("another change is under way: {} (pid {})",
-                                             space == std::string::npos ? "" : holder.substr(space + 1), holder.substr(0, space)),
+                holder.empty()
+                    ? "another change is under way"
+                    : fmt::format("another change is under way: {} (pid {})",
+                                  space == std::string::npos ? "" : holder.substr(space + 1), holder.substr(0, space)),
                 "Wait until it is done; gpumod status shows how things are.");
   }
   const auto text = fmt::format("{} {}\n", ::getpid(), about);

@@ -18,9 +18,11 @@ Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& set
   if (override == "systemd") kind = UnitManagerKind::systemd;
   if (override == "local") kind = UnitManagerKind::local;
   if (!override.empty() && override != "systemd" && override != "local")
-    return fail(ErrorCode::usage, fmt::format("GPUMOD_UNIT_MANAGER is '{}'", override), "It can be 'systemd' or 'local'.");
+    return fail(ErrorCode::usage, fmt::format("GPUMOD_UNIT_MANAGER is '{}'", override),
+                "It can be 'systemd' or 'local'.");
   // Never chosen silently: a service that one manager runs is invisible to the other.
-  machine.units = kind == UnitManagerKind::local ? TRY(open_local_supervisor(loop, paths)) : TRY(connect_systemd(loop, paths));
+  machine.units =
+      kind == UnitManagerKind::local ? TRY(open_local_supervisor(loop, paths)) : TRY(connect_systemd(loop, paths));
   machine.http = make_http_client(loop);
   auto gpus = open_nvml();
   if (gpus)
@@ -33,11 +35,13 @@ Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& set
 Result<void> ensure_runtime_directory(const Paths& paths) {
   TRY(make_directories(paths.runtime, 0700));
   struct stat info {};
-  if (::lstat(paths.runtime.c_str(), &info) != 0) return fail(system_error(paths.runtime.string(), errno, ErrorCode::environment));
+  if (::lstat(paths.runtime.c_str(), &info) != 0)
+    return fail(system_error(paths.runtime.string(), errno, ErrorCode::environment));
   if (!S_ISDIR(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & 0022) != 0)
-    return fail(ErrorCode::environment,
-                fmt::format("the runtime directory {} is not a directory that only you can write to", paths.runtime.string()),
-                "Remove it, or set XDG_RUNTIME_DIR or GPUMOD_RUNTIME_DIR to a directory of yours.");
+    return fail(
+        ErrorCode::environment,
+        fmt::format("the runtime directory {} is not a directory that only you can write to", paths.runtime.string()),
+        "Remove it, or set XDG_RUNTIME_DIR or GPUMOD_RUNTIME_DIR to a directory of yours.");
   return {};
 }
 

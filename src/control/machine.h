@@ -1,6 +1,7 @@
-// control/ — the director: it carries out what switching/ decides, on the machine of host/, in the terms of engines/, and
-// feeds back what happened. It makes no decisions of its own. One writer at a time: whoever holds the mutation lock.
-// It knows every room above it; it must never know who asked, a terminal, a request's origin, or how answers are shown.
+// control/ — the director: it carries out what switching/ decides, on the machine of host/, in the terms of engines/,
+// and feeds back what happened. It makes no decisions of its own. One writer at a time: whoever holds the mutation
+// lock. It knows every room above it; it must never know who asked, a terminal, a request's origin, or how answers are
+// shown.
 //
 // Machine: everything of host/ that an operation needs, opened once.
 #pragma once
@@ -21,7 +22,7 @@ struct Machine {
   Loop* loop = nullptr;
   Paths paths;
   std::unique_ptr<UnitManager> units;
-  std::unique_ptr<GpuMonitor> gpus;     ///< null: see gpu_problem
+  std::unique_ptr<GpuMonitor> gpus;  ///< null: see gpu_problem
   std::optional<Error> gpu_problem;
   std::unique_ptr<HttpClient> http;
 };

@@ -1,10 +1,10 @@
 #include "control/observe.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <set>
+
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include "engines/engine.h"
 #include "host/processes.h"
@@ -41,7 +41,8 @@ void find_ports(const Catalog& catalog, Snapshot& snapshot) {
     if (service.port != 0) ports.insert(service.port);
   std::map<pid_t, const std::string*> owner;
   for (const auto& [name, unit] : snapshot.units)
-    for (const auto pid : unit.pids) owner[pid] = &name;
+    for (const auto pid : unit.pids)
+      owner[pid] = &name;
   for (const auto& listener : listeners_on({ports.begin(), ports.end()})) {
     PortHolder holder;
     holder.port = listener.port;
@@ -152,7 +153,8 @@ Task<void> view_service(Machine& machine, const Service& service, const Snapshot
     const bool in_container = service.command() && !service.command()->container.empty();
     if (holder && holder->unit != unit.name && holder->pid != 0 && !in_container) {
       view.residency = Residency::failed;
-      view.detail = fmt::format("port {} is answered by pid {} ({}), not by it", service.port, holder->pid, holder->command);
+      view.detail =
+          fmt::format("port {} is answered by pid {} ({}), not by it", service.port, holder->pid, holder->command);
       co_return;
     }
     if (!holder) {
@@ -168,12 +170,14 @@ Task<void> view_service(Machine& machine, const Service& service, const Snapshot
 Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog) {
   Snapshot snapshot;
   std::set<std::string> names;
-  for (const auto& [id, service] : catalog.services) names.insert(service.unit_name());
+  for (const auto& [id, service] : catalog.services)
+    names.insert(service.unit_name());
   const std::vector<std::string> wanted_names(names.begin(), names.end());
 
   std::optional<Error> problem;
   struct Survey {
-    static Task<void> run(Machine& machine, std::vector<std::string> units, Snapshot& snapshot, std::optional<Error>& problem) {
+    static Task<void> run(Machine& machine, std::vector<std::string> units, Snapshot& snapshot,
+                          std::optional<Error>& problem) {
       auto surveyed = co_await machine.units->survey(std::move(units));
       if (!surveyed) {
         problem = std::move(surveyed).error();
@@ -192,7 +196,8 @@ Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog) {
   if (problem) co_return fail(*problem);
 
   for (const auto& [name, unit] : snapshot.units)
-    for (const auto pid : unit.pids) snapshot.unit_of_pid[pid] = name;
+    for (const auto pid : unit.pids)
+      snapshot.unit_of_pid[pid] = name;
   find_ports(catalog, snapshot);
 
   std::vector<Task<void>> asking;

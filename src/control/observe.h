@@ -10,7 +10,8 @@ namespace gpumod {
 /// How long one server may take to say how it is. Servers are asked beside each other: a wedged one costs this once.
 constexpr Duration observe_timeout = 2s;
 
-/// Errors: environment when the unit manager cannot be reached. GPUs that cannot be read are in the snapshot's gpu_problem.
+/// Errors: environment when the unit manager cannot be reached. GPUs that cannot be read are in the snapshot's
+/// gpu_problem.
 Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog);
 
 }  // namespace gpumod

@@ -387,14 +387,10 @@ FailureCause first_cause(EngineKind engine, const std::vector<LogLine>& log) {
 
 std::string_view to_string(FailureCause::Class kind) {
   switch (kind) {
-    case Class::transient:
-      return "transient";
-    case Class::configuration:
-      return "configuration";
-    case Class::model:
-      return "model";
-    case Class::unknown:
-      break;
+    case Class::transient: return "transient";
+    case Class::configuration: return "configuration";
+    case Class::model: return "model";
+    case Class::unknown: break;
   }
   return "unknown";
 }

@@ -126,14 +126,10 @@ Result<void> PlainEngine::judge_unload(const Service& service, const HttpReply&)
 
 const Engine& engine_for(EngineKind kind) {
   switch (kind) {
-    case EngineKind::vllm:
-      return vllm_engine();
-    case EngineKind::llamacpp:
-      return llamacpp_engine();
-    case EngineKind::fastapi:
-      return fastapi_engine();
-    case EngineKind::command:
-      break;
+    case EngineKind::vllm: return vllm_engine();
+    case EngineKind::llamacpp: return llamacpp_engine();
+    case EngineKind::fastapi: return fastapi_engine();
+    case EngineKind::command: break;
   }
   return command_engine();
 }

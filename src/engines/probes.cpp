@@ -137,10 +137,8 @@ std::optional<HttpRequest> make_probe(const Service& service, ProbeKind kind) {
   const char* target = nullptr;
   switch (kind) {
     case ProbeKind::automatic:
-    case ProbeKind::none:
-      return std::nullopt;
-    case ProbeKind::http:
-      return get_request(service, probe.path.empty() ? "/" : probe.path, probe.timeout);
+    case ProbeKind::none: return std::nullopt;
+    case ProbeKind::http: return get_request(service, probe.path.empty() ? "/" : probe.path, probe.timeout);
     case ProbeKind::chat: {
       target = "/v1/chat/completions";
       const json::object message{{"role", "user"}, {"content", prompt_or("Say OK.")}};
@@ -174,15 +172,9 @@ ProbeVerdict judge_answer(const Service& service, ProbeKind kind, const HttpRepl
   ProbeVerdict verdict;
   gather_figures(*body, verdict);
   switch (kind) {
-    case ProbeKind::embedding:
-      judge_embedding(service.probe, *body, verdict);
-      break;
-    case ProbeKind::completion:
-      judge_completion(service.probe, *body, verdict);
-      break;
-    default:
-      judge_chat(service.probe, *body, verdict);
-      break;
+    case ProbeKind::embedding: judge_embedding(service.probe, *body, verdict); break;
+    case ProbeKind::completion: judge_completion(service.probe, *body, verdict); break;
+    default: judge_chat(service.probe, *body, verdict); break;
   }
   const auto answered_by = string_at(*body, {"model"});
   if (verdict.ok && !truthful_model.empty() && !answered_by.empty() && answered_by != truthful_model) {

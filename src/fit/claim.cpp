@@ -1,9 +1,9 @@
 #include "fit/claim.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 
@@ -28,7 +28,8 @@ namespace {
 Result<std::vector<const GpuSample*>> selected(const Service& service, const std::vector<GpuSample>& gpus) {
   std::vector<const GpuSample*> chosen;
   if (service.gpu.any()) {
-    for (const auto& gpu : gpus) chosen.push_back(&gpu);
+    for (const auto& gpu : gpus)
+      chosen.push_back(&gpu);
     return chosen;
   }
   for (const auto& device : service.gpu.devices) {
@@ -37,8 +38,10 @@ Result<std::vector<const GpuSample*>> selected(const Service& service, const std
     });
     if (match == gpus.end()) {
       std::vector<std::string> known;
-      for (const auto& gpu : gpus) known.push_back(fmt::format("{} ({})", gpu.index, gpu.uuid));
-      return fail(ErrorCode::configuration, fmt::format("service '{}' wants GPU '{}', which is not there", service.id, device),
+      for (const auto& gpu : gpus)
+        known.push_back(fmt::format("{} ({})", gpu.index, gpu.uuid));
+      return fail(ErrorCode::configuration,
+                  fmt::format("service '{}' wants GPU '{}', which is not there", service.id, device),
                   fmt::format("This machine has: {}.", join(known, ", ")));
     }
     chosen.push_back(&*match);
@@ -57,9 +60,9 @@ Result<Placement::Place> Placement::place(const Service& service) {
   const auto candidates = TRY(selected(service, gpus_));
 
   const bool spread = !service.gpu.any();
-  const std::size_t wanted =
-      spread ? candidates.size()
-             : static_cast<std::size_t>(std::max(1, service.vllm() ? service.vllm()->tensor_parallel_size.value_or(1) : 1));
+  const std::size_t wanted = spread ? candidates.size()
+                                    : static_cast<std::size_t>(std::max(
+                                          1, service.vllm() ? service.vllm()->tensor_parallel_size.value_or(1) : 1));
 
   struct Candidate {
     GpuIndex index;
@@ -90,15 +93,15 @@ Result<Placement::Place> Placement::place(const Service& service) {
   }
   if (fitting.size() < wanted) {
     if (larger_than_any && !candidates.empty())
-      return fail(ErrorCode::refused,
-                  fmt::format("service '{}' needs {} of VRAM: more than any GPU it may use has", service.id, to_string(need)),
-                  "Lower its vram: to what it really takes, or give it a smaller context or quantization.");
+      return fail(
+          ErrorCode::refused,
+          fmt::format("service '{}' needs {} of VRAM: more than any GPU it may use has", service.id, to_string(need)),
+          "Lower its vram: to what it really takes, or give it a smaller context or quantization.");
     if (candidates.size() < wanted)
       return fail(ErrorCode::refused, fmt::format("service '{}' wants {} GPUs, this machine has {}", service.id, wanted,
                                                   candidates.size()));
-    return fail(ErrorCode::refused,
-                fmt::format("service '{}' needs {} of VRAM, but {} would have only {} to give", service.id, to_string(need),
-                            best_name, to_string(best_free)));
+    return fail(ErrorCode::refused, fmt::format("service '{}' needs {} of VRAM, but {} would have only {} to give",
+                                                service.id, to_string(need), best_name, to_string(best_free)));
   }
   std::stable_sort(fitting.begin(), fitting.end(),
                    [](const Candidate& a, const Candidate& b) { return a.left < b.left; });

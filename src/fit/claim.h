@@ -13,8 +13,8 @@
 
 namespace gpumod {
 
-/// What the service takes on a GPU of `total` at its peak. For vLLM that is ceil(total × utilization), whatever its file
-/// declares: vLLM reserves by utilization. Unset: unknown (a llama-server without `vram:`).
+/// What the service takes on a GPU of `total` at its peak. For vLLM that is ceil(total × utilization), whatever its
+/// file declares: vLLM reserves by utilization. Unset: unknown (a llama-server without `vram:`).
 std::optional<Bytes> claim_on(const Service& service, Bytes total);
 
 /// True when the service cannot run without a GPU that we can see: it claims memory, or its engine always does.

@@ -31,7 +31,8 @@ const std::vector<GpuSample> two_gpus{{0, "GPU-a", "A", Bytes::mib(24564), Bytes
                                       {1, "GPU-b", "B", Bytes::mib(16000), Bytes::mib(15500), {}}};
 std::map<GpuIndex, Bytes> free_of(const std::vector<GpuSample>& gpus) {
   std::map<GpuIndex, Bytes> free;
-  for (const auto& gpu : gpus) free[gpu.index] = *gpu.free;
+  for (const auto& gpu : gpus)
+    free[gpu.index] = *gpu.free;
   return free;
 }
 

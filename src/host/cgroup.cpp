@@ -1,14 +1,14 @@
 #include "host/cgroup.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/statfs.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <charconv>
 
 #include "base/text.h"
 #include "host/processes.h"
@@ -36,7 +36,9 @@ std::string unescape(std::string_view text) {
 }
 
 /// Paths above our cgroup namespace's root are written with ".."; they have no name that we could open.
-bool leaves_namespace(const fs::path& path) { return std::find(path.begin(), path.end(), "..") != path.end(); }
+bool leaves_namespace(const fs::path& path) {
+  return std::find(path.begin(), path.end(), "..") != path.end();
+}
 
 std::vector<std::string_view> words(std::string_view line) {
   std::vector<std::string_view> found;
@@ -71,7 +73,8 @@ void collect_pids(const fs::path& directory, std::vector<pid_t>& pids) {
     for (const auto line : split_lines(*listed)) {
       pid_t pid = 0;
       // 0 stands for a process that this pid namespace cannot name.
-      if (std::from_chars(line.data(), line.data() + line.size(), pid).ec == std::errc() && pid > 0) pids.push_back(pid);
+      if (std::from_chars(line.data(), line.data() + line.size(), pid).ec == std::errc() && pid > 0)
+        pids.push_back(pid);
     }
   }
   std::error_code problem;
@@ -137,7 +140,9 @@ Result<fs::path> cgroup_directory(const std::string& control_group) {
                                                   mounts.front().mount_point.string()));
 }
 
-Result<fs::path> cgroup_root() { return TRY(live_mounts()).front().mount_point; }
+Result<fs::path> cgroup_root() {
+  return TRY(live_mounts()).front().mount_point;
+}
 
 std::vector<pid_t> cgroup_pids(const std::string& control_group) {
   std::vector<pid_t> pids;

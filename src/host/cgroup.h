@@ -21,8 +21,8 @@ struct CgroupMount {
   std::string root;  ///< the cgroup that the mount point shows: "/" nearly always
 };
 
-/// The cgroup2 mounts of a mountinfo text (proc_pid_mountinfo(5)), best first: whole hierarchies, the newest first, then
-/// subtrees.
+/// The cgroup2 mounts of a mountinfo text (proc_pid_mountinfo(5)), best first: whole hierarchies, the newest first,
+/// then subtrees.
 std::vector<CgroupMount> cgroup_mounts_in(std::string_view mountinfo);
 
 /// The directory under this mount, none when the mount does not show that cgroup.

@@ -1,9 +1,9 @@
 #include "host/cgroup.h"
 
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <fstream>
 
 #include "host/local_testing.h"
 #include "host/processes.h"
@@ -12,9 +12,9 @@ namespace gpumod {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::ChildProcess;
 using ::testing::Contains;
 using ::testing::IsEmpty;
-using testing::ChildProcess;
 
 TEST(CgroupMounts, FindsTheHybridHostsMount) {
   const auto mounts = cgroup_mounts_in(

@@ -10,7 +10,8 @@ namespace gpumod {
 
 namespace {
 
-/// More calls than this waiting on one another means that the driver hangs. Each holds a helper thread, and those are few.
+/// More calls than this waiting on one another means that the driver hangs. Each holds a helper thread, and those are
+/// few.
 constexpr int most_waiting_calls = 3;
 
 /// What a call needs, alive as long as it runs: the monitor, and the coroutine that waits, may go before.

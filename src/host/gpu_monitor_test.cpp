@@ -1,10 +1,10 @@
 // NVML as a driver would answer, through the stand-in library (tests/support/nvml_standin.cpp).
 #include "host/gpu_monitor.h"
 
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <fstream>
 
 #include "host/local_testing.h"
 #include "host/nvml_library.h"
@@ -37,7 +37,8 @@ class Nvml : public ::testing::Test {
   }
   static std::vector<std::pair<pid_t, std::int64_t>> figures(const GpuSample& gpu) {
     std::vector<std::pair<pid_t, std::int64_t>> found;
-    for (const auto& process : gpu.processes) found.emplace_back(process.pid, process.used ? process.used->count() : -1);
+    for (const auto& process : gpu.processes)
+      found.emplace_back(process.pid, process.used ? process.used->count() : -1);
     return found;
   }
 
@@ -48,11 +49,12 @@ class Nvml : public ::testing::Test {
 };
 
 TEST_F(Nvml, SamplesEveryGpu) {
-  world("driver 550.54.14\n"
-        "gpu GPU-a 25757220864 20000000000 NVIDIA GeForce RTX 4090\n"
-        "gpu GPU-b 8589934592 1024 NVIDIA T4\n"
-        "process 0 compute 4242 1000\n"
-        "process 1 compute 77 5\n");
+  world(
+      "driver 550.54.14\n"
+      "gpu GPU-a 25757220864 20000000000 NVIDIA GeForce RTX 4090\n"
+      "gpu GPU-b 8589934592 1024 NVIDIA T4\n"
+      "process 0 compute 4242 1000\n"
+      "process 1 compute 77 5\n");
   const auto monitor = open_nvml();
   ASSERT_TRUE(monitor) << monitor.error().message;
   EXPECT_EQ((*monitor)->driver_version(), "550.54.14");
@@ -106,8 +108,9 @@ TEST(ProcessStride, IsToldByWhatWasOverwritten) {
 
 TEST_F(Nvml, FallsBackToTheOldestNames) {
   ::setenv("GPUMOD_NVML_LIBRARY", GPUMOD_NVML_STANDIN_OLD, 1);
-  world("stride 24\ngpu GPU-a 100 50 X\nprocess 0 compute 10 1\nprocess 0 compute 11 2\nprocess 0 graphics 12 3\n"
-        "process 0 mps 13 4\n");
+  world(
+      "stride 24\ngpu GPU-a 100 50 X\nprocess 0 compute 10 1\nprocess 0 compute 11 2\nprocess 0 graphics 12 3\n"
+      "process 0 mps 13 4\n");
   const auto gpus = sample();
   ASSERT_TRUE(gpus) << gpus.error().message;
   EXPECT_EQ(gpus->front().free, Bytes(50));
@@ -115,9 +118,10 @@ TEST_F(Nvml, FallsBackToTheOldestNames) {
 }
 
 TEST_F(Nvml, AProcessInSeveralListsCountsOnceWithItsLargestFigure) {
-  world("gpu GPU-a 100 50 X\n"
-        "process 0 compute 10 5\nprocess 0 graphics 10 9\nprocess 0 mps 10 7\n"
-        "process 0 compute 11 -\nprocess 0 graphics 11 3\nprocess 0 mps 12 -\n");
+  world(
+      "gpu GPU-a 100 50 X\n"
+      "process 0 compute 10 5\nprocess 0 graphics 10 9\nprocess 0 mps 10 7\n"
+      "process 0 compute 11 -\nprocess 0 graphics 11 3\nprocess 0 mps 12 -\n");
   const auto gpus = sample();
   ASSERT_TRUE(gpus);
   EXPECT_THAT(figures(gpus->front()), ElementsAre(std::pair(10, 9), std::pair(11, 3), std::pair(12, -1)));
@@ -125,7 +129,8 @@ TEST_F(Nvml, AProcessInSeveralListsCountsOnceWithItsLargestFigure) {
 
 TEST_F(Nvml, MoreProcessesThanExpectedAreAllRead) {
   std::string text = "gpu GPU-a 100 50 X\n";
-  for (int i = 1; i <= 700; ++i) text += fmt::format("process 0 compute {} {}\n", i, i);
+  for (int i = 1; i <= 700; ++i)
+    text += fmt::format("process 0 compute {} {}\n", i, i);
   world(text);
   const auto gpus = sample();
   ASSERT_TRUE(gpus);
@@ -154,8 +159,9 @@ TEST_F(Nvml, ALostGpuIsNamed) {
 }
 
 TEST_F(Nvml, ABadGpuDoesNotHideTheOthers) {
-  world("gpu GPU-a 100 50 A\ngpu GPU-b 100 60 B\ngpu GPU-c 100 70 C\nfail 0 handle 999\nfail 1 memory 999\n"
-        "fail 1 compute 4\nfail 1 mps 3\n");
+  world(
+      "gpu GPU-a 100 50 A\ngpu GPU-b 100 60 B\ngpu GPU-c 100 70 C\nfail 0 handle 999\nfail 1 memory 999\n"
+      "fail 1 compute 4\nfail 1 mps 3\n");
   const auto gpus = sample();
   ASSERT_TRUE(gpus) << gpus.error().message;
   ASSERT_EQ(gpus->size(), 2u);
@@ -221,9 +227,11 @@ TEST_F(Nvml, CallsNeverOverlapAndAHungDriverDoesNotEatTheThreads) {
   ASSERT_TRUE(monitor);
   std::vector<Result<std::vector<GpuSample>>> results;
   std::vector<Task<void>> tasks;
-  for (int i = 0; i < 10; ++i) tasks.push_back(sample_into(**monitor, results));
+  for (int i = 0; i < 10; ++i)
+    tasks.push_back(sample_into(**monitor, results));
   loop_.spawn([](std::vector<Result<std::vector<GpuSample>>>& seen, std::filesystem::path file) -> Task<void> {
-    while (seen.size() < 7) co_await wait_for(1ms);  // those are turned away at once
+    while (seen.size() < 7)
+      co_await wait_for(1ms);  // those are turned away at once
     std::ofstream{file};
   }(results, gate));
   loop_.run_until_done(all_of(std::move(tasks)));

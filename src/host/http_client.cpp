@@ -44,14 +44,10 @@ enum class Stage { resolve, connect, send, receive };
 
 std::string_view to_string(Stage stage) {
   switch (stage) {
-    case Stage::resolve:
-      return "resolve";
-    case Stage::connect:
-      return "connect";
-    case Stage::send:
-      return "send";
-    case Stage::receive:
-      break;
+    case Stage::resolve: return "resolve";
+    case Stage::connect: return "connect";
+    case Stage::send: return "send";
+    case Stage::receive: break;
   }
   return "receive";
 }

@@ -9,8 +9,8 @@ namespace gpumod {
 class HttpClient {
  public:
   virtual ~HttpClient() = default;
-  /// Errors: failed, with the stage in the message ("connect 127.0.0.1:7070: Connection refused", "no answer within 5 s").
-  /// Every HTTP status is a reply, not an error. Handles Content-Length, chunked and read-until-close bodies.
+  /// Errors: failed, with the stage in the message ("connect 127.0.0.1:7070: Connection refused", "no answer within 5
+  /// s"). Every HTTP status is a reply, not an error. Handles Content-Length, chunked and read-until-close bodies.
   virtual Task<Result<HttpReply>> request(HttpRequest request) = 0;
 };
 

@@ -5,7 +5,8 @@
 
 namespace gpumod::local {
 
-/// `shim_command` is what starts a shim, the unit's name being added: {program, "shim"}. The program is an absolute path.
+/// `shim_command` is what starts a shim, the unit's name being added: {program, "shim"}. The program is an absolute
+/// path.
 Result<std::unique_ptr<UnitManager>> open_supervisor(Loop& loop, const Paths& paths,
                                                      std::vector<std::string> shim_command);
 

@@ -1,15 +1,15 @@
 #include "host/local_launch.h"
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <array>
-#include <cerrno>
 
 #include "host/processes.h"
 
@@ -65,10 +65,12 @@ Result<pid_t> spawn_detached(std::vector<std::string> command, const Fd& input, 
   auto environment = shim_environment();
   const std::string program = std::exchange(command[0], "gpumod");  // what people see in a process list
   std::vector<char*> arguments;
-  for (auto& argument : command) arguments.push_back(argument.data());
+  for (auto& argument : command)
+    arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   std::vector<char*> variables;
-  for (auto& variable : environment) variables.push_back(variable.data());
+  for (auto& variable : environment)
+    variables.push_back(variable.data());
   variables.push_back(nullptr);
 
   posix_spawn_file_actions_t files;
@@ -108,11 +110,13 @@ std::vector<std::string> service_environment(const UnitSpec& spec, const std::fi
   // Python's setproctitle writes titles over the environment that /proc shows, and with it over our marks, unless told
   // not to: https://pypi.org/project/setproctitle/ (SPT_NOENV).
   variables["SPT_NOENV"] = "1";
-  for (const auto& [name, value] : spec.environment) variables[name] = value.reveal();
+  for (const auto& [name, value] : spec.environment)
+    variables[name] = value.reveal();
   variables[service_variable] = spec.tag;
   variables[home_variable] = mark;
   std::vector<std::string> entries;
-  for (const auto& [name, value] : variables) entries.push_back(name + "=" + value);
+  for (const auto& [name, value] : variables)
+    entries.push_back(name + "=" + value);
   return entries;
 }
 
@@ -142,7 +146,8 @@ Task<Result<LaunchReport>> launch_shim(std::vector<std::string> command, LaunchS
     const auto ready = co_await wait_ready(answer.get(), Readiness::readable, deadline);
     if (!ready) co_return fail(ready.error());
     if (!*ready)
-      co_return fail(ErrorCode::failed, fmt::format("{}: the shim did not say within 60 s whether the program runs", spec.unit),
+      co_return fail(ErrorCode::failed,
+                     fmt::format("{}: the shim did not say within 60 s whether the program runs", spec.unit),
                      "Is the program on a file system that does not answer?");
     char buffer[4096];
     const ssize_t size = ::read(answer.get(), buffer, sizeof buffer);

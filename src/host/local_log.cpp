@@ -1,11 +1,11 @@
 #include "host/local_log.h"
 
+#include <cerrno>
+#include <charconv>
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <charconv>
 
 #include "base/text.h"
 
@@ -150,7 +150,8 @@ std::string clean_log_text(std::string_view raw) {
     // ECMA-48: CSI is ESC [, parameter and intermediate bytes 0x20-0x3F, one final byte 0x40-0x7E.
     if (raw[i] == '\x1b' && i + 1 < raw.size() && raw[i + 1] == '[') {
       std::size_t end = i + 2;
-      while (end < raw.size() && raw[end] >= 0x20 && raw[end] <= 0x3F) ++end;
+      while (end < raw.size() && raw[end] >= 0x20 && raw[end] <= 0x3F)
+        ++end;
       if (end < raw.size() && raw[end] >= 0x40 && raw[end] <= 0x7E) {
         i = end;
         continue;

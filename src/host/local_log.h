@@ -13,8 +13,12 @@
 
 namespace gpumod::local {
 
-inline std::filesystem::path log_path(const std::filesystem::path& directory) { return directory / "log"; }
-inline std::filesystem::path old_log_path(const std::filesystem::path& directory) { return directory / "log.1"; }
+inline std::filesystem::path log_path(const std::filesystem::path& directory) {
+  return directory / "log";
+}
+inline std::filesystem::path old_log_path(const std::filesystem::path& directory) {
+  return directory / "log.1";
+}
 
 /// Longer lines are cut into several, so that a service that never ends a line cannot fill our memory.
 constexpr std::size_t longest_log_line = 16 * 1024;
@@ -25,7 +29,8 @@ constexpr std::size_t log_file_limit = 4 << 20;
 class LogWriter {
  public:
   LogWriter(std::filesystem::path directory, std::string invocation, std::size_t file_limit = log_file_limit);
-  /// Bytes as they came from the pipe. "\n", "\r\n" and "\r" (progress bars) end a line; empty lines after "\r" are none.
+  /// Bytes as they came from the pipe. "\n", "\r\n" and "\r" (progress bars) end a line; empty lines after "\r" are
+  /// none.
   void feed(std::string_view bytes, WallTime time);
   /// One line of our own; what the service had not ended yet goes first.
   void line(std::string_view text, WallTime time);

@@ -9,9 +9,9 @@
 namespace gpumod::local {
 namespace {
 
+using gpumod::testing::TemporaryDirectory;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-using gpumod::testing::TemporaryDirectory;
 
 const WallTime noon{std::chrono::microseconds(1'770'000'000'123'456)};
 const std::string run_a(32, 'a');
@@ -19,7 +19,8 @@ const std::string run_b(32, 'b');
 
 std::vector<std::string> texts(const std::vector<LogLine>& lines) {
   std::vector<std::string> found;
-  for (const auto& line : lines) found.push_back(line.text);
+  for (const auto& line : lines)
+    found.push_back(line.text);
   return found;
 }
 
@@ -63,7 +64,8 @@ TEST(LocalLog, JunkIsMadeHarmless) {
   std::string junk = "\x1b[31;1mred\x1b[0m \x1b]0;title\x07 \xff\xfe";
   junk += '\0';
   junk += "end\n";
-  for (int i = 0; i < 256; ++i) junk += static_cast<char>(i);
+  for (int i = 0; i < 256; ++i)
+    junk += static_cast<char>(i);
   log.feed(junk, noon);
   log.finish(noon);
   const auto lines = texts(read_log_tail(directory.path(), run_a, 100));
@@ -72,14 +74,16 @@ TEST(LocalLog, JunkIsMadeHarmless) {
   EXPECT_TRUE(lines[0].ends_with("end"));
   for (const auto& line : lines) {
     EXPECT_TRUE(is_valid_utf8(line));
-    for (const char c : line) EXPECT_FALSE(static_cast<unsigned char>(c) < 0x20 || c == 0x7f) << line;
+    for (const char c : line)
+      EXPECT_FALSE(static_cast<unsigned char>(c) < 0x20 || c == 0x7f) << line;
   }
 }
 
 TEST(LocalLog, AnEndlessLineIsCut) {
   const TemporaryDirectory directory;
   LogWriter log(directory.path(), run_a);
-  log.feed(std::string(longest_log_line * 2 + 5, 'x') + "\nafter\n", noon);
+  log.feed(std::string(longest_log_line * 2 + 5, 'x'), noon);
+  log.feed("\nafter\n", noon);
   const auto lines = texts(read_log_tail(directory.path(), run_a, 100));
   ASSERT_EQ(lines.size(), 4u);
   EXPECT_EQ(lines[0].size(), longest_log_line);
@@ -91,7 +95,8 @@ TEST(LocalLog, TwoFilesOfABoundedSizeRemain) {
   const TemporaryDirectory directory;
   constexpr std::size_t limit = 4096;
   LogWriter log(directory.path(), run_a, limit);
-  for (int i = 0; i < 500; ++i) log.feed(fmt::format("line {}\n", i), noon);
+  for (int i = 0; i < 500; ++i)
+    log.feed(fmt::format("line {}\n", i), noon);
   std::size_t files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
     ++files;
@@ -102,7 +107,8 @@ TEST(LocalLog, TwoFilesOfABoundedSizeRemain) {
   EXPECT_EQ(files, 2u);
   const auto lines = texts(read_log_tail(directory.path(), run_a, 100));
   ASSERT_GT(lines.size(), 80u) << "the tail spans both files";
-  for (std::size_t i = 0; i < lines.size(); ++i) EXPECT_EQ(lines[i], fmt::format("line {}", 500 - lines.size() + i));
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    EXPECT_EQ(lines[i], fmt::format("line {}", 500 - lines.size() + i));
 }
 
 TEST(LocalLog, AFollowerSeesNewLinesAcrossRotation) {
@@ -117,9 +123,11 @@ TEST(LocalLog, AFollowerSeesNewLinesAcrossRotation) {
     written.push_back(fmt::format("line {}", i));
     log.feed(written.back() + "\n", noon);
     if (i % 7 == 0)
-      for (auto& text : texts(follower.read_new())) seen.push_back(text);
+      for (auto& text : texts(follower.read_new()))
+        seen.push_back(text);
   }
-  for (auto& text : texts(follower.read_new())) seen.push_back(text);
+  for (auto& text : texts(follower.read_new()))
+    seen.push_back(text);
   EXPECT_EQ(seen, written);
 }
 

@@ -1,9 +1,9 @@
 // The test program of this room can be started again as the processes that its tests need: a shim, a supervisor that is
 // to be killed, a process with a strange name.
+#include <cstdio>
+
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
-
-#include <cstdio>
 
 #include "host/local.h"
 #include "host/local_testing.h"
@@ -15,10 +15,12 @@ namespace {
 [[noreturn]] void say_ready_and_sleep() {
   std::puts("ready");
   std::fflush(stdout);
-  for (;;) ::pause();
+  for (;;)
+    ::pause();
 }
 
-/// A supervisor that starts a service, holds a descriptor that every careless child would inherit, and waits to be killed.
+/// A supervisor that starts a service, holds a descriptor that every careless child would inherit, and waits to be
+/// killed.
 int start_and_wait(const std::filesystem::path& runtime) {
   const int careless = ::open("/etc/passwd", O_RDONLY);
   Loop loop;
@@ -36,7 +38,8 @@ int start_and_wait(const std::filesystem::path& runtime) {
   if (!outcome || !outcome->job.ok) return 2;
   std::printf("started %d\n", status->main_pid);
   std::fflush(stdout);
-  for (;;) ::pause();
+  for (;;)
+    ::pause();
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include "host/local_state.h"
 
-#include <sys/random.h>
+#include <optional>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <optional>
+#include <sys/random.h>
 
 namespace gpumod::local {
 
@@ -98,9 +98,13 @@ class Reader {
   bool ok_ = false;
 };
 
-json::array as_array(const std::vector<std::string>& items) { return json::array(items.begin(), items.end()); }
+json::array as_array(const std::vector<std::string>& items) {
+  return json::array(items.begin(), items.end());
+}
 
-auto milliseconds(Duration duration) { return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count(); }
+auto milliseconds(Duration duration) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
 
 tl::unexpected<Error> malformed(const char* what) {
   return fail(ErrorCode::failed, fmt::format("{} is malformed", what));
@@ -180,7 +184,8 @@ Result<LaunchSpec> launch_spec_from(std::string_view text) {
 }
 
 std::string to_text(const LaunchReport& report) {
-  return json::serialize(json::object{{"kind", name_of(report.kind, report_names)}, {"message", report.message}}) + "\n";
+  return json::serialize(json::object{{"kind", name_of(report.kind, report_names)}, {"message", report.message}}) +
+         "\n";
 }
 
 Result<LaunchReport> launch_report_from(std::string_view text) {
@@ -206,7 +211,8 @@ std::string new_invocation() {
   // Up to 256 bytes are never interrupted and never short, once the kernel's pool is initialised: getrandom(2).
   if (::getrandom(bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes)) return {};
   std::string digits;
-  for (const unsigned char byte : bytes) digits += fmt::format("{:02x}", byte);
+  for (const unsigned char byte : bytes)
+    digits += fmt::format("{:02x}", byte);
   return digits;
 }
 

@@ -1,5 +1,5 @@
-// What the local supervisor and its shims tell each other, and how: all of it in files of the runtime directory, so that
-// any number of gpumods can look at once, and one that dies takes nothing with it.
+// What the local supervisor and its shims tell each other, and how: all of it in files of the runtime directory, so
+// that any number of gpumods can look at once, and one that dies takes nothing with it.
 //
 //   <runtime>/local/<unit>/        0700, kept for the log when the unit is gone
 //     state.json                   replaced atomically by the shim; absent: it never ran, or was reset
@@ -10,11 +10,11 @@
 // that a power cut left behind, or whose pid now belongs to somebody else, is not believed.
 #pragma once
 
-#include <sys/types.h>
-
 #include <filesystem>
 #include <string>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -93,8 +93,12 @@ Result<LaunchReport> launch_report_from(std::string_view text);
 Result<RunState> read_state(const std::filesystem::path& unit_directory);
 Result<void> write_state(const std::filesystem::path& unit_directory, const RunState& state);
 
-inline std::filesystem::path state_path(const std::filesystem::path& directory) { return directory / "state.json"; }
-inline std::filesystem::path lock_path(const std::filesystem::path& directory) { return directory / "lock"; }
+inline std::filesystem::path state_path(const std::filesystem::path& directory) {
+  return directory / "state.json";
+}
+inline std::filesystem::path lock_path(const std::filesystem::path& directory) {
+  return directory / "lock";
+}
 
 /// 32 random hexadecimal digits, as systemd's invocation ids.
 std::string new_invocation();

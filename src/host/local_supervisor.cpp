@@ -2,15 +2,15 @@
 // called back: every answer is read from the state files and checked against the living processes, so that a command
 // that only looks and a worker that starts something never see two truths. Formats in local_state.h, the shim's life in
 // shim.h, whose processes are whose in local_processes.h.
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <set>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -211,23 +211,29 @@ Task<Result<std::vector<UnitStatus>>> LocalSupervisor::survey(std::vector<std::s
     if (asked.contains(name) || status.active != ActiveState::inactive || !status.pids.empty())
       found.emplace(name, std::move(status));
   };
-  for (const auto& name : asked) add(name);
-  for (const auto& name : known_units()) add(name);
+  for (const auto& name : asked)
+    add(name);
+  for (const auto& name : known_units())
+    add(name);
   for (const auto& [tag, pids] : marked)
     if (!tags.contains(tag)) add(fmt::format("gpumod-{}.service", tag));
   std::vector<UnitStatus> statuses;
-  for (auto& [name, status] : found) statuses.push_back(std::move(status));
+  for (auto& [name, status] : found)
+    statuses.push_back(std::move(status));
   co_return statuses;
 }
 
-Task<Result<UnitStatus>> LocalSupervisor::status(std::string name) { co_return observe(name); }
+Task<Result<UnitStatus>> LocalSupervisor::status(std::string name) {
+  co_return observe(name);
+}
 
 Result<LaunchSpec> LocalSupervisor::launch_spec(const UnitSpec& spec) const {
   if (!is_unit_name(spec.name))
     return fail(ErrorCode::failed, fmt::format("'{}' is not a name for a unit", printable(spec.name)));
   for (const auto* argv : {&spec.argv, &spec.stop_argv})
     if (!argv->empty() && !fs::path(argv->front()).is_absolute())
-      return fail(ErrorCode::failed, fmt::format("{}: the program '{}' is not an absolute path", spec.name, argv->front()));
+      return fail(ErrorCode::failed,
+                  fmt::format("{}: the program '{}' is not an absolute path", spec.name, argv->front()));
   if (spec.argv.empty()) return fail(ErrorCode::failed, fmt::format("{}: there is no program to start", spec.name));
   LaunchSpec launch;
   launch.unit = spec.name;
@@ -257,8 +263,8 @@ Task<Result<UnitManager::StartOutcome>> LocalSupervisor::start(UnitSpec spec) {
     return fail(ErrorCode::failed, fmt::format("{} {}", spec.name, what), "Stop it first, then start it.");
   };
   if (before.active == ActiveState::deactivating) co_return busy("is still stopping");
-  if (before.active == ActiveState::active || before.active == ActiveState::activating)
-    co_return busy(fmt::format("runs already (process {})", before.main_pid));
+  if (before.active == ActiveState::activating) co_return busy("is already starting");
+  if (before.active == ActiveState::active) co_return busy(fmt::format("runs already (process {})", before.main_pid));
   if (!before.pids.empty())
     co_return busy(fmt::format("has processes left from an earlier run ({})", fmt::join(before.pids, ", ")));
 
@@ -279,9 +285,10 @@ Task<Result<UnitManager::StartOutcome>> LocalSupervisor::start(UnitSpec spec) {
 }
 
 Task<Result<UnitManager::StartOutcome>> LocalSupervisor::start_existing(std::string name) {
-  co_return fail(ErrorCode::environment, fmt::format("{} is a systemd unit, and the local supervisor cannot start those", name),
-                 "Set unit_manager: systemd where a user manager runs, or take `unit:` out of the service so that gpumod "
-                 "starts it itself.");
+  co_return fail(
+      ErrorCode::environment, fmt::format("{} is a systemd unit, and the local supervisor cannot start those", name),
+      "Set unit_manager: systemd where a user manager runs, or take `unit:` out of the service so that gpumod "
+      "starts it itself.");
 }
 
 /// SIGTERM, then SIGKILL, for processes whose shim is gone. True when none is left.
@@ -355,7 +362,8 @@ Task<Result<void>> LocalSupervisor::reset_failed(std::string name) {
   co_return Result<void>();
 }
 
-Task<Result<std::vector<pid_t>>> LocalSupervisor::wait_gone(std::string name, std::vector<pid_t> pids, TimePoint deadline) {
+Task<Result<std::vector<pid_t>>> LocalSupervisor::wait_gone(std::string name, std::vector<pid_t> pids,
+                                                            TimePoint deadline) {
   for (;;) {
     const Run run = look(name);
     const UnitStatus seen = observe(name);
@@ -418,13 +426,15 @@ Registration LocalSupervisor::on_change(const std::string& name, std::function<v
   auto watch = std::make_shared<ChangeWatch>();
   watch->name = name;
   watch->callback = std::move(callback);
-  const auto made = is_unit_name(name) ? make_directories(directory_of(name))
-                                       : fail(ErrorCode::failed, fmt::format("'{}' is not a unit name", printable(name)));
-  auto directory = !made ? Result<Registration>(fail(made.error()))
-                         : watcher_->directory(directory_of(name), [this, weak = std::weak_ptr(watch)](std::string_view file) {
-                             if (!file.empty() && file != "state.json") return;
-                             if (const auto still = weak.lock()) changed(still);
-                           });
+  const auto made = is_unit_name(name)
+                        ? make_directories(directory_of(name))
+                        : fail(ErrorCode::failed, fmt::format("'{}' is not a unit name", printable(name)));
+  auto directory =
+      !made ? Result<Registration>(fail(made.error()))
+            : watcher_->directory(directory_of(name), [this, weak = std::weak_ptr(watch)](std::string_view file) {
+                if (!file.empty() && file != "state.json") return;
+                if (const auto still = weak.lock()) changed(still);
+              });
   if (!directory) {
     log_warning("cannot watch {}: {}", name, directory.error().message);
     return {};
@@ -436,21 +446,23 @@ Registration LocalSupervisor::on_change(const std::string& name, std::function<v
   return Registration([watch]() mutable { watch.reset(); });
 }
 
-Task<Result<std::vector<LogLine>>> LocalSupervisor::log_tail(std::string name, std::string invocation, std::size_t limit) {
+Task<Result<std::vector<LogLine>>> LocalSupervisor::log_tail(std::string name, std::string invocation,
+                                                             std::size_t limit) {
   if (!is_unit_name(name)) co_return std::vector<LogLine>();
   if (invocation.empty())
     if (const Run run = look(name); run.state) invocation = run.state->invocation;
   co_return read_log_tail(directory_of(name), std::move(invocation), limit);
 }
 
-Result<Registration> LocalSupervisor::follow_log(const std::string& name, std::function<void(const LogLine&)> callback) {
+Result<Registration> LocalSupervisor::follow_log(const std::string& name,
+                                                 std::function<void(const LogLine&)> callback) {
   if (!is_unit_name(name)) return fail(ErrorCode::failed, fmt::format("'{}' is not a unit name", printable(name)));
   const auto directory = directory_of(name);
   TRY(make_directories(directory));
   auto follower = std::make_shared<LogFollower>(directory);
   auto alive = std::make_shared<bool>(true);
-  auto registration = TRY(watcher_->directory(
-      directory, [follower, alive, callback = std::move(callback)](std::string_view file) {
+  auto registration =
+      TRY(watcher_->directory(directory, [follower, alive, callback = std::move(callback)](std::string_view file) {
         if (!file.empty() && file != "log") return;
         for (const auto& line : follower->read_new()) {
           if (!*alive) return;
@@ -466,17 +478,19 @@ Result<Registration> LocalSupervisor::follow_log(const std::string& name, std::f
 /// Where the directory may lie in /tmp, somebody else may have made it first.
 Result<void> check_private(const fs::path& directory) {
   struct stat info {};
-  if (::lstat(directory.c_str(), &info) != 0) return fail(system_error(fmt::format("stat {}", directory.string()), errno));
-  if (!S_ISDIR(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & 0022) != 0)
+  if (::lstat(directory.c_str(), &info) != 0)
+    return fail(system_error(fmt::format("stat {}", directory.string()), errno));
+  if (!S_ISDIR(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & S_IWOTH) != 0)
     return fail(ErrorCode::environment,
-                fmt::format("{} is not a directory that only we can write to", directory.string()),
+                fmt::format("{} is not a directory of ours that strangers cannot write to", directory.string()),
                 "Remove it, or set GPUMOD_RUNTIME_DIR to a directory of your own.");
   return {};
 }
 
 }  // namespace
 
-Result<std::unique_ptr<UnitManager>> open_supervisor(Loop& loop, const Paths& paths, std::vector<std::string> shim_command) {
+Result<std::unique_ptr<UnitManager>> open_supervisor(Loop& loop, const Paths& paths,
+                                                     std::vector<std::string> shim_command) {
   TRY(make_directories(paths.runtime / "local"));
   TRY(check_private(paths.runtime));
   TRY(check_private(paths.runtime / "local"));

@@ -1,8 +1,8 @@
 // The local supervisor with real shims: every test starts processes, some of them unwilling.
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <fstream>
 
 #include "host/local.h"
 #include "host/local_processes.h"
@@ -14,15 +14,15 @@ namespace gpumod {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::ChildProcess;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::helper;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using ::testing::UnorderedElementsAre;
-using testing::ChildProcess;
-using testing::helper;
 using testing::patience;
+using ::testing::UnorderedElementsAre;
 
 const std::string unit = "gpumod-chat.service";
 
@@ -58,7 +58,9 @@ class LocalSupervisor : public ::testing::Test {
     spec.stop_timeout = 20s;
     return spec;
   }
-  Result<UnitManager::StartOutcome> start(UnitSpec spec) { return loop_.run_until_done(manager_->start(std::move(spec))); }
+  Result<UnitManager::StartOutcome> start(UnitSpec spec) {
+    return loop_.run_until_done(manager_->start(std::move(spec)));
+  }
   void start_well(UnitSpec spec) {
     const auto outcome = start(std::move(spec));
     ASSERT_TRUE(outcome) << outcome.error().message;
@@ -71,7 +73,8 @@ class LocalSupervisor : public ::testing::Test {
   std::vector<std::string> log(const std::string& invocation = "", std::size_t limit = 1000) {
     std::vector<std::string> texts;
     const auto lines = loop_.run_until_done(manager_->log_tail(unit, invocation, limit));
-    for (const auto& line : lines.value()) texts.push_back(line.text);
+    for (const auto& line : lines.value())
+      texts.push_back(line.text);
     return texts;
   }
   /// Processes are not ours to be told about by anything but looking.
@@ -163,7 +166,8 @@ TEST_F(LocalSupervisor, StopsPolitely) {
   EXPECT_EQ(status().active, ActiveState::inactive);
   EXPECT_EQ(status().result, "success");
   EXPECT_THAT(log(), Contains("goodbye"));
-  for (const pid_t pid : pids) EXPECT_FALSE(alive(pid));
+  for (const pid_t pid : pids)
+    EXPECT_FALSE(alive(pid));
   EXPECT_TRUE(stop().ok) << "a stopped unit is stopped";
   EXPECT_TRUE(stop("gpumod-never-was.service").ok);
 }
@@ -217,7 +221,8 @@ TEST_F(LocalSupervisor, AStoppedProcessIsContinuedSoThatItCanEnd) {
 }
 
 TEST_F(LocalSupervisor, TheStopCommandComesFirst) {
-  auto spec = shell("trap 'echo asked kindly' USR1; trap 'echo terminated; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+  auto spec = shell(
+      "trap 'echo asked kindly' USR1; trap 'echo terminated; exit 0' TERM; echo up; while :; do sleep 0.01; done");
   spec.stop_argv = {"/bin/sh", "-c", "kill -USR1 $MAINPID; sleep 0.1; echo stop command in $GPUMOD_SERVICE"};
   start_well(spec);
   ASSERT_TRUE(until_logged("up"));
@@ -429,8 +434,9 @@ TEST_F(LocalSupervisor, AStateFileIsNotBelievedAgainstTheKernel) {
 }
 
 TEST_F(LocalSupervisor, SignalsEveryProcess) {
-  start_well(shell("trap 'echo main got it' USR1; sh -c 'trap \"echo child got it\" USR1; echo ready; while :; do sleep 0.01; "
-                   "done' & while :; do wait; done"));
+  start_well(
+      shell("trap 'echo main got it' USR1; sh -c 'trap \"echo child got it\" USR1; echo ready; while :; do sleep 0.01; "
+            "done' & while :; do wait; done"));
   ASSERT_TRUE(until_logged("ready"));
   EXPECT_TRUE(loop_.run_until_done(manager_->kill(unit, SIGUSR1)));
   EXPECT_TRUE(until_logged("main got it"));
@@ -440,7 +446,8 @@ TEST_F(LocalSupervisor, SignalsEveryProcess) {
 
 TEST_F(LocalSupervisor, SaysWhenSomethingChanges) {
   std::vector<std::string> seen;
-  auto registration = manager_->on_change(unit, [&](const UnitStatus& now_seen) { seen.push_back(now_seen.sub_state); });
+  auto registration =
+      manager_->on_change(unit, [&](const UnitStatus& now_seen) { seen.push_back(now_seen.sub_state); });
   start_well(shell("exec sleep 1000"));
   ASSERT_TRUE(until([&] { return ::testing::Value(seen, Contains("running")); }));
   EXPECT_TRUE(stop().ok);

@@ -1,17 +1,17 @@
 // For the tests of this room only: a temporary directory, and child processes whose output can be read line by line.
 #pragma once
 
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <string>
-#include <vector>
 
 #include "base/fd.h"
 #include "base/time.h"
@@ -52,11 +52,14 @@ class ChildProcess {
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, write_end.get(), 1);
     std::vector<char*> arguments;
-    for (auto& argument : argv) arguments.push_back(argument.data());
+    for (auto& argument : argv)
+      arguments.push_back(argument.data());
     arguments.push_back(nullptr);
     std::vector<char*> environment;
-    for (auto& entry : extra_environment) environment.push_back(entry.data());
-    for (char** entry = environ; *entry; ++entry) environment.push_back(*entry);
+    for (auto& entry : extra_environment)
+      environment.push_back(entry.data());
+    for (char** entry = environ; *entry; ++entry)
+      environment.push_back(*entry);
     environment.push_back(nullptr);
     const int problem = ::posix_spawn(&pid_, argv[0].c_str(), &actions, nullptr, arguments.data(), environment.data());
     ::posix_spawn_file_actions_destroy(&actions);
@@ -77,7 +80,8 @@ class ChildProcess {
   std::string read_line() {
     std::string line;
     char c = 0;
-    while (::read(output_.get(), &c, 1) == 1 && c != '\n') line += c;
+    while (::read(output_.get(), &c, 1) == 1 && c != '\n')
+      line += c;
     return line;
   }
 

@@ -1,12 +1,12 @@
 #include "host/local_watch.h"
 
+#include <cerrno>
+#include <set>
+
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <set>
 
 namespace gpumod::local {
 
@@ -81,7 +81,8 @@ void Watcher::State::forget_directory(std::uint64_t id) {
   const int watch = entry->second.watch;
   directories.erase(entry);
   bool shared = false;
-  for (const auto& [other, directory] : directories) shared = shared || directory.watch == watch;
+  for (const auto& [other, directory] : directories)
+    shared = shared || directory.watch == watch;
   if (!shared) ::inotify_rm_watch(inotify.get(), watch);
   if (idle()) wake_up();
 }
@@ -110,7 +111,8 @@ void Watcher::State::read_directories() {
     }
   }
   std::vector<std::uint64_t> ids;
-  for (const auto& [id, directory] : directories) ids.push_back(id);
+  for (const auto& [id, directory] : directories)
+    ids.push_back(id);
   for (const auto id : ids) {
     const auto call = [&](std::string_view file) {
       const auto entry = directories.find(id);  // an earlier callback may have taken it away
@@ -188,7 +190,8 @@ Watcher::~Watcher() {
   state_->wake_up();
 }
 
-Result<Registration> Watcher::directory(const std::filesystem::path& path, std::function<void(std::string_view)> callback) {
+Result<Registration> Watcher::directory(const std::filesystem::path& path,
+                                        std::function<void(std::string_view)> callback) {
   constexpr std::uint32_t what = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_ONLYDIR;
   const int watch = ::inotify_add_watch(state_->inotify.get(), path.c_str(), what);
   if (watch < 0) {
@@ -208,8 +211,8 @@ Result<Registration> Watcher::directory(const std::filesystem::path& path, std::
 Registration Watcher::process(Fd pidfd, std::function<void()> callback) {
   const auto id = ++state_->last_id;
   if (!state_->add(pidfd.get(), id)) return {};
-  state_->processes.emplace(id,
-                            State::Process{std::move(pidfd), std::make_shared<std::function<void()>>(std::move(callback))});
+  state_->processes.emplace(
+      id, State::Process{std::move(pidfd), std::make_shared<std::function<void()>>(std::move(callback))});
   keep_pumping(state_);
   return Registration([weak = std::weak_ptr(state_), id] {
     if (const auto state = weak.lock()) state->forget_process(id);

@@ -1,6 +1,7 @@
-// The part of NVML's binary interface that gpumod uses, declared by ourselves: the driver's header is not needed to build.
-// Source: the public reference, https://docs.nvidia.com/deploy/nvml-api/ (structures, return codes, function names), and
-// for the sizes that changed between drivers what open-source monitors report (see process_stride() in nvml_library.cpp).
+// The part of NVML's binary interface that gpumod uses, declared by ourselves: the driver's header is not needed to
+// build. Source: the public reference, https://docs.nvidia.com/deploy/nvml-api/ (structures, return codes, function
+// names), and for the sizes that changed between drivers what open-source monitors report (see process_stride() in
+// nvml_library.cpp).
 #pragma once
 
 #include <cstddef>

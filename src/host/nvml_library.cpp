@@ -1,9 +1,9 @@
 #include "host/nvml_library.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cstring>
+
+#include <dlfcn.h>
 
 #include "base/log.h"
 #include "base/paths.h"
@@ -30,13 +30,18 @@ std::string hint_for(Return code) {
     case library_version_mismatch:
       return "The driver was updated while the old kernel module is still loaded: reboot the machine.";
     case no_permission:
-      return "This user may not open /dev/nvidiactl and /dev/nvidia0: check their permissions and groups with `ls -l`; in a "
+      return "This user may not open /dev/nvidiactl and /dev/nvidia0: check their permissions and groups with `ls -l`; "
+             "in a "
              "container, pass the GPUs in (`--gpus all`).";
-    default: return "See what `nvidia-smi` says; if it fails in the same way, the driver needs attention (`dmesg | grep NVRM`).";
+    default:
+      return "See what `nvidia-smi` says; if it fails in the same way, the driver needs attention (`dmesg | grep "
+             "NVRM`).";
   }
 }
 
-bool is_lost(Return code) { return code == gpu_is_lost || code == reset_required; }
+bool is_lost(Return code) {
+  return code == gpu_is_lost || code == reset_required;
+}
 
 /// Adds to the list; a process that is there already (in another of NVML's lists) keeps the larger figure.
 void merge(std::vector<GpuProcess>& processes, const GpuProcess& found) {
@@ -76,7 +81,8 @@ Result<void> Library::load(const std::string& file) {
   handle_ = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle_) {
     const char* reason = ::dlerror();
-    return fail(ErrorCode::environment, fmt::format("cannot load the NVIDIA management library: {}", reason ? reason : file),
+    return fail(ErrorCode::environment,
+                fmt::format("cannot load the NVIDIA management library: {}", reason ? reason : file),
                 environment_variable("GPUMOD_NVML_LIBRARY").empty()
                     ? "Install the NVIDIA driver. Services that use no GPU work without it."
                     : "GPUMOD_NVML_LIBRARY names it: correct or unset that variable.");
@@ -111,7 +117,8 @@ Result<void> Library::load(const std::string& file) {
   };
   for (const auto& [found, name] : needed)
     if (!found)
-      return fail(ErrorCode::environment, fmt::format("{} has no function {}: it is not NVIDIA's management library", file, name),
+      return fail(ErrorCode::environment,
+                  fmt::format("{} has no function {}: it is not NVIDIA's management library", file, name),
                   "Check GPUMOD_NVML_LIBRARY and the installation of the NVIDIA driver.");
   return {};
 }
@@ -123,7 +130,8 @@ std::string Library::explain(Return code) const {
 
 Result<void> Library::initialise() {
   if (const Return code = init_(); code != success)
-    return fail(ErrorCode::environment, fmt::format("the NVIDIA driver does not start: {}", explain(code)), hint_for(code));
+    return fail(ErrorCode::environment, fmt::format("the NVIDIA driver does not start: {}", explain(code)),
+                hint_for(code));
   initialised_ = true;
   char text[driver_version_size] = {};
   if (system_driver_version_ && system_driver_version_(text, sizeof text) == success)

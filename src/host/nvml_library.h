@@ -1,5 +1,6 @@
-// libnvidia-ml as an object: loaded, initialised, its functions found under whichever of their names the driver has, and
-// shut down with the last owner. Every call may block for long, and must not run beside another of the same library.
+// libnvidia-ml as an object: loaded, initialised, its functions found under whichever of their names the driver has,
+// and shut down with the last owner. Every call may block for long, and must not run beside another of the same
+// library.
 #pragma once
 
 #include <memory>

@@ -1,17 +1,17 @@
 #include "host/processes.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <set>
+#include <unordered_map>
+
 #include <dirent.h>
 #include <poll.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <set>
-#include <unordered_map>
 
 #include "base/text.h"
 #include "host/cgroup.h"
@@ -50,7 +50,9 @@ std::string user_name(uid_t uid) {
   return std::to_string(uid);
 }
 
-std::string proc(pid_t pid, const char* file) { return fmt::format("/proc/{}/{}", pid, file); }
+std::string proc(pid_t pid, const char* file) {
+  return fmt::format("/proc/{}/{}", pid, file);
+}
 
 struct Stat {
   std::string command;
@@ -79,7 +81,8 @@ Result<Stat> read_stat(pid_t pid) {
   // A process that ends between open and read answers ESRCH.
   if (!text) return fail(ErrorCode::not_found, fmt::format("process {} has ended", pid));
   auto parsed = parse_stat(*text);
-  if (!parsed) return fail(ErrorCode::failed, fmt::format("/proc/{}/stat is not as proc_pid_stat(5) describes it", pid));
+  if (!parsed)
+    return fail(ErrorCode::failed, fmt::format("/proc/{}/stat is not as proc_pid_stat(5) describes it", pid));
   return std::move(*parsed);
 }
 
@@ -189,7 +192,8 @@ Result<Fd> open_pidfd(pid_t pid) {
   const int reason = errno;
   // EINVAL: not a process (any more), but a thread of one, or no pid at all.
   if (reason == ESRCH || reason == EINVAL) return fail(ErrorCode::not_found, fmt::format("process {} has ended", pid));
-  if (reason == ENOSYS) return fail(ErrorCode::environment, "this kernel has no pidfds", "gpumod needs Linux 5.3 or newer.");
+  if (reason == ENOSYS)
+    return fail(ErrorCode::environment, "this kernel has no pidfds", "gpumod needs Linux 5.3 or newer.");
   return fail(system_error(fmt::format("open a pidfd for process {}", pid), reason));
 }
 
@@ -262,7 +266,8 @@ std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports) {
   // One listener a port and owner: a server that binds IPv4 and IPv6, or shares the port among workers, is one.
   std::map<std::pair<std::uint16_t, std::uint32_t>, std::set<pid_t>> holders;
   std::unordered_map<std::uint64_t, std::set<pid_t>*> by_inode;
-  for (const auto& socket : sockets) by_inode[socket.inode] = &holders[{socket.port, socket.uid}];
+  for (const auto& socket : sockets)
+    by_inode[socket.inode] = &holders[{socket.port, socket.uid}];
   if (!by_inode.empty()) {
     for (const pid_t pid : all_pids()) {
       const auto directory = proc(pid, "fd");

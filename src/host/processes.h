@@ -1,14 +1,14 @@
 // Processes, cgroups and sockets as /proc and /sys show them. Nothing here changes anything.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "base/async.h"
 #include "base/fd.h"
@@ -20,10 +20,10 @@ struct ProcessInfo {
   pid_t pid = 0;
   pid_t parent = 0;
   std::uint64_t start_ticks = 0;  ///< with the pid it names one process for ever (field 22 of /proc/PID/stat)
-  char state = '?';               ///< 'R', 'S', 'D', 'T', 'Z' (a zombie: it has ended, its parent has not asked yet) …
+  char state = '?';  ///< 'R', 'S', 'D', 'T', 'Z' (a zombie: it has ended, its parent has not asked yet) …
   std::string user;
-  std::string command;            ///< its name (comm); never its arguments: they may hold secrets
-  std::string control_group;      ///< path in the cgroup2 hierarchy, "" when unreadable
+  std::string command;        ///< its name (comm); never its arguments: they may hold secrets
+  std::string control_group;  ///< path in the cgroup2 hierarchy, "" when unreadable
 
   /// False for a zombie: it holds no memory, no file and no socket any more.
   bool alive() const { return state != 'Z' && state != 'X'; }
@@ -59,8 +59,8 @@ std::vector<pid_t> all_pids();
 /// Who listens on a TCP port (IPv4 and IPv6, any address).
 struct Listener {
   std::uint16_t port = 0;
-  std::uint32_t uid = 0;       ///< owner of the socket: visible for every process
-  std::vector<pid_t> pids;     ///< who holds it; empty when the kernel does not let us see (another user's)
+  std::uint32_t uid = 0;    ///< owner of the socket: visible for every process
+  std::vector<pid_t> pids;  ///< who holds it; empty when the kernel does not let us see (another user's)
 };
 /// Listeners on these ports, one pass over /proc for all of them.
 std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports);

@@ -11,13 +11,13 @@
 namespace gpumod {
 namespace {
 
+using testing::ChildProcess;
 using ::testing::Contains;
 using ::testing::ElementsAre;
+using testing::helper;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::UnorderedElementsAre;
-using testing::ChildProcess;
-using testing::helper;
 
 TEST(ProcessInfo, DescribesThisProcess) {
   const auto info = process_info(::getpid());
@@ -90,7 +90,8 @@ TEST(Descendants, AreFoundThroughSessionsAndGenerations) {
   EXPECT_THAT(found, Contains(inner));
   EXPECT_THAT(found, Contains(grandchild));
   EXPECT_THAT(found, Not(Contains(child.pid())));
-  for (const pid_t pid : found) ::kill(pid, SIGKILL);
+  for (const pid_t pid : found)
+    ::kill(pid, SIGKILL);
 }
 
 TEST(Descendants, OfAnEndedProcessAreNone) {
@@ -104,7 +105,8 @@ template <typename Address>
 Fd listen_on(Address address, std::uint16_t& port, int family) {
   Fd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   socklen_t size = sizeof address;
-  if (!fd || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(fd.get(), 1) != 0) return {};
+  if (!fd || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(fd.get(), 1) != 0)
+    return {};
   ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
   if constexpr (std::is_same_v<Address, sockaddr_in6>)
     port = ntohs(address.sin6_port);

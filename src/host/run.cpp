@@ -46,7 +46,8 @@ Result<Child> start(const std::vector<std::string>& argv) {
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
 
   std::vector<char*> raw;
-  for (const auto& argument : argv) raw.push_back(const_cast<char*>(argument.c_str()));
+  for (const auto& argument : argv)
+    raw.push_back(const_cast<char*>(argument.c_str()));
   raw.push_back(nullptr);
   const int problem = ::posix_spawn(&child.pid, raw[0], &actions, &attributes, raw.data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);

@@ -1,5 +1,11 @@
 #include "host/shim.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstring>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,12 +16,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <climits>
-#include <cstdio>
-#include <cstring>
 
 #include "host/local_log.h"
 #include "host/local_processes.h"
@@ -40,7 +40,8 @@ struct StartFailure {
 
 std::vector<char*> pointers_to(std::vector<std::string>& texts) {
   std::vector<char*> pointers;
-  for (auto& text : texts) pointers.push_back(text.data());
+  for (auto& text : texts)
+    pointers.push_back(text.data());
   pointers.push_back(nullptr);
   return pointers;
 }
@@ -74,7 +75,8 @@ class Shim {
   Result<void> prepare();
   bool take_lock(std::string& who);
   void report(LaunchReport::Kind kind, std::string message = {});
-  /// Starts a program with our pipe as its output. Errors: failed, saying why; `failure` tells a program's fault from ours.
+  /// Starts a program with our pipe as its output. Errors: failed, saying why; `failure` tells a program's fault from
+  /// ours.
   Result<pid_t> start_program(const std::vector<std::string>& argv, std::vector<std::string> environment,
                               StartFailure& failure);
   [[noreturn]] void become_program(char* const* argv, char* const* environment, int output, int failures, pid_t parent);
@@ -129,7 +131,8 @@ int Shim::run() {
     state_.exit_code = failure.exit_code;
     state_.result = "exit-code";
     save();
-    report(failure.exit_code ? LaunchReport::Kind::program_failed : LaunchReport::Kind::failed, started.error().message);
+    report(failure.exit_code ? LaunchReport::Kind::program_failed : LaunchReport::Kind::failed,
+           started.error().message);
     return 1;
   }
   state_.main = ProcessKey{*started, 0};
@@ -223,7 +226,8 @@ Result<pid_t> Shim::start_program(const std::vector<std::string>& argv, std::vec
   do {
     size = ::read(read_end.get(), &failure, sizeof failure);
   } while (size < 0 && errno == EINTR);
-  if (size != static_cast<ssize_t>(sizeof failure)) return child;  // closed by exec, or by an early death that reap() sees
+  if (size != static_cast<ssize_t>(sizeof failure))
+    return child;  // closed by exec, or by an early death that reap() sees
   ::waitpid(child, nullptr, 0);
   const std::string what = failure.exit_code == exit_chdir
                                ? fmt::format("enter the directory {}", spec_.working_directory.string())
@@ -244,7 +248,8 @@ void Shim::become_program(char* const* argv, char* const* environment, int outpu
   ::dup2(output, STDOUT_FILENO);
   ::dup2(output, STDERR_FILENO);
   ::umask(0022);
-  for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+  for (int signal = 1; signal < NSIG; ++signal)
+    ::signal(signal, SIG_DFL);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -327,8 +332,8 @@ void Shim::advance() {
     case Phase::stop_sigterm:
       if (late) {
         timed_out_ = true;
-        say(fmt::format("{} processes did not end within {} of SIGTERM: killing them", live_descendants(::getpid()).size(),
-                        format_seconds(spec_.stop_timeout)));
+        say(fmt::format("{} processes did not end within {} of SIGTERM: killing them",
+                        live_descendants(::getpid()).size(), format_seconds(spec_.stop_timeout)));
         enter(Phase::stop_sigkill);
       }
       return;
@@ -366,7 +371,8 @@ void Shim::enter(Phase phase) {
 }
 
 void Shim::signal_all(int signal) {
-  for (const pid_t pid : live_descendants(::getpid())) signal_descendant(::getpid(), pid, signal);
+  for (const pid_t pid : live_descendants(::getpid()))
+    signal_descendant(::getpid(), pid, signal);
 }
 
 void Shim::save() {

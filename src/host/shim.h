@@ -1,5 +1,6 @@
-// The shim: one small process beside each service of the local supervisor. It starts the service, keeps its output, knows
-// its end, and ends only when nothing of it is left. Whoever asked for the service may die at any moment: it does not.
+// The shim: one small process beside each service of the local supervisor. It starts the service, keeps its output,
+// knows its end, and ends only when nothing of it is left. Whoever asked for the service may die at any moment: it does
+// not.
 //
 // Its life, as the phases of local_state.h name it:
 //
@@ -16,8 +17,8 @@
 
 namespace gpumod {
 
-/// `gpumod shim UNIT`, started by the local supervisor and by nobody else: what to run comes as a memory file on standard
-/// input, the report goes to standard output. Returns the process's exit code.
+/// `gpumod shim UNIT`, started by the local supervisor and by nobody else: what to run comes as a memory file on
+/// standard input, the report goes to standard output. Returns the process's exit code.
 int shim_main(int argc, char** argv);
 
 }  // namespace gpumod

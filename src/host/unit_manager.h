@@ -49,8 +49,8 @@ class UnitManager {
   /// Reads unit files anew, after one was written or removed. Nothing to do where there are none.
   virtual Task<Result<void>> reload() = 0;
 
-  /// Waits until no process of the unit is left: cgroup empty and every pid of `pids` ended. Event driven (cgroup.events,
-  /// pidfds). Returns the pids that are still alive at the deadline; empty means proven gone.
+  /// Waits until no process of the unit is left: cgroup empty and every pid of `pids` ended. Event driven
+  /// (cgroup.events, pidfds). Returns the pids that are still alive at the deadline; empty means proven gone.
   virtual Task<Result<std::vector<pid_t>>> wait_gone(std::string name, std::vector<pid_t> pids, TimePoint deadline) = 0;
 
   /// Calls back on the loop's thread whenever the unit's active state, sub state, result or restart count changes.

@@ -1,11 +1,11 @@
 // What NVML says of the machine's GPUs at one moment.
 #pragma once
 
-#include <sys/types.h>
-
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "base/units.h"
 

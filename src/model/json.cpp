@@ -8,7 +8,8 @@ namespace json = boost::json;
 
 json::value to_json(const Goal& goal) {
   json::object wanted;
-  for (const auto& [id, residency] : goal.wanted) wanted[id] = to_string(residency);
+  for (const auto& [id, residency] : goal.wanted)
+    wanted[id] = to_string(residency);
   return {{"mode", goal.mode}, {"exclusive", goal.exclusive}, {"wanted", std::move(wanted)}};
 }
 
@@ -31,7 +32,8 @@ Result<Goal> goal_from_json(const json::value& value) {
 }
 
 json::value to_json(const Error& error) {
-  return {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}, {"details", error.details}};
+  return {
+      {"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}, {"details", error.details}};
 }
 
 Error error_from_json(const json::value& value) {
@@ -45,8 +47,8 @@ Error error_from_json(const json::value& value) {
   error.message = text("message");
   error.hint = text("hint");
   if (const auto* details = object->if_contains("details")) error.details = *details;
-  for (const auto code : {ErrorCode::failed, ErrorCode::usage, ErrorCode::refused, ErrorCode::not_found, ErrorCode::busy,
-                          ErrorCode::configuration, ErrorCode::environment, ErrorCode::cancelled})
+  for (const auto code : {ErrorCode::failed, ErrorCode::usage, ErrorCode::refused, ErrorCode::not_found,
+                          ErrorCode::busy, ErrorCode::configuration, ErrorCode::environment, ErrorCode::cancelled})
     if (text("code") == to_string(code)) error.code = code;
   return error;
 }

@@ -1,7 +1,7 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
+
+#include <fmt/format.h>
 
 #include "model/service.h"
 #include "model/unit.h"
@@ -61,16 +61,36 @@ constexpr Names<ActiveState, 6> active_names{{{ActiveState::inactive, "inactive"
 
 }  // namespace
 
-std::string_view to_string(EngineKind kind) { return name_of(engine_names, kind); }
-std::optional<EngineKind> engine_kind_from(std::string_view name) { return value_of(engine_names, name); }
-std::string_view to_string(Residency residency) { return name_of(residency_names, residency); }
-std::optional<Residency> residency_from(std::string_view name) { return value_of(residency_names, name); }
-std::string_view to_string(SleepAbility ability) { return name_of(sleep_names, ability); }
-std::string_view to_string(ProbeKind kind) { return name_of(probe_names, kind); }
-std::optional<ProbeKind> probe_kind_from(std::string_view name) { return value_of(probe_names, name); }
-std::string_view to_string(OnFailure policy) { return name_of(on_failure_names, policy); }
-std::optional<OnFailure> on_failure_from(std::string_view name) { return value_of(on_failure_names, name); }
-std::string_view to_string(ActiveState state) { return name_of(active_names, state); }
+std::string_view to_string(EngineKind kind) {
+  return name_of(engine_names, kind);
+}
+std::optional<EngineKind> engine_kind_from(std::string_view name) {
+  return value_of(engine_names, name);
+}
+std::string_view to_string(Residency residency) {
+  return name_of(residency_names, residency);
+}
+std::optional<Residency> residency_from(std::string_view name) {
+  return value_of(residency_names, name);
+}
+std::string_view to_string(SleepAbility ability) {
+  return name_of(sleep_names, ability);
+}
+std::string_view to_string(ProbeKind kind) {
+  return name_of(probe_names, kind);
+}
+std::optional<ProbeKind> probe_kind_from(std::string_view name) {
+  return value_of(probe_names, name);
+}
+std::string_view to_string(OnFailure policy) {
+  return name_of(on_failure_names, policy);
+}
+std::optional<OnFailure> on_failure_from(std::string_view name) {
+  return value_of(on_failure_names, name);
+}
+std::string_view to_string(ActiveState state) {
+  return name_of(active_names, state);
+}
 
 std::string to_string(const SourceLocation& location) {
   if (location.line == 0) return location.file;

@@ -21,13 +21,13 @@ bool allocates(Action action);
 struct Step {
   int index = 0;
   Action action = Action::verify;
-  ServiceId service;            ///< empty for an orphan unit, and for a router's own start and stop
+  ServiceId service;  ///< empty for an orphan unit, and for a router's own start and stop
   std::string unit;
-  std::vector<int> after;       ///< indexes of steps that must be done first
-  std::vector<GpuIndex> gpus;   ///< the GPUs it allocates on or frees
+  std::vector<int> after;           ///< indexes of steps that must be done first
+  std::vector<GpuIndex> gpus;       ///< the GPUs it allocates on or frees
   std::map<GpuIndex, Bytes> claim;  ///< what it takes at its peak; empty: nothing, or unknown
   Residency target = Residency::running;
-  std::string why;              ///< for people: "outside the mode", "does not answer"
+  std::string why;  ///< for people: "outside the mode", "does not answer"
 
   /// What people call it: the service, or the unit.
   const std::string& subject() const { return service.empty() ? unit : service; }

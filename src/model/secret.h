@@ -1,4 +1,5 @@
-// A value that must not be seen: an environment variable's content. It formats as "•••"; whoever needs the text says so.
+// A value that must not be seen: an environment variable's content. It formats as "•••"; whoever needs the text says
+// so.
 #pragma once
 
 #include <string>
@@ -17,6 +18,8 @@ class Secret {
   std::string value_;
 };
 
-inline const char* redacted() { return "•••"; }
+inline const char* redacted() {
+  return "•••";
+}
 
 }  // namespace gpumod

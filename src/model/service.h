@@ -120,12 +120,12 @@ struct Service {
   std::string unit;    ///< people's own unit, adopted untouched ("glm-code.service"); empty: one of ours
   std::string router;  ///< services with the same router share one llama-server; empty: none
   std::string host = "127.0.0.1";
-  std::uint16_t port = 0;         ///< 0: it listens nowhere (a command without a port)
-  std::optional<Bytes> vram;      ///< declared claim on each GPU it uses; unset: unknown. 0: it uses no GPU
+  std::uint16_t port = 0;     ///< 0: it listens nowhere (a command without a port)
+  std::optional<Bytes> vram;  ///< declared claim on each GPU it uses; unset: unknown. 0: it uses no GPU
   GpuSelector gpu;
-  std::string health_path;        ///< empty: no health check; "/health" by default where the engine has one
+  std::string health_path;  ///< empty: no health check; "/health" by default where the engine has one
   Duration startup_timeout = 60s;
-  Duration stop_timeout = 20s;    ///< between SIGTERM and SIGKILL
+  Duration stop_timeout = 20s;  ///< between SIGTERM and SIGKILL
   SleepAbility sleep = SleepAbility::none;
   ModelSource model;
   EngineOptions options;

@@ -26,8 +26,8 @@ struct ServiceView {
 /// Who holds a TCP port that some service wants.
 struct PortHolder {
   std::uint16_t port = 0;
-  std::string unit;     ///< the unit of ours that holds it; empty: a stranger
-  pid_t pid = 0;        ///< 0: the kernel does not let us see the process
+  std::string unit;  ///< the unit of ours that holds it; empty: a stranger
+  pid_t pid = 0;     ///< 0: the kernel does not let us see the process
   std::string command;
   std::string user;
 };
@@ -36,9 +36,9 @@ struct Snapshot {
   std::map<ServiceId, ServiceView> services;  ///< every service of the catalogue
   std::map<std::string, UnitStatus> units;    ///< every unit that is ours, running or not, by name
   std::vector<GpuSample> gpus;
-  std::optional<Error> gpu_problem;           ///< set: the GPUs could not be read, `gpus` is empty
-  std::map<pid_t, std::string> unit_of_pid;   ///< for every GPU process that belongs to a unit of ours
-  std::vector<PortHolder> ports;              ///< listeners on ports of the catalogue
+  std::optional<Error> gpu_problem;          ///< set: the GPUs could not be read, `gpus` is empty
+  std::map<pid_t, std::string> unit_of_pid;  ///< for every GPU process that belongs to a unit of ours
+  std::vector<PortHolder> ports;             ///< listeners on ports of the catalogue
 };
 
 /// What a unit's processes hold on one GPU. Unset: NVML does not say for at least one of them.
@@ -46,9 +46,9 @@ std::optional<Bytes> held_by_unit(const Snapshot& snapshot, const std::string& u
 
 /// The residency wanted of services. A goal is an intention: it is stored, never observed.
 struct Goal {
-  std::string mode;                        ///< the mode it came from; empty: none
-  std::map<ServiceId, Residency> wanted;   ///< running, sleeping1, sleeping2 or stopped
-  bool exclusive = true;                   ///< everything else of ours stops
+  std::string mode;                       ///< the mode it came from; empty: none
+  std::map<ServiceId, Residency> wanted;  ///< running, sleeping1, sleeping2 or stopped
+  bool exclusive = true;                  ///< everything else of ours stops
 };
 
 }  // namespace gpumod

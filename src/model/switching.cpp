@@ -17,8 +17,12 @@ std::string_view to_string(Action action) {
   return "unknown";
 }
 
-bool frees(Action action) { return action == Action::stop || action == Action::unload || action == Action::sleep; }
-bool allocates(Action action) { return action == Action::start || action == Action::load || action == Action::wake; }
+bool frees(Action action) {
+  return action == Action::stop || action == Action::unload || action == Action::sleep;
+}
+bool allocates(Action action) {
+  return action == Action::start || action == Action::load || action == Action::wake;
+}
 
 bool Plan::only_verifies() const {
   return std::all_of(steps.begin(), steps.end(), [](const Step& step) { return step.action == Action::verify; });

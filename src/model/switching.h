@@ -2,13 +2,13 @@
 // (step, attempt), so that a late event never hits a retry.
 #pragma once
 
-#include <sys/types.h>
-
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "base/time.h"
 #include "model/plan.h"
@@ -23,7 +23,8 @@ struct Command {
   enum class Kind {
     observe,        ///< look at everything → observed
     preflight,      ///< could `services` be started at all? → preflight_ok | preflight_failed
-    check_memory,   ///< wait until our own memory has stopped moving, then compare free with `need` → memory_ok | memory_short
+    check_memory,   ///< wait until our own memory has stopped moving, then compare free with `need` → memory_ok |
+                    ///< memory_short
     start_unit,     ///< → job_done | job_failed
     stop_unit,      ///< → job_done | job_failed
     kill_unit,      ///< SIGKILL to every process of it → job_done | job_failed
@@ -32,12 +33,12 @@ struct Command {
     unload_model,
     sleep_service,
     wake_service,
-    await_ready,    ///< → ready | not_ready
-    await_residency,///< until the service is in `target` → ready | not_ready
-    verify,         ///< listener, model, probe → verified | not_verified
-    abandon,        ///< give up waiting in this step: its event comes as not_ready with `abandoned`
-    record_failure, ///< journal that the way forward is given up, before anything is undone
-    finish,         ///< the switch has ended; `text` says why
+    await_ready,      ///< → ready | not_ready
+    await_residency,  ///< until the service is in `target` → ready | not_ready
+    verify,           ///< listener, model, probe → verified | not_verified
+    abandon,          ///< give up waiting in this step: its event comes as not_ready with `abandoned`
+    record_failure,   ///< journal that the way forward is given up, before anything is undone
+    finish,           ///< the switch has ended; `text` says why
   };
   Kind kind = Kind::observe;
   int step = -1;
@@ -46,7 +47,7 @@ struct Command {
   std::vector<ServiceId> services;  ///< preflight
   std::string unit;
   std::vector<GpuIndex> gpus;
-  std::map<GpuIndex, Bytes> need;   ///< check_memory: bytes that must be free on each GPU, the margin included
+  std::map<GpuIndex, Bytes> need;  ///< check_memory: bytes that must be free on each GPU, the margin included
   Residency target = Residency::running;
   TimePoint deadline = TimePoint::max();
   SwitchResult result = SwitchResult::committed;
@@ -77,11 +78,11 @@ struct Event {
   Kind kind = Kind::observed;
   int step = -1;
   int attempt = 1;
-  std::string text;               ///< why, in words, for the negative ones; the probe's answer for verified
-  std::string remedy;             ///< what to do about it, when the failure catalogue knows
-  std::string log_line;           ///< the log line that says so
-  bool transient = false;         ///< worth another attempt
-  bool abandoned = false;         ///< it ended because of an `abandon`
+  std::string text;                  ///< why, in words, for the negative ones; the probe's answer for verified
+  std::string remedy;                ///< what to do about it, when the failure catalogue knows
+  std::string log_line;              ///< the log line that says so
+  bool transient = false;            ///< worth another attempt
+  bool abandoned = false;            ///< it ended because of an `abandon`
   std::optional<Snapshot> snapshot;  ///< observed
   std::optional<Error> error;        ///< preflight_failed, and observed without a snapshot
 };
@@ -94,13 +95,13 @@ struct StepReport {
   std::string subject;
   ServiceId service;
   std::string unit;
-  std::string result;   ///< "pending", "running", "done", "failed", "skipped"
-  std::string stage;    ///< what it is doing: "stopping", "waiting for the model" …
-  std::string note;     ///< the probe's answer, or the cause of the failure
+  std::string result;  ///< "pending", "running", "done", "failed", "skipped"
+  std::string stage;   ///< what it is doing: "stopping", "waiting for the model" …
+  std::string note;    ///< the probe's answer, or the cause of the failure
   std::string remedy;
   std::string log_line;
   int attempts = 0;
-  bool undo = false;    ///< part of a rollback
+  bool undo = false;  ///< part of a rollback
   std::optional<TimePoint> began;
   std::optional<TimePoint> ended;
 };

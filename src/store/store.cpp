@@ -1,12 +1,12 @@
 #include "store/store.h"
 
+#include <array>
+
 #include <SQLiteCpp/SQLiteCpp.h>
+#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
-
-#include <array>
-#include <boost/json.hpp>
 
 #include "base/fd.h"
 #include "model/json.h"
@@ -33,12 +33,18 @@ constexpr std::array migrations{
     )sql",
 };
 
-std::int64_t microseconds(WallTime time) { return time.time_since_epoch().count(); }
-WallTime wall_time(std::int64_t count) { return WallTime(std::chrono::microseconds(count)); }
+std::int64_t microseconds(WallTime time) {
+  return time.time_since_epoch().count();
+}
+WallTime wall_time(std::int64_t count) {
+  return WallTime(std::chrono::microseconds(count));
+}
 
 Error from_sqlite(std::string_view stage, const std::exception& problem) {
-  return Error{ErrorCode::environment, fmt::format("{}: {}", stage, problem.what()),
-               "Is the disk full, or the state directory not writable?", {}};
+  return Error{ErrorCode::environment,
+               fmt::format("{}: {}", stage, problem.what()),
+               "Is the disk full, or the state directory not writable?",
+               {}};
 }
 
 bool is_corrupt(const SQLite::Exception& problem) {
@@ -79,7 +85,9 @@ Store::Store(Store&&) noexcept = default;
 Store& Store::operator=(Store&&) noexcept = default;
 Store::~Store() = default;
 
-const std::string& Store::notice() const { return state_->notice; }
+const std::string& Store::notice() const {
+  return state_->notice;
+}
 
 Result<Store> Store::open(const fs::path& directory) {
   TRY(make_directories(directory, 0700));
@@ -96,7 +104,8 @@ Result<Store> Store::open(const fs::path& directory) {
       fs::rename(file, aside, ignored);
       fs::remove(file.string() + "-wal", ignored);
       fs::remove(file.string() + "-shm", ignored);
-      state->notice = fmt::format("the state file was unreadable ({}); it was moved to {} and a new one begun", problem.what(), aside);
+      state->notice = fmt::format("the state file was unreadable ({}); it was moved to {} and a new one begun",
+                                  problem.what(), aside);
       state->database = open_and_migrate(file);
     }
   } catch (const std::exception& problem) {
@@ -146,14 +155,16 @@ StoredSwitch read_switch(SQLite::Statement& row) {
 }
 
 constexpr auto switch_columns =
-    "SELECT id, kind, goal, previous, from_mode, mutated, failure, boot_id, result, began, ended, report FROM switches ";
+    "SELECT id, kind, goal, previous, from_mode, mutated, failure, boot_id, result, began, ended, report FROM "
+    "switches ";
 
 void write_switch(SQLite::Database& database, const StoredSwitch& about) {
-  SQLite::Statement insert(database,
-                           "INSERT INTO switches (id, kind, goal, previous, from_mode, mutated, failure, boot_id, result, began, "
-                           "ended, report) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                           "previous = excluded.previous, mutated = excluded.mutated, failure = excluded.failure, "
-                           "result = excluded.result, ended = excluded.ended, report = excluded.report");
+  SQLite::Statement insert(
+      database,
+      "INSERT INTO switches (id, kind, goal, previous, from_mode, mutated, failure, boot_id, result, began, "
+      "ended, report) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+      "previous = excluded.previous, mutated = excluded.mutated, failure = excluded.failure, "
+      "result = excluded.result, ended = excluded.ended, report = excluded.report");
   insert.bind(1, about.id);
   insert.bind(2, about.kind);
   insert.bind(3, json::serialize(to_json(about.goal)));
@@ -170,8 +181,9 @@ void write_switch(SQLite::Database& database, const StoredSwitch& about) {
 }
 
 void write_goal(SQLite::Database& database, const Goal& goal) {
-  SQLite::Statement insert(database, "INSERT INTO goal (only_row, goal, set_at) VALUES (1, ?, ?) "
-                                     "ON CONFLICT (only_row) DO UPDATE SET goal = excluded.goal, set_at = excluded.set_at");
+  SQLite::Statement insert(database,
+                           "INSERT INTO goal (only_row, goal, set_at) VALUES (1, ?, ?) "
+                           "ON CONFLICT (only_row) DO UPDATE SET goal = excluded.goal, set_at = excluded.set_at");
   insert.bind(1, json::serialize(to_json(goal)));
   insert.bind(2, microseconds(wall_now()));
   insert.exec();
@@ -216,8 +228,9 @@ Result<std::int64_t> Store::next_switch_id() const {
 Result<void> Store::record_commands(const StoredSwitch& about, const std::vector<Command>& commands) {
   return in_transaction(*state_->database, "write the journal", [&] {
     write_switch(*state_->database, about);
-    SQLite::Statement insert(*state_->database, "INSERT INTO commands (switch, step, attempt, command, service, unit, text, issued) "
-                                                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    SQLite::Statement insert(*state_->database,
+                             "INSERT INTO commands (switch, step, attempt, command, service, unit, text, issued) "
+                             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     for (const auto& command : commands) {
       insert.reset();
       insert.bind(1, about.id);
@@ -256,7 +269,8 @@ Result<void> Store::set_goal(const Goal& goal) {
 
 Result<std::optional<StoredSwitch>> Store::unfinished() const {
   try {
-    SQLite::Statement query(*state_->database, std::string(switch_columns) + "WHERE ended IS NULL ORDER BY id DESC LIMIT 1");
+    SQLite::Statement query(*state_->database,
+                            std::string(switch_columns) + "WHERE ended IS NULL ORDER BY id DESC LIMIT 1");
     if (!query.executeStep()) return std::optional<StoredSwitch>();
     return std::optional<StoredSwitch>(read_switch(query));
   } catch (const std::exception& problem) {
@@ -269,7 +283,8 @@ Result<std::vector<StoredSwitch>> Store::history(std::size_t limit) const {
     SQLite::Statement query(*state_->database, std::string(switch_columns) + "ORDER BY id DESC LIMIT ?");
     query.bind(1, static_cast<std::int64_t>(limit));
     std::vector<StoredSwitch> rows;
-    while (query.executeStep()) rows.push_back(read_switch(query));
+    while (query.executeStep())
+      rows.push_back(read_switch(query));
     return rows;
   } catch (const std::exception& problem) {
     return fail(from_sqlite("read the history", problem));

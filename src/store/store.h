@@ -21,17 +21,17 @@ namespace gpumod {
 
 struct StoredSwitch {
   std::int64_t id = 0;
-  std::string kind;     ///< the verb: "mode switch", "service start", "repair" …
+  std::string kind;  ///< the verb: "mode switch", "service start", "repair" …
   Goal goal;
-  Goal previous;        ///< what a rollback restores
-  std::string from;     ///< the mode that was the goal before, for people
+  Goal previous;     ///< what a rollback restores
+  std::string from;  ///< the mode that was the goal before, for people
   bool mutated = false;
   std::string failure;  ///< non-empty: the way forward was given up, for this reason
   std::string boot_id;
-  std::string result;   ///< "" while it is under way, or was interrupted
+  std::string result;  ///< "" while it is under way, or was interrupted
   WallTime began;
   std::optional<WallTime> ended;
-  std::string report;   ///< JSON of the answer, "" while under way
+  std::string report;  ///< JSON of the answer, "" while under way
 };
 
 class Store {

@@ -1,10 +1,10 @@
 #include "store/store.h"
 
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-
-#include <fstream>
 
 namespace gpumod {
 namespace {

@@ -1,8 +1,8 @@
 #include "switching/plan.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "fit/claim.h"
 
@@ -15,7 +15,9 @@ bool holds_memory(Residency residency) {
          residency == Residency::sleeping2;
 }
 
-bool sleeps(Residency residency) { return residency == Residency::sleeping1 || residency == Residency::sleeping2; }
+bool sleeps(Residency residency) {
+  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
+}
 
 /// A unit together with what the goal makes of its services.
 struct UnitCase {
@@ -51,7 +53,8 @@ class Planner {
   Result<void> check_goal() {
     for (const auto& [id, residency] : goal_.wanted) {
       if (!knowledge_.services.contains(id))
-        return fail(ErrorCode::not_found, fmt::format("the goal names service '{}', which the catalogue does not have", id));
+        return fail(ErrorCode::not_found,
+                    fmt::format("the goal names service '{}', which the catalogue does not have", id));
       if (sleeps(residency) && service(id).sleep == SleepAbility::none && residency_of(id) != residency)
         return fail(ErrorCode::refused, fmt::format("service '{}' cannot sleep", id),
                     "Its engine has no sleep, or its file does not say sleep: l1 or l2.");
@@ -60,8 +63,10 @@ class Planner {
   }
 
   void gather_units() {
-    for (const auto& [name, status] : snapshot_.units) units_[name].status = &status;
-    for (const auto& [id, service] : knowledge_.services) units_[service.unit_name()].members.push_back(&service);
+    for (const auto& [name, status] : snapshot_.units)
+      units_[name].status = &status;
+    for (const auto& [id, service] : knowledge_.services)
+      units_[service.unit_name()].members.push_back(&service);
     for (auto& [name, unit] : units_) {
       for (const auto* member : unit.members)
         if (is_kept(*member)) unit.kept.push_back(member);
@@ -97,22 +102,27 @@ class Planner {
     for (auto& [name, unit] : units_) {
       if (!unit.alive()) continue;
       if (unit.restart || (unit.kept.empty() && (goal_.exclusive || told_to_stop(unit)))) {
-        if (!unit.restart) unit.why = unit.members.empty() ? "orphan: nothing in the catalogue wants it" : "outside the goal";
-        unit.stop_step = add(Action::stop, unit.members.size() == 1 ? unit.members.front()->id : ServiceId(), name, unit.why);
+        if (!unit.restart)
+          unit.why = unit.members.empty() ? "orphan: nothing in the catalogue wants it" : "outside the goal";
+        unit.stop_step =
+            add(Action::stop, unit.members.size() == 1 ? unit.members.front()->id : ServiceId(), name, unit.why);
         continue;
       }
       for (const auto* member : unit.members) {
         const auto residency = residency_of(member->id);
         const auto wanted = goal_.wanted.find(member->id);
-        const bool to_unload = wanted != goal_.wanted.end() ? wanted->second == Residency::stopped || wanted->second == Residency::unloaded
-                                                            : goal_.exclusive;
+        const bool to_unload = wanted != goal_.wanted.end()
+                                   ? wanted->second == Residency::stopped || wanted->second == Residency::unloaded
+                                   : goal_.exclusive;
         if (member->in_router() && to_unload && holds_memory(residency))
           add(Action::unload, member->id, name, wanted != goal_.wanted.end() ? "asked to unload" : "outside the goal");
         if (wanted != goal_.wanted.end() && sleeps(wanted->second) && residency == Residency::running)
-          plan_.steps[static_cast<std::size_t>(add(Action::sleep, member->id, name, "asked to sleep"))].target = wanted->second;
+          plan_.steps[static_cast<std::size_t>(add(Action::sleep, member->id, name, "asked to sleep"))].target =
+              wanted->second;
       }
     }
-    for (auto& step : plan_.steps) step.gpus = gpus_used_by(step.unit);
+    for (auto& step : plan_.steps)
+      step.gpus = gpus_used_by(step.unit);
   }
 
   bool told_to_stop(const UnitCase& unit) const {
@@ -140,7 +150,8 @@ class Planner {
     if (residency == target && sleeps(target)) return {};
     if (target == Residency::unloaded && unit.alive() && !unit.restart) return {};  // the freeing steps saw to it
     if (residency == Residency::running || residency == Residency::starting) {
-      if (!sleeps(target)) add(Action::verify, member.id, name, residency == Residency::running ? "runs already" : "is starting");
+      if (!sleeps(target))
+        add(Action::verify, member.id, name, residency == Residency::running ? "runs already" : "is starting");
       return {};
     }
     int last = -1;
@@ -154,7 +165,8 @@ class Planner {
           unit.start_step = add(Action::start, member.router.empty() ? member.id : ServiceId(), name,
                                 unit.restart ? unit.why : "does not run");
           if (unit.stop_step) depend(*unit.start_step, *unit.stop_step);
-          for (const int blocker : port_blockers_) depend(*unit.start_step, blocker);
+          for (const int blocker : port_blockers_)
+            depend(*unit.start_step, blocker);
         }
         last = *unit.start_step;
       }
@@ -205,25 +217,30 @@ class Planner {
       ports_conflict_ = true;
       return {};
     }
-    const auto subject = found != units_.end() && found->second.members.size() == 1 ? found->second.members.front()->id : holder;
-    return fail(ErrorCode::refused,
-                fmt::format("port {} of service '{}' is held by '{}', which is to go on running", member.port, member.id, subject),
-                fmt::format("Stop it first (gpumod service stop {}), switch to a mode without it, or change a port.", subject));
+    const auto subject =
+        found != units_.end() && found->second.members.size() == 1 ? found->second.members.front()->id : holder;
+    return fail(
+        ErrorCode::refused,
+        fmt::format("port {} of service '{}' is held by '{}', which is to go on running", member.port, member.id,
+                    subject),
+        fmt::format("Stop it first (gpumod service stop {}), switch to a mode without it, or change a port.", subject));
   }
 
   Result<void> place_on_gpus() {
     std::vector<Step*> takers;
     for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
       Step& step = plan_.steps[i];
-      const bool is_router_start = step.action == Action::start && (step.service.empty() || service(step.service).in_router());
+      const bool is_router_start =
+          step.action == Action::start && (step.service.empty() || service(step.service).in_router());
       if (allocates(step.action) && !is_router_start) takers.push_back(&step);
     }
     for (const auto* step : takers) {
       if (!needs_gpu(service(step->service)) || !snapshot_.gpus.empty()) continue;
       const auto reason = snapshot_.gpu_problem ? snapshot_.gpu_problem->message : "this machine has no GPU";
-      return fail(ErrorCode::environment,
-                  fmt::format("service '{}' claims VRAM, but no GPU can be read: {}", step->service, reason),
-                  snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : "Declare vram: 0 for a service that runs on the CPU.");
+      return fail(
+          ErrorCode::environment,
+          fmt::format("service '{}' claims VRAM, but no GPU can be read: {}", step->service, reason),
+          snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : "Declare vram: 0 for a service that runs on the CPU.");
     }
     std::stable_sort(takers.begin(), takers.end(),
                      [&](const Step* a, const Step* b) { return largest_claim(*a) > largest_claim(*b); });
@@ -268,8 +285,8 @@ class Planner {
     return free;
   }
 
-  /// What can be counted on once the freeing steps are done. Where NVML does not say what a process holds, the best case
-  /// stands in: the check right before each start then decides.
+  /// What can be counted on once the freeing steps are done. Where NVML does not say what a process holds, the best
+  /// case stands in: the check right before each start then decides.
   std::map<GpuIndex, Bytes> free_after_freeing() const {
     auto free = free_now();
     for (const auto& gpu : snapshot_.gpus) {
@@ -339,7 +356,8 @@ class Planner {
       plan_.free_before[gpu.index] = *gpu.free;
       Bytes after = *gpu.free;
       for (std::size_t i = 0; i < freeing_count_; ++i)
-        if (plan_.steps[i].action == Action::stop) after += held_by_unit(snapshot_, plan_.steps[i].unit, gpu).value_or(Bytes());
+        if (plan_.steps[i].action == Action::stop)
+          after += held_by_unit(snapshot_, plan_.steps[i].unit, gpu).value_or(Bytes());
       for (const auto& step : plan_.steps)
         if (const auto claim = step.claim.find(gpu.index); claim != step.claim.end()) after -= claim->second;
       plan_.free_after[gpu.index] = after;
@@ -347,7 +365,8 @@ class Planner {
     if (snapshot_.gpus.empty()) return;
     for (const auto& step : plan_.steps)
       if (allocates(step.action) && !step.service.empty() && step.claim.empty() && !step.gpus.empty())
-        plan_.notes.push_back(fmt::format("how much VRAM '{}' takes is unknown: declare vram: in its file", step.service));
+        plan_.notes.push_back(
+            fmt::format("how much VRAM '{}' takes is unknown: declare vram: in its file", step.service));
   }
 
   int add(Action action, ServiceId service, std::string unit, std::string why) {

@@ -1,13 +1,13 @@
-// switching/ — every decision of gpumod: what to do, in which order, and what to do when it goes wrong. Pure: values and
-// time stamps in, values out. It knows base/, model/ and fit/; it must never know a clock, a file, a socket, D-Bus or an
-// engine. The same code runs in production and in the simulator.
+// switching/ — every decision of gpumod: what to do, in which order, and what to do when it goes wrong. Pure: values
+// and time stamps in, values out. It knows base/, model/ and fit/; it must never know a clock, a file, a socket, D-Bus
+// or an engine. The same code runs in production and in the simulator.
 //
 // plan(): from what is really there to what is wanted.
 //
-// Freeing (stop, unload, sleep) comes before taking (start, load, wake) on each GPU and each port, unless everything that
-// is wanted fits beside what runs: then it starts first and stops afterwards, so that a failed start costs nobody their
-// service. On one GPU at most one allocating step runs at a time, and none beside a freeing one: a vLLM that profiles
-// while memory is freed aborts.
+// Freeing (stop, unload, sleep) comes before taking (start, load, wake) on each GPU and each port, unless everything
+// that is wanted fits beside what runs: then it starts first and stops afterwards, so that a failed start costs nobody
+// their service. On one GPU at most one allocating step runs at a time, and none beside a freeing one: a vLLM that
+// profiles while memory is freed aborts.
 #pragma once
 
 #include <set>

@@ -14,7 +14,8 @@ Recovery recover(const JournaledSwitch& journal) {
     return {RecoveryDirection::back, journal.previous,
             fmt::format("{} was interrupted while it was being rolled back ({}): what ran before is restored", what,
                         journal.failure)};
-  return {RecoveryDirection::forward, journal.goal, fmt::format("{} was interrupted half-way: it is finished now", what)};
+  return {RecoveryDirection::forward, journal.goal,
+          fmt::format("{} was interrupted half-way: it is finished now", what)};
 }
 
 }  // namespace gpumod

@@ -14,11 +14,11 @@ namespace gpumod {
 /// An unfinished switch as the journal holds it.
 struct JournaledSwitch {
   std::string id;
-  std::string kind;       ///< "mode switch", "service start" …
+  std::string kind;  ///< "mode switch", "service start" …
   Goal goal;
   Goal previous;
-  bool mutated = false;   ///< a mutating command was issued
-  bool failed = false;    ///< a failure was recorded: it was on its way back
+  bool mutated = false;  ///< a mutating command was issued
+  bool failed = false;   ///< a failure was recorded: it was on its way back
   std::string failure;
   std::string boot_id;
 };
@@ -27,8 +27,8 @@ enum class RecoveryDirection { discard, forward, back };
 
 struct Recovery {
   RecoveryDirection direction = RecoveryDirection::discard;
-  Goal goal;            ///< what the world should become; for discard: what it was
-  std::string sentence; ///< for people: what was found and what that means
+  Goal goal;             ///< what the world should become; for discard: what it was
+  std::string sentence;  ///< for people: what was found and what that means
 };
 
 Recovery recover(const JournaledSwitch& journal);

@@ -1,8 +1,8 @@
 #include "switching/switch.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 namespace gpumod {
 
@@ -76,8 +76,8 @@ void Switch::preflight(Commands& out) {
   for (const auto& live : steps_)
     if (live.step.action == Action::start || live.step.action == Action::load)
       for (const auto& [id, service] : request_.knowledge.services)
-        if (id == live.step.service || (live.step.service.empty() && service.unit_name() == live.step.unit &&
-                                        request_.goal.wanted.contains(id)))
+        if (id == live.step.service ||
+            (live.step.service.empty() && service.unit_name() == live.step.unit && request_.goal.wanted.contains(id)))
           check.services.push_back(id);
   if (check.services.empty()) return;
   std::sort(check.services.begin(), check.services.end());
@@ -106,7 +106,8 @@ void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
   const int base = static_cast<int>(round_base_);
   for (auto& step : planned->steps) {
     step.index += base;
-    for (int& earlier : step.after) earlier += base;
+    for (int& earlier : step.after)
+      earlier += base;
     StepReport line;
     line.step = step.index;
     line.action = step.action;
@@ -137,9 +138,8 @@ void Switch::advance(TimePoint now, Commands& out) {
 
 bool Switch::ready_to_issue(const Live& live) const {
   if (live.stage != Stage::pending) return false;
-  return std::all_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
-    return steps_[static_cast<std::size_t>(earlier)].stage == Stage::done;
-  });
+  return std::all_of(live.step.after.begin(), live.step.after.end(),
+                     [&](int earlier) { return steps_[static_cast<std::size_t>(earlier)].stage == Stage::done; });
 }
 
 void Switch::issue(Live& live, TimePoint now, Commands& out) {
@@ -154,7 +154,8 @@ void Switch::issue(Live& live, TimePoint now, Commands& out) {
   live.stage = Stage::memory;
   line.stage = "waiting for memory";
   auto check = command(Command::Kind::check_memory, live, now + request_.knowledge.settings.release_timeout);
-  for (const auto& [gpu, claim] : live.step.claim) check.need[gpu] = claim + request_.knowledge.settings.vram_margin;
+  for (const auto& [gpu, claim] : live.step.claim)
+    check.need[gpu] = claim + request_.knowledge.settings.vram_margin;
   out.push_back(std::move(check));
 }
 
@@ -185,7 +186,9 @@ void Switch::await(Live& live, TimePoint now, Commands& out) {
     wait.target = action == Action::load     ? Residency::running
                   : action == Action::unload ? Residency::unloaded
                                              : live.step.target;
-    line.stage = action == Action::load ? "loading the model" : action == Action::unload ? "unloading" : "falling asleep";
+    line.stage = action == Action::load     ? "loading the model"
+                 : action == Action::unload ? "unloading"
+                                            : "falling asleep";
     out.push_back(std::move(wait));
     return;
   }
@@ -289,8 +292,10 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
   }
   // No path continues past an unproven release.
   live.may_retry = false;
-  if (!clearing) note_failure(live, event);
-  else report(live).note += fmt::format("; {}", event.text);
+  if (!clearing)
+    note_failure(live, event);
+  else
+    report(live).note += fmt::format("; {}", event.text);
   step_failed(live, now);
   abandon_waits(out);
 }
@@ -332,9 +337,7 @@ void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands
       draining_ = true;  // what is under way may end well: it stays in the next round
       return;
     case Action::sleep:
-    case Action::stop:
-      step_failed(live, now);
-      return abandon_waits(out);
+    case Action::stop: step_failed(live, now); return abandon_waits(out);
   }
 }
 
@@ -385,8 +388,9 @@ void Switch::end_round(TimePoint, Commands& out) {
                                     [](const Live& live) { return live.stage == Stage::done; });
   if (all_done && (phase_ == Phase::undoing || !cancelled_)) {
     if (phase_ == Phase::undoing)
-      return finish(request_.on_failure == OnFailure::blank && !cancelled_ ? SwitchResult::failed : SwitchResult::rolled_back,
-                    out);
+      return finish(
+          request_.on_failure == OnFailure::blank && !cancelled_ ? SwitchResult::failed : SwitchResult::rolled_back,
+          out);
     return finish(changed_ ? SwitchResult::committed : SwitchResult::unchanged, out);
   }
   for (std::size_t i = round_base_; i < steps_.size(); ++i)
@@ -397,20 +401,24 @@ void Switch::end_round(TimePoint, Commands& out) {
   newly_distrusted_.clear();
   if (only_distrust) return next_round(out);
 
-  const auto failed = std::find_if(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
-                                   [&](const Live& live) { return live.stage == Stage::failed && !report(live).note.empty() &&
-                                                                  !report(live).note.starts_with("given up"); });
+  const auto failed =
+      std::find_if(steps_.begin() + static_cast<long>(round_base_), steps_.end(), [&](const Live& live) {
+        return live.stage == Stage::failed && !report(live).note.empty() && !report(live).note.starts_with("given up");
+      });
   if (phase_ == Phase::undoing) {
     if (failed != steps_.end())
-      problem_->message += fmt::format("; what ran before could not be restored: '{}': {}", failed->step.subject(), report(*failed).note);
+      problem_->message += fmt::format("; what ran before could not be restored: '{}': {}", failed->step.subject(),
+                                       report(*failed).note);
     return finish(SwitchResult::failed, out);
   }
   if (!problem_) {
     problem_ = Error{ErrorCode::failed, "the switch failed", {}, {}};
     if (failed != steps_.end()) {
       const auto& line = report(*failed);
-      problem_ = Error{ErrorCode::failed, fmt::format("{} of '{}' failed: {}", to_string(line.action), line.subject, line.note),
-                       line.remedy, {}};
+      problem_ = Error{ErrorCode::failed,
+                       fmt::format("{} of '{}' failed: {}", to_string(line.action), line.subject, line.note),
+                       line.remedy,
+                       {}};
     }
   }
   give_up_forward(out);

@@ -2,10 +2,12 @@
 //
 // A switch runs in rounds. A round is a plan made from a fresh observation, whose steps are issued as soon as what they
 // wait for is done. Before the first step of the first round, a preflight asks whether everything that is to be started
-// can be started at all (binary, model file, port): if not, the switch is refused and nothing was touched. Three things end a round:
+// can be started at all (binary, model file, port): if not, the switch is refused and nothing was touched. Three things
+// end a round:
 //
 //   every step is done            forward → committed (unchanged, if the plan only verified); undoing → rolled back
-//   a step distrusts its unit     (a service that "ran" did not answer, an unload did nothing): the steps under way end,
+//   a step distrusts its unit     (a service that "ran" did not answer, an unload did nothing): the steps under way
+//   end,
 //                                 then a new round is planned forward in which that unit is restarted; once per unit
 //   a step failed, or a cancel    the steps under way end (waits are abandoned), the failure is journaled, and the
 //                                 policy decides: rollback and blank plan a last round, stay ends here
@@ -58,8 +60,11 @@ class Switch {
   /// Why it was refused, failed or rolled back; unset when it went well.
   const std::optional<Error>& problem() const { return problem_; }
   const std::vector<StepReport>& reports() const { return reports_; }
-  /// The first plan, for showing; unset while there is none.
-  const std::optional<Plan>& first_plan() const { return first_plan_; }
+  /// The first plan, for showing; unset while there is none, or while it may still be refused.
+  const std::optional<Plan>& first_plan() const {
+    static const std::optional<Plan> none;
+    return preflighting_ || result_ == SwitchResult::refused ? none : first_plan_;
+  }
   const std::optional<Snapshot>& first_snapshot() const { return first_snapshot_; }
   const Goal& previous() const { return *request_.previous; }
 
@@ -67,14 +72,14 @@ class Switch {
   enum class Phase { forward, undoing };
   enum class Stage {
     pending,
-    memory,         // check_memory is out
-    acting,         // the mutating command is out
-    proving,        // the first proof of a release
-    killing,        // survivors are being killed
-    proving_kill,   // the last proof of a release
-    waiting,        // await_ready or await_residency is out
+    memory,        // check_memory is out
+    acting,        // the mutating command is out
+    proving,       // the first proof of a release
+    killing,       // survivors are being killed
+    proving_kill,  // the last proof of a release
+    waiting,       // await_ready or await_residency is out
     verifying,
-    clearing,       // a failed start is being stopped
+    clearing,  // a failed start is being stopped
     clearing_proof,
     clearing_kill,
     clearing_last_proof,
@@ -124,11 +129,11 @@ class Switch {
   Phase phase_ = Phase::forward;
   bool observing_ = false;
   bool preflighting_ = false;
-  bool draining_ = false;    // no new steps are issued
-  bool abandoned_ = false;   // and the waits of the round were given up
+  bool draining_ = false;   // no new steps are issued
+  bool abandoned_ = false;  // and the waits of the round were given up
   bool cancelled_ = false;
-  bool mutated_ = false;     // a mutating command has been issued
-  bool changed_ = false;     // some round did more than verify
+  bool mutated_ = false;  // a mutating command has been issued
+  bool changed_ = false;  // some round did more than verify
   int rounds_ = 0;
   std::set<std::string> newly_distrusted_;
   std::size_t round_base_ = 0;  // index of the round's first step

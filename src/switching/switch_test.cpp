@@ -18,7 +18,8 @@ using testing_world::World;
 Goal mode(std::vector<ServiceId> services, std::string id = "mode") {
   Goal goal;
   goal.mode = std::move(id);
-  for (auto& service : services) goal.wanted[std::move(service)] = Residency::running;
+  for (auto& service : services)
+    goal.wanted[std::move(service)] = Residency::running;
   return goal;
 }
 
@@ -111,8 +112,8 @@ TEST_F(SwitchTest, AFailedStartIsClearedAwayAndWhatRanBeforeIsRestored) {
   auto machine = make(mode({"embed"}));
   world.run(machine);
   EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
-  EXPECT_THAT(world.history,
-              ElementsAre("stop_unit chat", "start_unit embed", "stop_unit embed", "record_failure", "start_unit chat"));
+  EXPECT_THAT(world.history, ElementsAre("stop_unit chat", "start_unit embed", "stop_unit embed", "record_failure",
+                                         "start_unit chat"));
   EXPECT_TRUE(world.runs("chat"));
   ASSERT_TRUE(machine.problem());
   EXPECT_THAT(machine.problem()->message, HasSubstr("'embed'"));
@@ -235,7 +236,8 @@ TEST_F(SwitchTest, CancelAtAnyMomentRestoresWhatRanBefore) {
   for (int moment = 0; moment < 12; ++moment) {
     SCOPED_TRACE(moment);
     World fresh;
-    for (const auto& [id, service] : world.knowledge.services) fresh.add(service);
+    for (const auto& [id, service] : world.knowledge.services)
+      fresh.add(service);
     fresh.run_unit("gpumod-chat.service");
     Switch machine({mode({"embed", "small"}), std::nullopt, OnFailure::rollback, fresh.knowledge});
     fresh.run(machine, [&](Switch& running, int count) {

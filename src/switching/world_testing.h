@@ -1,5 +1,5 @@
-// For tests: a machine in a few values, over virtual time. It answers the commands of a Switch as the real one would, and
-// can be told to misbehave. Everything it is asked to do is written down in `history`.
+// For tests: a machine in a few values, over virtual time. It answers the commands of a Switch as the real one would,
+// and can be told to misbehave. Everything it is asked to do is written down in `history`.
 #pragma once
 
 #include <algorithm>
@@ -42,15 +42,15 @@ class World {
   void add(Service service) { knowledge.services[service.id] = std::move(service); }
 
   // What can go wrong, by service or unit id.
-  std::set<std::string> start_fails;             ///< ends right after its start
-  std::map<std::string, int> transient_failures; ///< so many starts fail with a cause that goes away
+  std::set<std::string> start_fails;              ///< ends right after its start
+  std::map<std::string, int> transient_failures;  ///< so many starts fail with a cause that goes away
   std::set<std::string> never_ready;
-  std::set<std::string> wrong_model;             ///< verification fails
-  std::set<std::string> survives_sigterm;        ///< needs the kill
+  std::set<std::string> wrong_model;       ///< verification fails
+  std::set<std::string> survives_sigterm;  ///< needs the kill
   std::set<std::string> survives_everything;
   std::set<std::string> unload_does_nothing;
-  std::map<std::string, Duration> release_lag;   ///< memory comes back this late
-  Bytes foreign;                                 ///< held by others
+  std::map<std::string, Duration> release_lag;  ///< memory comes back this late
+  Bytes foreign;                                ///< held by others
   std::optional<std::string> preflight_problem;
 
   Knowledge knowledge;
@@ -69,14 +69,17 @@ class World {
   void sleep(const ServiceId& id) { units_[knowledge.services.at(id).unit_name()].asleep = true; }
   bool runs(const ServiceId& id) const {
     const auto found = units_.find(knowledge.services.at(id).unit_name());
-    return found != units_.end() && found->second.pid != 0 && found->second.loaded.contains(id) && !found->second.asleep;
+    return found != units_.end() && found->second.pid != 0 && found->second.loaded.contains(id) &&
+           !found->second.asleep;
   }
   bool unit_runs(const std::string& unit) const {
     const auto found = units_.find(unit);
     return found != units_.end() && found->second.pid != 0;
   }
   bool did(const std::string& what) const { return std::find(history.begin(), history.end(), what) != history.end(); }
-  long position(const std::string& what) const { return std::find(history.begin(), history.end(), what) - history.begin(); }
+  long position(const std::string& what) const {
+    return std::find(history.begin(), history.end(), what) - history.begin();
+  }
 
   Snapshot observe() const {
     Snapshot snapshot;
@@ -99,10 +102,10 @@ class World {
       const auto found = units_.find(view.unit);
       if (found != units_.end() && found->second.pid) {
         const auto& unit = found->second;
-        view.residency = unit.broken                 ? Residency::failed
-                         : unit.loaded.contains(id)  ? (unit.asleep ? Residency::sleeping1 : Residency::running)
-                         : service.in_router()       ? Residency::unloaded
-                                                     : Residency::starting;
+        view.residency = unit.broken                ? Residency::failed
+                         : unit.loaded.contains(id) ? (unit.asleep ? Residency::sleeping1 : Residency::running)
+                         : service.in_router()      ? Residency::unloaded
+                                                    : Residency::starting;
         if (service.port) snapshot.ports.push_back({service.port, view.unit, unit.pid, "server", "me"});
       } else if (found != units_.end() && found->second.failed) {
         view.residency = Residency::failed;
@@ -110,7 +113,8 @@ class World {
       snapshot.services[id] = view;
     }
     if (gpu_total_ > Bytes(0)) snapshot.gpus.push_back(gpu);
-    for (const auto& holder : strangers) snapshot.ports.push_back(holder);
+    for (const auto& holder : strangers)
+      snapshot.ports.push_back(holder);
     return snapshot;
   }
 
@@ -139,7 +143,8 @@ class World {
   }
 
   void issue(const std::vector<Command>& commands) {
-    for (const auto& command : commands) carry_out(command);
+    for (const auto& command : commands)
+      carry_out(command);
   }
 
  private:
@@ -149,7 +154,7 @@ class World {
     bool asleep = false;
     bool broken = false;
     std::set<ServiceId> loaded;
-    Bytes lagging;         // freed by the process, not yet by the driver
+    Bytes lagging;  // freed by the process, not yet by the driver
     TimePoint lag_until{};
   };
   struct Pending {
@@ -162,7 +167,8 @@ class World {
   Bytes held(const std::string& name, const Unit& unit) const {
     Bytes sum;
     if (!unit.pid) return sum;
-    for (const auto& id : unit.loaded) sum += knowledge.services.at(id).vram.value_or(Bytes());
+    for (const auto& id : unit.loaded)
+      sum += knowledge.services.at(id).vram.value_or(Bytes());
     if (unit.asleep) sum = Bytes::mib(600);
     if (!unit.loaded.empty() || !name.empty()) return sum;
     return sum;
@@ -195,7 +201,8 @@ class World {
     using Kind = Command::Kind;
     Unit& unit = units_[command.unit];
     if (command.mutates() && command.kind != Kind::record_failure)
-      history.push_back(std::string(to_string(command.kind)) + " " + (command.service.empty() ? command.unit : command.service));
+      history.push_back(std::string(to_string(command.kind)) + " " +
+                        (command.service.empty() ? command.unit : command.service));
     switch (command.kind) {
       case Kind::observe:
         units_.erase("");
@@ -226,7 +233,8 @@ class World {
         if (unit.pid) violations.push_back("started twice: " + command.unit);
         const auto id = command.service;
         bool fails = start_fails.contains(id);
-        if (auto it = transient_failures.find(id); it != transient_failures.end() && it->second > 0) --it->second, fails = true;
+        if (auto it = transient_failures.find(id); it != transient_failures.end() && it->second > 0)
+          --it->second, fails = true;
         const bool transient = !start_fails.contains(id);
         unit.pid = next_pid_++;
         unit.failed = unit.asleep = unit.broken = false;
@@ -240,7 +248,8 @@ class World {
       case Kind::stop_unit:
         answer(command, 20ms, [this, command] {
           Unit& target = units_[command.unit];
-          if (!survives_sigterm.contains(command.unit) && !survives_everything.contains(command.unit)) end(command.unit, target);
+          if (!survives_sigterm.contains(command.unit) && !survives_everything.contains(command.unit))
+            end(command.unit, target);
           return say(Event::Kind::job_done);
         });
         return;
@@ -253,7 +262,8 @@ class World {
       case Kind::prove_release: {
         const bool gone = unit.pid == 0;
         answer(command, gone ? 1ms : command.deadline - clock, [this, command] {
-          return units_[command.unit].pid == 0 ? say(Event::Kind::released) : say(Event::Kind::survived, "it will not end");
+          return units_[command.unit].pid == 0 ? say(Event::Kind::released)
+                                               : say(Event::Kind::survived, "it will not end");
         });
         return;
       }
@@ -269,13 +279,18 @@ class World {
           return say(Event::Kind::job_done);
         });
         return;
-      case Kind::sleep_service: unit.asleep = true; return answer(command, 2ms, [] { return say(Event::Kind::job_done); });
-      case Kind::wake_service: unit.asleep = false; return answer(command, 2ms, [] { return say(Event::Kind::job_done); });
+      case Kind::sleep_service:
+        unit.asleep = true;
+        return answer(command, 2ms, [] { return say(Event::Kind::job_done); });
+      case Kind::wake_service:
+        unit.asleep = false;
+        return answer(command, 2ms, [] { return say(Event::Kind::job_done); });
       case Kind::await_residency: {
         const bool there = (command.target == Residency::unloaded) != unit.loaded.contains(command.service);
         const bool arrives = command.target == Residency::sleeping1 || command.target == Residency::sleeping2 || there;
-        answer(command, arrives ? 50ms : command.deadline - clock,
-               [arrives] { return arrives ? say(Event::Kind::ready) : say(Event::Kind::not_ready, "it stays as it is"); });
+        answer(command, arrives ? 50ms : command.deadline - clock, [arrives] {
+          return arrives ? say(Event::Kind::ready) : say(Event::Kind::not_ready, "it stays as it is");
+        });
         return;
       }
       case Kind::await_ready: {
@@ -306,7 +321,8 @@ class World {
       case Kind::abandon:
         for (auto& pending : queue_)
           if (pending.step == command.step &&
-              (pending.kind == Kind::await_ready || pending.kind == Kind::await_residency || pending.kind == Kind::check_memory)) {
+              (pending.kind == Kind::await_ready || pending.kind == Kind::await_residency ||
+               pending.kind == Kind::check_memory)) {
             pending.at = clock;
             pending.make = [command] {
               Event event = say(Event::Kind::not_ready);
@@ -324,9 +340,11 @@ class World {
 
   void check_until_free(const Command& command) {
     Bytes need;
-    for (const auto& [gpu, bytes] : command.need) need = std::max(need, bytes);
+    for (const auto& [gpu, bytes] : command.need)
+      need = std::max(need, bytes);
     TimePoint when = clock + 50ms;
-    for (const auto& [name, unit] : units_) when = std::max(when, unit.lag_until);
+    for (const auto& [name, unit] : units_)
+      when = std::max(when, unit.lag_until);
     const TimePoint at = std::min(when, command.deadline);
     answer(command, at - clock, [this, need] {
       return free() >= need ? say(Event::Kind::memory_ok) : say(Event::Kind::memory_short, "too little is free");

@@ -1,8 +1,7 @@
 #include "verbs/context.h"
 
-#include <fmt/format.h>
-
 #include <boost/json.hpp>
+#include <fmt/format.h>
 
 #include "base/log.h"
 #include "control/launch.h"
@@ -70,7 +69,7 @@ Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted)
 }
 
 JournaledSwitch journaled(const StoredSwitch& stored) {
-  return JournaledSwitch{fmt::format("{}", stored.id), stored.kind,    stored.goal,    stored.previous, stored.mutated,
+  return JournaledSwitch{fmt::format("{}", stored.id), stored.kind,    stored.goal,   stored.previous, stored.mutated,
                          !stored.failure.empty(),      stored.failure, stored.boot_id};
 }
 
@@ -91,7 +90,8 @@ Error problem_of(const SwitchOutcome& outcome) {
   }
   json::object details = outcome.to_json();
   if (error.details.is_object())
-    for (const auto& member : error.details.as_object()) details[member.key()] = member.value();
+    for (const auto& member : error.details.as_object())
+      details[member.key()] = member.value();
   error.details = std::move(details);
   return error;
 }
@@ -160,13 +160,15 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
   repair.goal = recovery.goal;
   if (recovery.direction == RecoveryDirection::forward) {
     const auto stored = store_->goal();
-    repair.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(stored.value_or(std::nullopt), recovery.goal);
+    repair.goal_after =
+        recovery.goal.exclusive ? recovery.goal : merged_goal(stored.value_or(std::nullopt), recovery.goal);
   }
   std::optional<Goal> previous = interrupted.previous;
   const auto outcome = co_await run(std::move(repair), std::move(previous));
   if (!outcome) co_return fail(outcome.error());
   if (outcome->result != SwitchResult::committed && outcome->result != SwitchResult::unchanged)
-    notice(fmt::format("the interrupted switch could not be finished: {}", outcome->problem ? outcome->problem->message : "unknown"));
+    notice(fmt::format("the interrupted switch could not be finished: {}",
+                       outcome->problem ? outcome->problem->message : "unknown"));
   co_return std::optional<Goal>();
 }
 

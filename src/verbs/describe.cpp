@@ -62,10 +62,8 @@ json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
   json::array lines;
   for (const auto& [name, unit] : snapshot.units) {
     if (unit.gone() || !catalog.services_of_unit(name).empty()) continue;
-    lines.push_back(json::object{{"unit", name},
-                                 {"tag", unit.tag},
-                                 {"state", to_string(unit.active)},
-                                 {"pids", json::value_from(unit.pids)}});
+    lines.push_back(json::object{
+        {"unit", name}, {"tag", unit.tag}, {"state", to_string(unit.active)}, {"pids", json::value_from(unit.pids)}});
   }
   return lines;
 }
@@ -73,7 +71,8 @@ json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
 json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog) {
   json::array lines;
   const auto add = [&](const ServiceId& id, std::string_view wanted, Residency is, std::string text) {
-    lines.push_back(json::object{{"service", id}, {"wanted", wanted}, {"is", to_string(is)}, {"text", std::move(text)}});
+    lines.push_back(
+        json::object{{"service", id}, {"wanted", wanted}, {"is", to_string(is)}, {"text", std::move(text)}});
   };
   for (const auto& [id, view] : snapshot.services) {
     const bool up = view.residency == Residency::running || view.residency == Residency::starting;
@@ -81,13 +80,15 @@ json::array describe_differences(const std::optional<Goal>& goal, const Snapshot
     const bool in_goal = goal && wanted != goal->wanted.end();
     const auto why = view.detail.empty() ? std::string() : fmt::format(": {}", view.detail);
     if (in_goal && wanted->second == Residency::running && !up)
-      add(id, "running", view.residency, fmt::format("'{}' should run but is {}{}", id, to_string(view.residency), why));
+      add(id, "running", view.residency,
+          fmt::format("'{}' should run but is {}{}", id, to_string(view.residency), why));
     if (!in_goal && up) add(id, "stopped", view.residency, fmt::format("'{}' runs, but the goal does not want it", id));
   }
   if (goal)
     for (const auto& [id, residency] : goal->wanted)
       if (!catalog.services.contains(id))
-        add(id, to_string(residency), Residency::stopped, fmt::format("'{}' is wanted, but no file defines it any more", id));
+        add(id, to_string(residency), Residency::stopped,
+            fmt::format("'{}' is wanted, but no file defines it any more", id));
   return lines;
 }
 
@@ -104,7 +105,9 @@ json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog) {
                                        {"used", bytes_or_null(process.used)},
                                        {"command", info ? json::value(info->command) : json::value(nullptr)},
                                        {"user", info ? json::value(info->user) : json::value(nullptr)},
-                                       {"holder", !ours ? "foreign" : members.empty() ? "orphan" : "managed"},
+                                       {"holder", !ours             ? "foreign"
+                                                  : members.empty() ? "orphan"
+                                                                    : "managed"},
                                        {"unit", ours ? json::value(unit->second) : json::value(nullptr)}});
     }
     lines.push_back(json::object{{"index", gpu.index},

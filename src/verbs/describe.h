@@ -17,7 +17,8 @@ boost::json::array describe_problems(const Catalog& catalog);
 /// Ours, but nothing in the catalogue or the goal wants it: [{"unit","tag","state","pids"}].
 boost::json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog);
 /// What differs between the goal and what is: [{"service","wanted","is","text"}].
-boost::json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog);
+boost::json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot,
+                                        const Catalog& catalog);
 boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog);
 
 }  // namespace gpumod

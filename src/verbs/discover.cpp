@@ -1,12 +1,12 @@
 #include "verbs/discover.h"
 
+#include <algorithm>
+#include <charconv>
+
+#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <boost/json.hpp>
-#include <charconv>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -21,8 +21,8 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::size_t listing_limit = 2000;   // of one folder that is looked through for programs
-constexpr std::size_t programs_asked = 3;     // of each kind: asking starts them
+constexpr std::size_t listing_limit = 2000;  // of one folder that is looked through for programs
+constexpr std::size_t programs_asked = 3;    // of each kind: asking starts them
 constexpr Duration version_timeout = 5s;
 
 /// Names in a folder, sorted; none when it is not there. Folders on a network are not looked into.
@@ -51,8 +51,8 @@ fs::path real(const fs::path& path) {
 
 }  // namespace
 
-Places usual_places(const Paths& paths, const fs::path& working_directory, const std::vector<std::string>& model_folders,
-                    const std::string& llama_server) {
+Places usual_places(const Paths& paths, const fs::path& working_directory,
+                    const std::vector<std::string>& model_folders, const std::string& llama_server) {
   Places places;
   const auto& home = places.home = paths.home;
   places.mounts = MountTable::of_this_machine();
@@ -67,40 +67,51 @@ Places usual_places(const Paths& paths, const fs::path& working_directory, const
   places.hub = hub_root_from(environment_variable("HF_HUB_CACHE"), environment_variable("HF_HOME"),
                              environment_variable("XDG_CACHE_HOME"), home);
 
-  for (const auto& folder : model_folders) places.roots.push_back({absolute(folder), true, 4});
-  for (const char* folder :
-       {"models", "Models", "llm", "llms", "gguf", "ai/models", ".cache/llama.cpp", ".lmstudio/models", ".cache/lm-studio/models",
-        ".local/share/models", ".local/share/llama.cpp", ".local/share/nomic.ai/GPT4All", "Downloads"})
+  for (const auto& folder : model_folders)
+    places.roots.push_back({absolute(folder), true, 4});
+  for (const char* folder : {"models", "Models", "llm", "llms", "gguf", "ai/models", ".cache/llama.cpp",
+                             ".lmstudio/models", ".cache/lm-studio/models", ".local/share/models",
+                             ".local/share/llama.cpp", ".local/share/nomic.ai/GPT4All", "Downloads"})
     places.roots.push_back({home / folder, false, 4});
-  for (const char* folder : {"/models", "/srv/models", "/opt/models", "/data/models"}) places.roots.push_back({folder, false, 4});
+  for (const char* folder : {"/models", "/srv/models", "/opt/models", "/data/models"})
+    places.roots.push_back({folder, false, 4});
   places.roots.push_back({places.hub, false, 3});
   // From the home directory or above, everything would be walked: only what lies there itself.
-  const bool above = working_directory == "/" || home.lexically_relative(working_directory).native().find("..") == std::string::npos;
+  const bool above =
+      working_directory == "/" || home.lexically_relative(working_directory).native().find("..") == std::string::npos;
   places.roots.push_back({working_directory, false, above ? 0 : 4});
 
   const auto add_programs = [&](const fs::path& folder) {
-    for (const char* below : {"", "bin", "build/bin"}) places.program_folders.push_back(folder / below);
+    for (const char* below : {"", "bin", "build/bin"})
+      places.program_folders.push_back(folder / below);
   };
-  for (const char* folder : {".local/bin", "bin", "llama.cpp/build/bin", "llama.cpp", "src/llama.cpp/build/bin", "git/llama.cpp/build/bin"})
+  for (const char* folder :
+       {".local/bin", "bin", "llama.cpp/build/bin", "llama.cpp", "src/llama.cpp/build/bin", "git/llama.cpp/build/bin"})
     places.program_folders.push_back(home / folder);
   add_programs(working_directory);
   if (working_directory != "/")
-    for (const auto& each : entries_of(working_directory, places.mounts, home)) add_programs(each);
-  for (const auto& each : entries_of("/opt", places.mounts, home)) add_programs(each);
+    for (const auto& each : entries_of(working_directory, places.mounts, home))
+      add_programs(each);
+  for (const auto& each : entries_of("/opt", places.mounts, home))
+    add_programs(each);
 
-  for (const char* folder : {".venv", "venv", ".local"}) places.environments.push_back(home / folder);
-  for (const char* folder : {".venv", "venv"}) places.environments.push_back(working_directory / folder);
-  for (const char* parent : {"", "venvs", ".virtualenvs", ".local/share/uv/tools", ".local/share/pipx/venvs", "miniconda3/envs", "miniforge3/envs"})
+  for (const char* folder : {".venv", "venv", ".local"})
+    places.environments.push_back(home / folder);
+  for (const char* folder : {".venv", "venv"})
+    places.environments.push_back(working_directory / folder);
+  for (const char* parent : {"", "venvs", ".virtualenvs", ".local/share/uv/tools", ".local/share/pipx/venvs",
+                             "miniconda3/envs", "miniforge3/envs"})
     for (const auto& each : entries_of(home / parent, places.mounts, home)) {
       places.environments.push_back(each);
       if (*parent == 0) places.environments.push_back(each / ".venv"), places.environments.push_back(each / "venv");
     }
-  for (const auto& each : entries_of("/opt", places.mounts, home)) places.environments.push_back(each);
+  for (const auto& each : entries_of("/opt", places.mounts, home))
+    places.environments.push_back(each);
 
   const fs::path xdg = environment_variable("XDG_CONFIG_HOME");
   places.own_units = (xdg.is_absolute() ? xdg : home / ".config") / "systemd/user";
-  places.all_units = {places.own_units, home / ".local/share/systemd/user", "/etc/systemd/user", "/usr/local/lib/systemd/user",
-                      "/usr/lib/systemd/user"};
+  places.all_units = {places.own_units, home / ".local/share/systemd/user", "/etc/systemd/user",
+                      "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"};
   return places;
 }
 
@@ -129,7 +140,8 @@ class Candidates {
     found_.push_back({{}, path, {}, in_path, {}});
   }
   std::vector<FoundEngine> take(EngineKind kind) {
-    for (auto& each : found_) each.engine = kind;
+    for (auto& each : found_)
+      each.engine = kind;
     return std::move(found_);
   }
 
@@ -146,19 +158,23 @@ std::vector<FoundEngine> find_llama_servers(const Places& places, const std::vec
   Candidates candidates;
   if (!places.llama_server.empty()) {
     candidates.add(places.llama_server);
-    for (const char* below : {"llama-server", "bin/llama-server", "build/bin/llama-server"}) candidates.add(places.llama_server / below);
+    for (const char* below : {"llama-server", "bin/llama-server", "build/bin/llama-server"})
+      candidates.add(places.llama_server / below);
     return candidates.take(EngineKind::llamacpp);
   }
   add_from_path(candidates, places, "llama-server");
-  for (const auto& folder : places.program_folders) candidates.add(folder / "llama-server");
-  for (const auto& path : walked) candidates.add(path);
+  for (const auto& folder : places.program_folders)
+    candidates.add(folder / "llama-server");
+  for (const auto& path : walked)
+    candidates.add(path);
   return candidates.take(EngineKind::llamacpp);
 }
 
 std::vector<FoundEngine> find_in_environments(const Places& places, const char* name, EngineKind kind) {
   Candidates candidates;
   add_from_path(candidates, places, name);
-  for (const auto& environment : places.environments) candidates.add(environment / "bin" / name);
+  for (const auto& environment : places.environments)
+    candidates.add(environment / "bin" / name);
   return candidates.take(kind);
 }
 
@@ -168,7 +184,8 @@ std::string installed_version(const fs::path& binary, const Places& places) {
   for (const auto& python : entries_of(root / "lib", places.mounts, places.home)) {
     if (!python.filename().string().starts_with("python")) continue;
     std::error_code problem;
-    for (fs::directory_iterator each(python / "site-packages", problem), end; !problem && each != end; each.increment(problem)) {
+    for (fs::directory_iterator each(python / "site-packages", problem), end; !problem && each != end;
+         each.increment(problem)) {
       const auto name = each->path().filename().string();
       constexpr std::string_view prefix = "vllm-", suffix = ".dist-info";
       if (name.starts_with(prefix) && name.ends_with(suffix))
@@ -199,7 +216,8 @@ Task<void> ask_version(FoundEngine& found) {
   for (const auto line : split_lines(outcome->output)) {
     constexpr std::string_view llama = "version: ", uvicorn = "Running uvicorn ";
     if (line.starts_with(llama)) found.version = printable(trim(line.substr(llama.size())).substr(0, 80));
-    if (line.starts_with(uvicorn)) found.version = printable(line.substr(uvicorn.size(), line.find(' ', uvicorn.size()) - uvicorn.size()));
+    if (line.starts_with(uvicorn))
+      found.version = printable(line.substr(uvicorn.size(), line.find(' ', uvicorn.size()) - uvicorn.size()));
     if (!found.version.empty()) co_return;
   }
 }
@@ -216,7 +234,8 @@ struct Part {
 std::optional<Part> part_of(const fs::path& path) {
   const auto stem = path.stem().string();
   constexpr std::size_t tail = 15;  // "-00002-of-00003"
-  if (stem.size() <= tail || stem.substr(stem.size() - 9, 4) != "-of-" || stem[stem.size() - tail] != '-') return std::nullopt;
+  if (stem.size() <= tail || stem.substr(stem.size() - 9, 4) != "-of-" || stem[stem.size() - tail] != '-')
+    return std::nullopt;
   const auto digits = [&](std::size_t from_end) -> std::optional<int> {
     int value = 0;
     const char* begin = stem.data() + stem.size() - from_end;
@@ -229,7 +248,8 @@ std::optional<Part> part_of(const fs::path& path) {
 }
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -251,18 +271,21 @@ void read_models(const std::vector<WalkedFile>& files, Findings& findings) {
   for (auto& [name, parts] : series) {
     std::sort(parts.begin(), parts.end(), [](const auto* a, const auto* b) { return a->path < b->path; });
     Bytes size;
-    for (const auto* part : parts) size += part->size;
+    for (const auto* part : parts)
+      size += part->size;
     const auto first = part_of(parts.front()->path);
     if (first->number == 1 && parts.size() == static_cast<std::size_t>(first->count))
       whole.emplace_back(parts.front(), size);
     else
-      findings.remarks.push_back(fmt::format("{} is split into {} parts, and only {} are there: left out", printable(name), first->count, parts.size()));
+      findings.remarks.push_back(fmt::format("{} is split into {} parts, and only {} are there: left out",
+                                             printable(name), first->count, parts.size()));
   }
 
   std::size_t unusable = 0;
   for (const auto& [file, size] : whole) {
     if (!can_be_written(file->path)) {
-      findings.remarks.push_back(fmt::format("{} has a name that YAML cannot carry as it is: rename it to use it", printable(file->path.string())));
+      findings.remarks.push_back(fmt::format("{} has a name that YAML cannot carry as it is: rename it to use it",
+                                             printable(file->path.string())));
       continue;
     }
     const auto peek = peek_gguf_file(file->path);
@@ -279,7 +302,8 @@ void read_models(const std::vector<WalkedFile>& files, Findings& findings) {
   }
   if (unusable > 0)
     findings.remarks.push_back(
-        fmt::format("{} GGUF {} no model to serve alone (a projector, an adapter, a vocabulary): left out", unusable, unusable == 1 ? "file is" : "files are"));
+        fmt::format("{} GGUF {} no model to serve alone (a projector, an adapter, a vocabulary): left out", unusable,
+                    unusable == 1 ? "file is" : "files are"));
   std::sort(findings.models.begin(), findings.models.end(), [](const FoundModel& a, const FoundModel& b) {
     return std::pair(lower(a.path.filename().string()), a.path) < std::pair(lower(b.path.filename().string()), b.path);
   });
@@ -299,7 +323,8 @@ ModelKind kind_of_snapshot(const json::object& config, const fs::path& snapshot)
     const std::string name = each.is_string() ? std::string(each.as_string()) : std::string();
     if (name.ends_with("ForCausalLM") || name.ends_with("ForConditionalGeneration")) return ModelKind::chat;
     if (name.ends_with("ForSequenceClassification")) return ModelKind::reranker;
-    if (name.ends_with("Model") && (name.find("Bert") != std::string::npos || name.find("Roberta") != std::string::npos))
+    if (name.ends_with("Model") &&
+        (name.find("Bert") != std::string::npos || name.find("Roberta") != std::string::npos))
       return ModelKind::embedding;
   }
   return ModelKind::unusable;
@@ -346,7 +371,9 @@ void read_hub(const Places& places, Findings& findings) {
 
 // --- units
 
-bool is_gpumods(std::string_view name) { return name == "gpumod.service" || name.starts_with("gpumod-"); }
+bool is_gpumods(std::string_view name) {
+  return name == "gpumod.service" || name.starts_with("gpumod-");
+}
 
 void read_units(const Places& places, Findings& findings) {
   for (const auto& folder : places.all_units)
@@ -367,7 +394,9 @@ void read_units(const Places& places, Findings& findings) {
 void look_at_files(const Places& places, Findings& findings) {
   std::vector<WalkedFile> models;
   std::vector<fs::path> servers;
-  const auto wanted = [](std::string_view name) { return name == "llama-server" || lower(std::string(name)).ends_with(".gguf"); };
+  const auto wanted = [](std::string_view name) {
+    return name == "llama-server" || lower(std::string(name)).ends_with(".gguf");
+  };
   const auto found = [&](WalkedFile file) {
     if (file.path.filename() == "llama-server")
       servers.push_back(file.path);
@@ -378,9 +407,11 @@ void look_at_files(const Places& places, Findings& findings) {
   findings.searched = std::move(outcome.searched);
   findings.cut_short = outcome.cut_short;
   for (const auto& avoided : outcome.avoided)
-    findings.remarks.push_back(fmt::format("{} is on the network and was not looked into; name it with --models to do so", printable(avoided.string())));
+    findings.remarks.push_back(fmt::format(
+        "{} is on the network and was not looked into; name it with --models to do so", printable(avoided.string())));
   for (const auto& root : places.roots)
-    if (root.told && std::find(findings.searched.begin(), findings.searched.end(), root.folder) == findings.searched.end())
+    if (root.told &&
+        std::find(findings.searched.begin(), findings.searched.end(), root.folder) == findings.searched.end())
       findings.remarks.push_back(fmt::format("{} is no folder that can be read", printable(root.folder.string())));
   read_models(models, findings);
   read_hub(places, findings);
@@ -391,7 +422,8 @@ void look_at_files(const Places& places, Findings& findings) {
     each.version = installed_version(each.binary, places);
     findings.engines.push_back(std::move(each));
   }
-  for (auto& each : find_in_environments(places, "uvicorn", EngineKind::fastapi)) findings.engines.push_back(std::move(each));
+  for (auto& each : find_in_environments(places, "uvicorn", EngineKind::fastapi))
+    findings.engines.push_back(std::move(each));
 }
 
 }  // namespace
@@ -402,7 +434,8 @@ Task<Result<Findings>> look_around(Places places) {
   const std::function<void()> look = [&] { look_at_files(places, findings); };
   co_await run_blocking(look);
   if (!places.llama_server.empty() && !findings.engine(EngineKind::llamacpp))
-    co_return fail(ErrorCode::not_found, fmt::format("there is no llama-server at {}", printable(places.llama_server.string())),
+    co_return fail(ErrorCode::not_found,
+                   fmt::format("there is no llama-server at {}", printable(places.llama_server.string())),
                    "Give --llama-server the program itself, or the folder that it lies in.");
   std::map<EngineKind, std::size_t> asked;
   for (auto& each : findings.engines)

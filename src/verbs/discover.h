@@ -21,14 +21,14 @@ namespace gpumod {
 
 struct Places {
   std::filesystem::path home;
-  std::string path;                                     ///< the PATH that services would be looked up in
-  std::vector<WalkRoot> roots;                          ///< folders that are walked for models and programs
-  std::vector<std::filesystem::path> program_folders;   ///< folders where programs lie, in order of preference
-  std::vector<std::filesystem::path> environments;      ///< Python virtual environments
-  std::filesystem::path llama_server;                   ///< people said where; a file, or a folder that holds it
-  std::filesystem::path hub;                            ///< the Hugging Face hub's cache
-  std::filesystem::path own_units;                      ///< where people's own user units are
-  std::vector<std::filesystem::path> all_units;         ///< every folder of user units: their names are taken
+  std::string path;                                    ///< the PATH that services would be looked up in
+  std::vector<WalkRoot> roots;                         ///< folders that are walked for models and programs
+  std::vector<std::filesystem::path> program_folders;  ///< folders where programs lie, in order of preference
+  std::vector<std::filesystem::path> environments;     ///< Python virtual environments
+  std::filesystem::path llama_server;                  ///< people said where; a file, or a folder that holds it
+  std::filesystem::path hub;                           ///< the Hugging Face hub's cache
+  std::filesystem::path own_units;                     ///< where people's own user units are
+  std::vector<std::filesystem::path> all_units;        ///< every folder of user units: their names are taken
   MountTable mounts;
   WalkLimits limits;
 };
@@ -78,7 +78,8 @@ struct Findings {
   const FoundEngine* engine(EngineKind kind) const;
 };
 
-/// Never fails: what cannot be read is not there. Errors: not_found, when people said where llama-server is and it is not.
+/// Never fails: what cannot be read is not there. Errors: not_found, when people said where llama-server is and it is
+/// not.
 Task<Result<Findings>> look_around(Places places);
 
 }  // namespace gpumod

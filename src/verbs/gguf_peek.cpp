@@ -1,12 +1,12 @@
 #include "verbs/gguf_peek.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
+
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 
@@ -64,7 +64,10 @@ class Reader {
 
 std::optional<std::int64_t> as_integer(std::uint64_t raw, std::uint32_t type) {
   switch (type) {
-    case u8: case u16: case u32: case u64: return static_cast<std::int64_t>(raw);
+    case u8:
+    case u16:
+    case u32:
+    case u64: return static_cast<std::int64_t>(raw);
     case i8: return static_cast<std::int8_t>(raw);
     case i16: return static_cast<std::int16_t>(raw);
     case i32: return static_cast<std::int32_t>(raw);
@@ -114,7 +117,8 @@ std::optional<GgufPeek> peek_gguf(std::string_view head) {
   peek.version = static_cast<std::uint32_t>(*version);
   peek.tensors = *tensors;
   std::uint64_t seen = 0;
-  while (seen < *pairs && read_pair(reader, peek)) ++seen;
+  while (seen < *pairs && read_pair(reader, peek))
+    ++seen;
   peek.whole = seen == *pairs;
   return peek;
 }
@@ -147,7 +151,8 @@ std::string_view to_string(ModelKind kind) {
 
 ModelGuess guess_kind(const GgufPeek& peek, std::string_view file_name) {
   std::string name(file_name);
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   const std::string_view architecture = peek.architecture;
 
   if (architecture == "clip" || peek.type == "mmproj" || peek.type == "adapter" || peek.type == "imatrix" ||

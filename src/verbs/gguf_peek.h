@@ -17,11 +17,11 @@ namespace gpumod {
 struct GgufPeek {
   std::uint32_t version = 0;
   std::uint64_t tensors = 0;
-  std::string architecture;                  ///< general.architecture: "llama", "qwen3", "bert" …
-  std::string type;                          ///< general.type: "model", "adapter", "mmproj"; often absent
-  std::optional<std::int64_t> context;       ///< ARCHITECTURE.context_length, in tokens
-  std::optional<std::int64_t> pooling;       ///< ARCHITECTURE.pooling_type: 0 none, 1 mean, 2 cls, 3 last, 4 rank
-  bool whole = false;                        ///< every pair was seen
+  std::string architecture;             ///< general.architecture: "llama", "qwen3", "bert" …
+  std::string type;                     ///< general.type: "model", "adapter", "mmproj"; often absent
+  std::optional<std::int64_t> context;  ///< ARCHITECTURE.context_length, in tokens
+  std::optional<std::int64_t> pooling;  ///< ARCHITECTURE.pooling_type: 0 none, 1 mean, 2 cls, 3 last, 4 rank
+  bool whole = false;                   ///< every pair was seen
 };
 
 /// What the first bytes of a file say; nothing when they are not GGUF.

@@ -13,7 +13,9 @@ ModelKind kind_of(const std::string& bytes, std::string_view name) {
   return peek ? guess_kind(*peek, name).kind : ModelKind::unusable;
 }
 
-std::string of_architecture(std::string_view name) { return GgufHead().text("general.architecture", name).bytes(); }
+std::string of_architecture(std::string_view name) {
+  return GgufHead().text("general.architecture", name).bytes();
+}
 
 TEST(GgufPeek, ReadsWhatTheHeaderSays) {
   const auto peek = peek_gguf(embedding_model());
@@ -25,7 +27,10 @@ TEST(GgufPeek, ReadsWhatTheHeaderSays) {
 }
 
 TEST(GgufPeek, SkipsArraysBeforeTheKeysItWants) {
-  const auto head = GgufHead().texts("general.tags", {"a", "bb", ""}).text("general.architecture", "llama").number("llama.context_length", 8192);
+  const auto head = GgufHead()
+                        .texts("general.tags", {"a", "bb", ""})
+                        .text("general.architecture", "llama")
+                        .number("llama.context_length", 8192);
   const auto peek = peek_gguf(head.bytes());
   ASSERT_TRUE(peek);
   EXPECT_EQ(peek->architecture, "llama");
@@ -33,7 +38,8 @@ TEST(GgufPeek, SkipsArraysBeforeTheKeysItWants) {
 }
 
 TEST(GgufPeek, KeepsWhatItHasOfACutOffHead) {
-  const auto whole = GgufHead().text("general.architecture", "llama").texts("tokenizer.ggml.tokens", {"one", "two", "three"}).bytes();
+  const auto whole =
+      GgufHead().text("general.architecture", "llama").texts("tokenizer.ggml.tokens", {"one", "two", "three"}).bytes();
   for (std::size_t length = 0; length < whole.size(); ++length) {
     const auto peek = peek_gguf(std::string_view(whole).substr(0, length));
     EXPECT_FALSE(peek && peek->whole) << length;
@@ -69,7 +75,8 @@ TEST(GgufPeek, ReadsNoFifoAndNoFolder) {
 
 TEST(GgufPeek, TellsKindsByTheHeader) {
   EXPECT_EQ(kind_of(chat_model(), "model.gguf"), ModelKind::chat);
-  for (const char* encoder : {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "t5encoder", "gemma-embedding"})
+  for (const char* encoder :
+       {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "t5encoder", "gemma-embedding"})
     EXPECT_EQ(kind_of(of_architecture(encoder), "model.gguf"), ModelKind::embedding) << encoder;
   const auto pooled = [](std::uint32_t type) {
     return GgufHead().text("general.architecture", "qwen3").number("qwen3.pooling_type", type).bytes();
@@ -79,7 +86,8 @@ TEST(GgufPeek, TellsKindsByTheHeader) {
   EXPECT_EQ(kind_of(pooled(4), "model.gguf"), ModelKind::reranker);
   EXPECT_EQ(kind_of(of_architecture("clip"), "vision.gguf"), ModelKind::unusable);
   EXPECT_EQ(kind_of(GgufHead().text("general.type", "adapter").bytes(), "lora.gguf"), ModelKind::unusable);
-  EXPECT_EQ(kind_of(GgufHead().text("general.architecture", "llama").bytes(0), "ggml-vocab-llama.gguf"), ModelKind::unusable);
+  EXPECT_EQ(kind_of(GgufHead().text("general.architecture", "llama").bytes(0), "ggml-vocab-llama.gguf"),
+            ModelKind::unusable);
 }
 
 TEST(GgufPeek, FallsBackOnTheNameAndThenOnChat) {

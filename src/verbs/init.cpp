@@ -1,12 +1,12 @@
 // init: looks around, shows what it would write, and writes it after consent. Never over what is there.
 
+#include <algorithm>
+
+#include <boost/json.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <pwd.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <boost/json.hpp>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -46,18 +46,23 @@ void find_unit_manager(Context& context, const Catalog& catalog, Around& around)
     around.unit_manager = "systemd";
   } else {
     around.unit_manager = "local";
-    around.advice.push_back(fmt::format("No systemd user manager answers ({}): services run under gpumod's own supervisor.", reached.error().message));
+    around.advice.push_back(
+        fmt::format("Services run under gpumod's own supervisor here: {}.", reached.error().message));
   }
   std::error_code ignored;
   const auto user = user_name();
-  if (around.unit_manager == "systemd" && !user.empty() && !fs::exists(fs::path("/var/lib/systemd/linger") / user, ignored))
-    around.advice.push_back("Services end when you log out of this machine's last session. To keep them: loginctl enable-linger");
+  if (around.unit_manager == "systemd" && !user.empty() &&
+      !fs::exists(fs::path("/var/lib/systemd/linger") / user, ignored))
+    around.advice.push_back(
+        "Services end when you log out of this machine's last session. To keep them: loginctl enable-linger");
 }
 
 Task<void> find_gpus(Around& around) {
   auto monitor = open_nvml();
   if (!monitor) {
-    around.advice.push_back(fmt::format("No NVIDIA GPU can be seen ({}): services run, but gpumod cannot count their memory.", monitor.error().message));
+    around.advice.push_back(
+        fmt::format("No NVIDIA GPU can be seen ({}): services run, but gpumod cannot count their memory.",
+                    monitor.error().message));
     co_return;
   }
   const auto sample = co_await (*monitor)->sample();
@@ -73,9 +78,11 @@ Task<void> find_gpus(Around& around) {
 /// Ports near those we would give away that somebody listens on.
 std::set<std::uint16_t> busy_ports() {
   std::vector<std::uint16_t> asked;
-  for (std::uint16_t port = 7070; port < 7170; ++port) asked.push_back(port);
+  for (std::uint16_t port = 7070; port < 7170; ++port)
+    asked.push_back(port);
   std::set<std::uint16_t> busy;
-  for (const auto& listener : listeners_on(asked)) busy.insert(listener.port);
+  for (const auto& listener : listeners_on(asked))
+    busy.insert(listener.port);
   return busy;
 }
 
@@ -106,27 +113,37 @@ bool is_there(const fs::path& path) {
 json::object describe(const Findings& findings, const Around& around) {
   json::array engines, models, hub, units;
   for (const auto& each : findings.engines)
-    engines.push_back({{"engine", to_string(each.engine)}, {"binary", each.binary.string()}, {"version", each.version}, {"problem", each.problem}});
+    engines.push_back({{"engine", to_string(each.engine)},
+                       {"binary", each.binary.string()},
+                       {"version", each.version},
+                       {"problem", each.problem}});
   for (const auto& each : findings.models)
-    models.push_back({{"path", each.path.string()}, {"bytes", each.size.count()}, {"kind", to_string(each.guess.kind)}});
-  for (const auto& each : findings.hub) hub.push_back({{"id", each.id}, {"kind", to_string(each.kind)}});
+    models.push_back(
+        {{"path", each.path.string()}, {"bytes", each.size.count()}, {"kind", to_string(each.guess.kind)}});
+  for (const auto& each : findings.hub)
+    hub.push_back({{"id", each.id}, {"kind", to_string(each.kind)}});
   for (const auto& each : findings.units)
     units.push_back({{"name", each.name}, {"path", each.path.string()}, {"engine", to_string(each.guess.engine)}});
-  return {{"engines", std::move(engines)}, {"models", std::move(models)},           {"hub", std::move(hub)},
+  return {{"engines", std::move(engines)}, {"models", std::move(models)},         {"hub", std::move(hub)},
           {"units", std::move(units)},     {"unit_manager", around.unit_manager}, {"gpus", around.gpus}};
 }
 
 /// The next steps come last, where people look.
-json::array all_advice(const json::array& files, const Around& around, const Proposal& proposal, const fs::path& config) {
+json::array all_advice(const json::array& files, const Around& around, const Proposal& proposal,
+                       const fs::path& config) {
   json::array advice;
   const auto add = [&](const std::string& line) { advice.push_back(json::value(line)); };
   for (const auto& file : files)
-    if (file.at("exists").as_bool()) add(fmt::format("{} is there already and stays as it is.", file.at("path").as_string().c_str()));
+    if (file.at("exists").as_bool())
+      add(fmt::format("{} is there already and stays as it is.", file.at("path").as_string().c_str()));
   for (const char* old : {"GPUMOD_PRESETS_DIR", "GPUMOD_MODES_DIR"})
     if (const auto folder = environment_variable(old); !folder.empty())
-      add(fmt::format("{} ({}) is not read any more: put those files, or a link to their folder, below {}.", old, folder, config.string()));
-  for (const auto& line : around.advice) add(line);
-  for (const auto& line : proposal.advice) add(line);
+      add(fmt::format("{} ({}) is not read any more: put those files, or a link to their folder, below {}.", old,
+                      folder, config.string()));
+  for (const auto& line : around.advice)
+    add(line);
+  for (const auto& line : proposal.advice)
+    add(line);
   return advice;
 }
 

@@ -1,9 +1,8 @@
 // init as a whole, on a machine made by the test: what is found, what is written, and what never is.
+#include <boost/json.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-
-#include <boost/json.hpp>
 
 #include "verbs/propose.h"
 #include "verbs/tree_testing.h"
@@ -68,7 +67,8 @@ TEST_F(InitTest, FromAnEmptyHomeToACatalogueWithoutProblems) {
   const auto done = run(true);
   EXPECT_EQ(done.at("written").as_array().size(), done.at("files").as_array().size());
   const auto made = catalog();
-  for (const auto& problem : made.problems) ADD_FAILURE() << to_string(problem);
+  for (const auto& problem : made.problems)
+    ADD_FAILURE() << to_string(problem);
   EXPECT_EQ(made.services.size(), 3U);
   EXPECT_EQ(made.modes.size(), 3U);  // blank and the two chat models
   EXPECT_EQ(made.settings.unit_manager, UnitManagerKind::local);
@@ -129,8 +129,10 @@ TEST_F(InitTest, FindsVllmItsModelsAndPeoplesUnits) {
   const fs::path snapshot = "home/.cache/huggingface/hub/models--Qwen--Qwen3-8B/snapshots/abc";
   tree_.write(snapshot / "config.json", R"({"architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 40960})");
   tree_.write(snapshot / "model.safetensors", "");
-  tree_.write("home/.cache/huggingface/hub/models--x--half/snapshots/abc/config.json", R"({"architectures": ["XForCausalLM"]})");
-  tree_.write("home/.config/systemd/user/glm-code.service", "[Service]\nExecStart=%h/llama-server -m %h/glm.gguf --port 9001\n");
+  tree_.write("home/.cache/huggingface/hub/models--x--half/snapshots/abc/config.json",
+              R"({"architectures": ["XForCausalLM"]})");
+  tree_.write("home/.config/systemd/user/glm-code.service",
+              "[Service]\nExecStart=%h/llama-server -m %h/glm.gguf --port 9001\n");
   tree_.write("home/.config/systemd/user/syncthing.service", "[Service]\nExecStart=/usr/bin/syncthing\n");
   tree_.write("home/.config/systemd/user/gpumod-x.service", "[Service]\nExecStart=/usr/bin/vllm serve x\n");
   const auto done = run(true);
@@ -141,18 +143,21 @@ TEST_F(InitTest, FindsVllmItsModelsAndPeoplesUnits) {
   EXPECT_EQ(found.at("hub").as_array()[0].at("id").as_string(), "Qwen/Qwen3-8B");
   ASSERT_EQ(found.at("units").as_array().size(), 1U);
   const auto made = catalog();
-  for (const auto& problem : made.problems) ADD_FAILURE() << to_string(problem);
+  for (const auto& problem : made.problems)
+    ADD_FAILURE() << to_string(problem);
   EXPECT_EQ(made.services.at("glm-code").unit, "glm-code.service");
   EXPECT_EQ(made.services.at("glm-code").model.path, tree_ / "home/glm.gguf");
   EXPECT_EQ(made.services.at("qwen3-8b").engine, EngineKind::vllm);
 }
 
 TEST_F(InitTest, AServerThatDoesNotRunGivesWayToOneThatDoes) {
-  tree_.program("usr/bin/llama-server", "#!/bin/sh\necho 'error while loading shared libraries: libx.so' >&2\nexit 127\n");
+  tree_.program("usr/bin/llama-server",
+                "#!/bin/sh\necho 'error while loading shared libraries: libx.so' >&2\nexit 127\n");
   tree_.program("home/llama.cpp/build/bin/llama-server", llama_server);
   tree_.write("home/models/a.gguf", chat_model());
   run(true);
-  EXPECT_EQ(catalog().settings.engines.at(EngineKind::llamacpp).binary, tree_ / "home/llama.cpp/build/bin/llama-server");
+  EXPECT_EQ(catalog().settings.engines.at(EngineKind::llamacpp).binary,
+            tree_ / "home/llama.cpp/build/bin/llama-server");
   fs::remove(tree_ / "home/llama.cpp/build/bin/llama-server");
   EXPECT_THAT(all_advice(run(false)), HasSubstr("libx.so"));
 }

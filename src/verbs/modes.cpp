@@ -1,10 +1,10 @@
 // Modes: what people named together, which one is the goal, and switching between them.
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <algorithm>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -32,7 +32,8 @@ json::object describe_mode(const Mode& mode, const std::optional<Goal>& goal) {
 Goal goal_of(const Mode& mode) {
   Goal goal;
   goal.mode = mode.id;
-  for (const auto& id : mode.services) goal.wanted[id] = Residency::running;
+  for (const auto& id : mode.services)
+    goal.wanted[id] = Residency::running;
   return goal;
 }
 
@@ -44,7 +45,8 @@ Answer mode_list(Context& context, Request) {
   const auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   json::array modes;
-  for (const auto& [id, mode] : (*catalog)->modes) modes.push_back(describe_mode(mode, *goal));
+  for (const auto& [id, mode] : (*catalog)->modes)
+    modes.push_back(describe_mode(mode, *goal));
   co_return json::value(json::object{{"modes", std::move(modes)}, {"problems", describe_problems(**catalog)}});
 }
 
@@ -85,11 +87,12 @@ Answer mode_status(Context& context, Request) {
   auto differences = describe_differences(*goal, *snapshot, **catalog);
   auto orphans = describe_orphans(*snapshot, **catalog);
   const bool in_order = *goal && differences.empty() && orphans.empty();
-  co_return json::value(json::object{{"mode", *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr)},
-                                     {"in_order", in_order},
-                                     {"services", std::move(services)},
-                                     {"differences", std::move(differences)},
-                                     {"orphans", std::move(orphans)}});
+  co_return json::value(
+      json::object{{"mode", *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr)},
+                   {"in_order", in_order},
+                   {"services", std::move(services)},
+                   {"differences", std::move(differences)},
+                   {"orphans", std::move(orphans)}});
 }
 
 Answer mode_switch(Context& context, Request request) {
@@ -118,7 +121,8 @@ Answer mode_create(Context& context, Request request) {
     co_return fail(ErrorCode::usage, fmt::format("'{}' cannot be the id of a mode", printable(mode.id)),
                    "Small letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 64.");
   if (const auto exists = (*catalog)->modes.find(mode.id); exists != (*catalog)->modes.end())
-    co_return fail(ErrorCode::refused, fmt::format("mode '{}' exists already ({})", mode.id, to_string(exists->second.source)),
+    co_return fail(ErrorCode::refused,
+                   fmt::format("mode '{}' exists already ({})", mode.id, to_string(exists->second.source)),
                    fmt::format("gpumod mode edit {} changes it.", mode.id));
   for (const auto& id : mode.services)
     if (const auto service = (*catalog)->service(id); !service) co_return fail(service.error());
@@ -129,7 +133,8 @@ Answer mode_create(Context& context, Request request) {
   const auto directory = context.paths().config / "modes";
   const auto path = directory / file_name;
   if (std::error_code ignored; fs::exists(fs::symlink_status(path, ignored)))
-    co_return fail(ErrorCode::refused, fmt::format("{} exists already", path.string()), "It has errors? gpumod config check says which.");
+    co_return fail(ErrorCode::refused, fmt::format("{} exists already", path.string()),
+                   "It has errors? gpumod config check says which.");
   if (const auto made = make_directories(directory, 0700); !made) co_return fail(made.error());
   if (const auto written = write_file_atomically(path, text, 0600); !written) co_return fail(written.error());
   co_return json::value(json::object{{"created", json::object{{"mode", mode.id}, {"file", path.string()}}}});
@@ -181,7 +186,8 @@ Answer mode_remove(Context& context, Request request) {
   const auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   if (*goal && (*goal)->mode == (*mode)->id)
-    co_return fail(ErrorCode::refused, fmt::format("mode '{}' is the one that runs", (*mode)->id), "Switch to another mode first.");
+    co_return fail(ErrorCode::refused, fmt::format("mode '{}' is the one that runs", (*mode)->id),
+                   "Switch to another mode first.");
   const auto path = path_of(context.paths(), (*mode)->source);
   std::error_code problem;
   if (!fs::remove(path, problem) || problem)

@@ -1,10 +1,10 @@
 #include "verbs/propose.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <boost/json.hpp>
 #include <cmath>
+
+#include <boost/json.hpp>
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "engines/hub.h"
@@ -30,7 +30,9 @@ std::int64_t startup_seconds(Bytes size, std::int64_t least) {
   return std::max(least, (loading + 29) / 30 * 30);
 }
 
-bool same_path(const fs::path& a, const fs::path& b) { return !a.empty() && a.lexically_normal() == b.lexically_normal(); }
+bool same_path(const fs::path& a, const fs::path& b) {
+  return !a.empty() && a.lexically_normal() == b.lexically_normal();
+}
 
 bool lies_in(const fs::path& folder, const fs::path& path) {
   const auto relative = path.lexically_normal().lexically_relative(folder.lexically_normal());
@@ -50,8 +52,10 @@ struct Planned {
 
 class Proposer {
  public:
-  Proposer(const Findings& findings, const Ground& ground) : findings_(findings), ground_(ground), catalog_(*ground.catalog) {
-    for (const auto& [id, service] : catalog_.services) taken_ports_.insert(service.port);
+  Proposer(const Findings& findings, const Ground& ground)
+      : findings_(findings), ground_(ground), catalog_(*ground.catalog) {
+    for (const auto& [id, service] : catalog_.services)
+      taken_ports_.insert(service.port);
     taken_ports_.insert(ground.busy_ports.begin(), ground.busy_ports.end());
     for (const auto& unit : findings.units)
       taken_ports_.insert(unit.guess.port.value_or(unit.guess.usual_port));
@@ -59,11 +63,15 @@ class Proposer {
 
   Proposal run() {
     settings();
-    for (const auto& unit : findings_.units) adopt(unit);
-    for (const auto& model : findings_.models) serve(model);
+    for (const auto& unit : findings_.units)
+      adopt(unit);
+    for (const auto& model : findings_.models)
+      serve(model);
     if (findings_.engine(EngineKind::vllm))
-      for (const auto& model : findings_.hub) serve(model);
-    for (const auto& planned : planned_) proposal_.files.push_back({"services/" + planned.id + ".yaml", planned.text});
+      for (const auto& model : findings_.hub)
+        serve(model);
+    for (const auto& planned : planned_)
+      proposal_.files.push_back({"services/" + planned.id + ".yaml", planned.text});
     modes();
     if (planned_.empty() && catalog_.services.empty() && catalog_.broken_services.empty()) example();
     advise();
@@ -77,7 +85,8 @@ class Proposer {
 
   bool is_free(const std::string& id) const {
     const bool known = catalog_.services.contains(id) || catalog_.broken_services.contains(id);
-    const bool planned = std::any_of(planned_.begin(), planned_.end(), [&](const Planned& each) { return each.id == id; });
+    const bool planned =
+        std::any_of(planned_.begin(), planned_.end(), [&](const Planned& each) { return each.id == id; });
     return !known && !planned && !ground_.exists("services/" + id + ".yaml");
   }
 
@@ -94,7 +103,8 @@ class Proposer {
 
   std::uint16_t new_port() {
     std::uint16_t port = first_port;
-    while (taken_ports_.contains(port) && port < 65535) ++port;
+    while (taken_ports_.contains(port) && port < 65535)
+      ++port;
     taken_ports_.insert(port);
     return port;
   }
@@ -138,14 +148,17 @@ class Proposer {
   /// gpumod.yaml is people's: where it stands already, a service says itself where its program is.
   std::string binary_line(EngineKind kind) const {
     const auto found = binaries_.find(kind);
-    return found == binaries_.end() ? "" : fmt::format("\n# It is not in PATH.\nbinary: {}\n", yaml_text(found->second.string()));
+    return found == binaries_.end()
+               ? ""
+               : fmt::format("\n# It is not in PATH.\nbinary: {}\n", yaml_text(found->second.string()));
   }
 
   // --- services
 
   bool is_served(const fs::path& model) const {
     for (const auto& [id, service] : catalog_.services)
-      if (same_path(service.model.path, model) || (service.llama() && lies_in(service.llama()->models_dir, model))) return true;
+      if (same_path(service.model.path, model) || (service.llama() && lies_in(service.llama()->models_dir, model)))
+        return true;
     return std::any_of(findings_.units.begin(), findings_.units.end(),
                        [&](const FoundUnit& unit) { return same_path(unit.guess.model, model); });
   }
@@ -155,9 +168,10 @@ class Proposer {
     for (const auto& [id, service] : catalog_.services) {
       if (service.unit == unit.name) return;
       if (id == stem)
-        return advice(fmt::format("Your unit {} has the name of the service '{}': add 'unit: {}' to {} to adopt it. Until then "
-                                  "starting that service is refused.",
-                                  unit.name, id, unit.name, service.source.file));
+        return advice(
+            fmt::format("Your unit {} has the name of the service '{}': add 'unit: {}' to {} to adopt it. Until then "
+                        "starting that service is refused.",
+                        unit.name, id, unit.name, service.source.file));
     }
     if (!room_left()) return left_out(unit.name);
     const auto& guess = unit.guess;
@@ -174,8 +188,9 @@ class Proposer {
         "# Its command line says {}; correct here what was read wrongly.\n"
         "engine: {}\nunit: {}\n",
         unit.name, guess.server, generic ? "command" : to_string(guess.engine), unit.name);
-    text += fmt::format("port: {}{}\n", planned.port,
-                        guess.port ? "" : fmt::format("  # its command line names none: this is what {} uses then", guess.server));
+    text += fmt::format(
+        "port: {}{}\n", planned.port,
+        guess.port ? "" : fmt::format("  # its command line names none: this is what {} uses then", guess.server));
     if (!guess.host.empty() && guess.host != "127.0.0.1") text += fmt::format("host: {}\n", yaml_text(guess.host));
     if (generic) {
       text += guess.router ? "# A router of several models, started and stopped as one.\n" : "";
@@ -196,14 +211,15 @@ class Proposer {
       if (guess.served_name.empty())
         planned.text += fmt::format("model: {}\n", yaml_text(guess.model));
       else
-        planned.text += fmt::format("model:\n  {}: {}\n  served_name: {}\n", path ? "path" : "id", yaml_text(guess.model),
-                                    yaml_text(guess.served_name));
-      planned.model_name = !guess.served_name.empty()                          ? guess.served_name
+        planned.text += fmt::format("model:\n  {}: {}\n  served_name: {}\n", path ? "path" : "id",
+                                    yaml_text(guess.model), yaml_text(guess.served_name));
+      planned.model_name = !guess.served_name.empty()                     ? guess.served_name
                            : path && guess.engine == EngineKind::llamacpp ? fs::path(guess.model).stem().string()
-                                                                               : guess.model;
+                                                                          : guess.model;
     }
     if (guess.utilization)
-      planned.text += fmt::format("# What it takes of the GPU, as its command line says.\ngpu_memory_utilization: {}\n", *guess.utilization);
+      planned.text += fmt::format("# What it takes of the GPU, as its command line says.\ngpu_memory_utilization: {}\n",
+                                  *guess.utilization);
     if (guess.embedding) planned.text += guess.engine == EngineKind::vllm ? "runner: pooling\n" : "embeddings: true\n";
   }
 
@@ -234,19 +250,21 @@ class Proposer {
   static std::string kind_lines(const FoundModel& model) {
     const std::string sure = model.guess.certain ? "" : " Its name says so; remove this if it is a chat model.";
     if (model.guess.kind == ModelKind::embedding)
-      return fmt::format("\n# It makes embeddings (numbers that stand for a text) and does not chat.{}\nembeddings: true\n", sure);
+      return fmt::format(
+          "\n# It makes embeddings (numbers that stand for a text) and does not chat.{}\nembeddings: true\n", sure);
     if (model.guess.kind == ModelKind::reranker)
-      return fmt::format("\n# It orders documents by how well they fit a question (/v1/rerank).{}\nextra_args: [--reranking]\n"
-                         "probe: none  # gpumod has no question for such a model\n",
-                         sure);
+      return fmt::format(
+          "\n# It orders documents by how well they fit a question (/v1/rerank).{}\nextra_args: [--reranking]\n"
+          "probe: none  # gpumod has no question for such a model\n",
+          sure);
     return {};
   }
 
   static std::string context_lines(const FoundModel& model) {
     const auto trained = model.context ? fmt::format(" The model knows up to {}.", *model.context) : std::string();
     if (model.guess.kind != ModelKind::chat && !model.context) return {};
-    return fmt::format("\n# How much text it keeps in mind, in tokens; more takes more memory.{}\ncontext_size: {}\n", trained,
-                       std::min(usual_context, model.context.value_or(usual_context)));
+    return fmt::format("\n# How much text it keeps in mind, in tokens; more takes more memory.{}\ncontext_size: {}\n",
+                       trained, std::min(usual_context, model.context.value_or(usual_context)));
   }
 
   std::string gpu_lines(const FoundModel& model) const {
@@ -254,13 +272,19 @@ class Proposer {
     const bool too_large = ground_.largest_gpu && model.size.count() > ground_.largest_gpu->count() / 10 * 9;
     std::string text;
     if (too_large)
-      text = fmt::format("\n# The file is about as large as the largest GPU ({}), or larger: llama-server decides how much of it goes there.\n"
-                         "# Pin that with gpu_layers: or n_cpu_moe:, or use a smaller quantization.\n# gpu_layers: 30\n",
-                         to_string(*ground_.largest_gpu));
+      text = fmt::format(
+          "\n# The file is about as large as the largest GPU ({}), or larger: llama-server decides how much of it goes "
+          "there.\n"
+          "# Pin that with gpu_layers: or n_cpu_moe:, or use a smaller quantization.\n# gpu_layers: 30\n",
+          to_string(*ground_.largest_gpu));
     else
-      text = "\n# Every layer on the GPU. Left out, llama-server takes what happens to be free and may run slowly for ever.\n"
-             "gpu_layers: 999\n";
-    return text + "\n# GPU memory at its peak. Once you know it (gpumod status shows it), declare it: gpumod then plans with it.\n# vram: 8 GiB\n";
+      text =
+          "\n# Every layer on the GPU. Left out, llama-server takes what happens to be free and may run slowly for "
+          "ever.\n"
+          "gpu_layers: 999\n";
+    return text +
+           "\n# GPU memory at its peak. Once you know it (gpumod status shows it), declare it: gpumod then plans with "
+           "it.\n# vram: 8 GiB\n";
   }
 
   void serve(const FoundHubModel& model) {
@@ -277,17 +301,20 @@ class Proposer {
     planned.port = new_port();
     planned.model_name = model.id;
     auto& text = planned.text;
-    text = fmt::format("# {}, found in the Hugging Face cache by gpumod init. The file is yours: change what you like.\n", model.id);
+    text = fmt::format(
+        "# {}, found in the Hugging Face cache by gpumod init. The file is yours: change what you like.\n", model.id);
     text += fmt::format("engine: vllm\nmodel: {}\nport: {}\n", yaml_text(model.id), planned.port);
     if (model.kind != ModelKind::chat) {
       text += "\n# It does not chat: it turns texts into numbers.\nrunner: pooling\n";
       if (model.kind == ModelKind::reranker) text += "probe: none  # gpumod has no question for a reranker\n";
     }
-    text += "\n# The part of the GPU that it takes, whatever the model needs. vLLM starts only when so much is free.\n"
-            "gpu_memory_utilization: 0.85\n";
+    text +=
+        "\n# The part of the GPU that it takes, whatever the model needs. vLLM starts only when so much is free.\n"
+        "gpu_memory_utilization: 0.85\n";
     if (model.context)
-      text += fmt::format("\n# How much text it keeps in mind, in tokens. The model knows up to {}.\nmax_model_len: {}\n", *model.context,
-                          std::min(usual_context, *model.context));
+      text +=
+          fmt::format("\n# How much text it keeps in mind, in tokens. The model knows up to {}.\nmax_model_len: {}\n",
+                      *model.context, std::min(usual_context, *model.context));
     text += "\n# It compiles itself at its first start.\nstartup_timeout: 600s\n";
     text += binary_line(EngineKind::vllm);
     planned_.push_back(std::move(planned));
@@ -298,7 +325,8 @@ class Proposer {
   // --- modes
 
   bool is_free_mode(const std::string& id) const {
-    return !catalog_.modes.contains(id) && !catalog_.broken_modes.contains(id) && !ground_.exists("modes/" + id + ".yaml");
+    return !catalog_.modes.contains(id) && !catalog_.broken_modes.contains(id) &&
+           !ground_.exists("modes/" + id + ".yaml");
   }
 
   void modes() {
@@ -317,16 +345,21 @@ class Proposer {
     for (const auto& each : planned_) {
       if (&each == helper) continue;
       std::string id = each.id;
-      for (int number = 2; !is_free_mode(id) || id == "blank"; ++number) id = fmt::format("{}-{}", each.id.substr(0, 60), number);
+      for (int number = 2; !is_free_mode(id) || id == "blank"; ++number)
+        id = fmt::format("{}-{}", each.id.substr(0, 60), number);
       std::string text = fmt::format(
           "# `gpumod mode switch {}` starts these services and stops all others.\n"
           "description: {}\n"
           "services:\n  - {}\n",
-          id, yaml_text(each.kind == ModelKind::chat ? fmt::format("Chat with {}", each.id) : fmt::format("{} by itself", each.id)),
+          id,
+          yaml_text(each.kind == ModelKind::chat ? fmt::format("Chat with {}", each.id)
+                                                 : fmt::format("{} by itself", each.id)),
           yaml_text(each.id));
       if (helper && each.kind == ModelKind::chat)
-        text += fmt::format("  # The one embedding model that was found, for searching in documents. Remove the line to do without it.\n  - {}\n",
-                            yaml_text(helper->id));
+        text += fmt::format(
+            "  # The one embedding model that was found, for searching in documents. Remove the line to do without "
+            "it.\n  - {}\n",
+            yaml_text(helper->id));
       proposal_.files.push_back({"modes/" + id + ".yaml", std::move(text)});
       if (each.kind == ModelKind::chat && each.api && first_mode_.empty()) first_mode_ = id, first_ = &each;
       if (any_mode_.empty()) any_mode_ = id;
@@ -334,25 +367,25 @@ class Proposer {
   }
 
   void example() {
-    proposal_.files.push_back(
-        {"services/example.yaml.off",
-         "# An example. gpumod does not read it, because of how its name ends: fill in your model and rename it to chat.yaml.\n"
-         "# Then `gpumod mode create chat --services chat` and `gpumod mode switch chat`.\n"
-         "engine: llamacpp\n"
-         "model: ~/models/MODEL.gguf\n"
-         "port: 7070\n"
-         "\n"
-         "# How much text it keeps in mind, in tokens; more takes more memory.\n"
-         "context_size: 8192\n"
-         "\n"
-         "# Every layer on the GPU. Leave it out on a machine without one.\n"
-         "gpu_layers: 999\n"
-         "\n"
-         "# Where llama-server is, when it is not in PATH.\n"
-         "# binary: ~/llama.cpp/build/bin/llama-server\n"
-         "\n"
-         "# GPU memory at its peak. Once you know it, declare it: gpumod then plans with it.\n"
-         "# vram: 8 GiB\n"});
+    proposal_.files.push_back({"services/example.yaml.off",
+                               "# An example. gpumod does not read it, because of how its name ends: fill in your "
+                               "model and rename it to chat.yaml.\n"
+                               "# Then `gpumod mode create chat --services chat` and `gpumod mode switch chat`.\n"
+                               "engine: llamacpp\n"
+                               "model: ~/models/MODEL.gguf\n"
+                               "port: 7070\n"
+                               "\n"
+                               "# How much text it keeps in mind, in tokens; more takes more memory.\n"
+                               "context_size: 8192\n"
+                               "\n"
+                               "# Every layer on the GPU. Leave it out on a machine without one.\n"
+                               "gpu_layers: 999\n"
+                               "\n"
+                               "# Where llama-server is, when it is not in PATH.\n"
+                               "# binary: ~/llama.cpp/build/bin/llama-server\n"
+                               "\n"
+                               "# GPU memory at its peak. Once you know it, declare it: gpumod then plans with it.\n"
+                               "# vram: 8 GiB\n"});
   }
 
   // --- advice
@@ -361,18 +394,25 @@ class Proposer {
     programs();
     if (findings_.models.empty() && findings_.hub.empty() && findings_.units.empty()) {
       std::vector<std::string> folders;
-      for (const auto& folder : findings_.searched) folders.push_back(folder.string());
-      advice(fmt::format("No GGUF file and no model in the Hugging Face cache was found. Looked in: {}. Put a model into ~/models, or name "
-                         "its folder: gpumod init --models DIR.",
-                         folders.empty() ? "(none of the usual folders is there)" : join(folders, ", ")));
+      for (const auto& folder : findings_.searched)
+        folders.push_back(folder.string());
+      advice(
+          fmt::format("No GGUF file and no model in the Hugging Face cache was found. Looked in: {}. Put a model into "
+                      "~/models, or name "
+                      "its folder: gpumod init --models DIR.",
+                      folders.empty() ? "(none of the usual folders is there)" : join(folders, ", ")));
     }
     if (findings_.cut_short)
-      advice("Looking through the folders took too long and was ended: name the right ones with --models DIR to see all of them.");
+      advice(
+          "Looking through the folders took too long and was ended: name the right ones with --models DIR to see all "
+          "of them.");
     if (!left_out_.empty())
       advice(fmt::format("Written for the first {} only. Also found: {}.", services_at_most, join(left_out_, ", ")));
-    for (const auto& remark : findings_.remarks) advice(remark + ".");
+    for (const auto& remark : findings_.remarks)
+      advice(remark + ".");
     previous_files();
-    if (catalog_.has_errors()) advice("Some of the files that were there already have errors: gpumod config check lists them.");
+    if (catalog_.has_errors())
+      advice("Some of the files that were there already have errors: gpumod config check lists them.");
     next_steps();
   }
 
@@ -384,19 +424,26 @@ class Proposer {
       return each.text.find("engine: llamacpp") != std::string::npos && each.text.find("\nunit:") == std::string::npos;
     });
     if (!llama && (needs_llama || planned_.empty()))
-      advice("No llama-server was found in PATH, ~/.local/bin, ~/bin, ~/llama.cpp/build/bin, /opt, or here. Install llama.cpp, or say "
-             "where it is: gpumod init --llama-server FILE.");
-    const bool hub = std::any_of(findings_.hub.begin(), findings_.hub.end(), [](const FoundHubModel& model) { return model.kind != ModelKind::unusable; });
+      advice(
+          "No llama-server was found in PATH, ~/.local/bin, ~/bin, ~/llama.cpp/build/bin, /opt, or here. Install "
+          "llama.cpp, or say "
+          "where it is: gpumod init --llama-server FILE.");
+    const bool hub = std::any_of(findings_.hub.begin(), findings_.hub.end(),
+                                 [](const FoundHubModel& model) { return model.kind != ModelKind::unusable; });
     if (hub && !findings_.engine(EngineKind::vllm))
-      advice("There are models in the Hugging Face cache, but no vllm was found to serve them: nothing was written for them.");
+      advice(
+          "There are models in the Hugging Face cache, but no vllm was found to serve them: nothing was written for "
+          "them.");
   }
 
   void previous_files() {
     std::size_t services = 0;
-    for (const auto& [id, service] : catalog_.services) services += service.source.file.starts_with("presets/") ? 1 : 0;
+    for (const auto& [id, service] : catalog_.services)
+      services += service.source.file.starts_with("presets/") ? 1 : 0;
     if (services > 0)
       advice(fmt::format("{} {} of gpumod 0.1 in presets/ {} read as {}: nothing needs to be converted.", services,
-                         services == 1 ? "service" : "services", services == 1 ? "is" : "are", services == 1 ? "it is" : "they are"));
+                         services == 1 ? "service" : "services", services == 1 ? "is" : "are",
+                         services == 1 ? "it is" : "they are"));
   }
 
   void next_steps() {
@@ -406,8 +453,9 @@ class Proposer {
       boost::json::object body;
       if (!first_->model_name.empty()) body["model"] = first_->model_name;
       body["messages"] = boost::json::array{message};
-      advice(fmt::format("Then: curl http://127.0.0.1:{}/v1/chat/completions -H 'Content-Type: application/json' -d '{}'", first_->port,
-                         shell_text(boost::json::serialize(body))));
+      advice(
+          fmt::format("Then: curl http://127.0.0.1:{}/v1/chat/completions -H 'Content-Type: application/json' -d '{}'",
+                      first_->port, shell_text(boost::json::serialize(body))));
     } else if (!any_mode_.empty()) {
       advice(fmt::format("Next: gpumod mode switch {}", any_mode_));
     } else if (!catalog_.modes.empty()) {
@@ -418,7 +466,8 @@ class Proposer {
   /// For between single quotes.
   static std::string shell_text(const std::string& text) {
     std::string escaped;
-    for (const char c : text) escaped += c == '\'' ? "'\\''" : std::string(1, c);
+    for (const char c : text)
+      escaped += c == '\'' ? "'\\''" : std::string(1, c);
     return escaped;
   }
 
@@ -436,17 +485,21 @@ class Proposer {
 
 }  // namespace
 
-Proposal propose(const Findings& findings, const Ground& ground) { return Proposer(findings, ground).run(); }
+Proposal propose(const Findings& findings, const Ground& ground) {
+  return Proposer(findings, ground).run();
+}
 
 std::string yaml_text(std::string_view text) {
   static const std::set<std::string_view> words{"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
   std::string lowered(text);
-  std::transform(lowered.begin(), lowered.end(), lowered.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(lowered.begin(), lowered.end(), lowered.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  const bool plain = !text.empty() && (letter(text.front()) || text.front() == '/') && !words.contains(lowered) &&
-                     std::all_of(text.begin(), text.end(), [&](char c) {
-                       return letter(c) || (c >= '0' && c <= '9') || std::string_view("/._+@-").find(c) != std::string_view::npos;
-                     });
+  const bool plain =
+      !text.empty() && (letter(text.front()) || text.front() == '/') && !words.contains(lowered) &&
+      std::all_of(text.begin(), text.end(), [&](char c) {
+        return letter(c) || (c >= '0' && c <= '9') || std::string_view("/._+@-").find(c) != std::string_view::npos;
+      });
   if (plain) return std::string(text);
   std::string quoted = "'";
   for (const char c : text) {
@@ -460,7 +513,8 @@ std::string id_from(std::string_view stem) {
   std::string id;
   for (const char c : stem) {
     const char small = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    const bool allowed = (small >= 'a' && small <= 'z') || (small >= '0' && small <= '9') || small == '.' || small == '_';
+    const bool allowed =
+        (small >= 'a' && small <= 'z') || (small >= '0' && small <= '9') || small == '.' || small == '_';
     const char next = allowed ? small : '-';
     const bool first = id.empty();
     if (first && (next == '-' || next == '.' || next == '_')) continue;
@@ -468,7 +522,8 @@ std::string id_from(std::string_view stem) {
     id += next;
   }
   id.resize(std::min<std::size_t>(id.size(), 64));
-  while (!id.empty() && (id.back() == '-' || id.back() == '.')) id.pop_back();
+  while (!id.empty() && (id.back() == '-' || id.back() == '.'))
+    id.pop_back();
   return is_valid_id(id) ? id : "model";
 }
 

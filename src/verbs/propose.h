@@ -1,8 +1,8 @@
 // From what was found on a machine to a first configuration: the texts of new files, in people's words, and advice.
 // Pure but for names: it writes nothing and looks at nothing.
 //
-// It proposes only what is not there yet: a model that some service serves already, a unit that is adopted already, an id
-// or a port that is taken are left alone.
+// It proposes only what is not there yet: a model that some service serves already, a unit that is adopted already, an
+// id or a port that is taken are left alone.
 #pragma once
 
 #include <functional>

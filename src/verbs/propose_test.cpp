@@ -23,14 +23,17 @@ class ProposeTest : public testing::Test {
     load();
     Ground ground = ground_;
     ground.catalog = &catalog_;
-    ground.exists = [this](const std::string& relative) { return std::filesystem::exists(tree_.paths().config / relative); };
+    ground.exists = [this](const std::string& relative) {
+      return std::filesystem::exists(tree_.paths().config / relative);
+    };
     return propose(findings_, ground);
   }
   /// Writes what is new of it and reads the whole.
   Proposal proposal_written() {
     auto made = proposal();
     for (const auto& file : made.files)
-      if (!std::filesystem::exists(tree_.paths().config / file.path)) tree_.write(std::filesystem::path("home/.config/gpumod") / file.path, file.text);
+      if (!std::filesystem::exists(tree_.paths().config / file.path))
+        tree_.write(std::filesystem::path("home/.config/gpumod") / file.path, file.text);
     load();
     return made;
   }
@@ -41,24 +44,32 @@ class ProposeTest : public testing::Test {
   }
   std::vector<std::string> problems() const {
     std::vector<std::string> all;
-    for (const auto& problem : catalog_.problems) all.push_back(to_string(problem));
+    for (const auto& problem : catalog_.problems)
+      all.push_back(to_string(problem));
     return all;
   }
   std::vector<std::string> service_ids() const {
     std::vector<std::string> ids;
-    for (const auto& [id, service] : catalog_.services) ids.push_back(id);
+    for (const auto& [id, service] : catalog_.services)
+      ids.push_back(id);
     return ids;
   }
   std::vector<std::string> mode_ids() const {
     std::vector<std::string> ids;
-    for (const auto& [id, mode] : catalog_.modes) ids.push_back(id);
+    for (const auto& [id, mode] : catalog_.modes)
+      ids.push_back(id);
     return ids;
   }
-  void add_model(const std::string& path, ModelKind kind = ModelKind::chat, Bytes size = Bytes::gib(5), bool certain = true) {
+  void add_model(const std::string& path, ModelKind kind = ModelKind::chat, Bytes size = Bytes::gib(5),
+                 bool certain = true) {
     findings_.models.push_back({path, size, {kind, certain}, 40960});
   }
-  void add_engine(EngineKind kind, const std::string& binary, bool in_path) { findings_.engines.push_back({kind, binary, "1", in_path, ""}); }
-  void config(const std::string& file, std::string_view text) { tree_.write(std::filesystem::path("home/.config/gpumod") / file, text); }
+  void add_engine(EngineKind kind, const std::string& binary, bool in_path) {
+    findings_.engines.push_back({kind, binary, "1", in_path, ""});
+  }
+  void config(const std::string& file, std::string_view text) {
+    tree_.write(std::filesystem::path("home/.config/gpumod") / file, text);
+  }
 
   TestTree tree_;
   Findings findings_;
@@ -96,7 +107,8 @@ TEST_F(ProposeTest, ThreeModelsBecomeServicesAndModesWithoutAProblem) {
   EXPECT_GT(large.startup_timeout, 200s);
   EXPECT_TRUE(catalog_.services.at("nomic-embed").llama()->embeddings);
   std::set<std::uint16_t> ports;
-  for (const auto& [id, service] : catalog_.services) ports.insert(service.port);
+  for (const auto& [id, service] : catalog_.services)
+    ports.insert(service.port);
   EXPECT_THAT(ports, ElementsAre(7071, 7072, 7073));
 
   EXPECT_THAT(catalog_.modes.at("blank").services, IsEmpty());
@@ -111,7 +123,8 @@ TEST_F(ProposeTest, ASecondTimeThereIsNothingNew) {
   add_model("/m/b.gguf", ModelKind::embedding);
   proposal_written();
   const auto again = proposal();
-  for (const auto& file : again.files) EXPECT_TRUE(std::filesystem::exists(tree_.paths().config / file.path)) << file.path;
+  for (const auto& file : again.files)
+    EXPECT_TRUE(std::filesystem::exists(tree_.paths().config / file.path)) << file.path;
 }
 
 TEST_F(ProposeTest, AGuessedEmbeddingModelIsNotForcedIntoModes) {
@@ -139,7 +152,8 @@ TEST_F(ProposeTest, ContextIsNeverMoreThanTheModelKnows) {
 }
 
 TEST_F(ProposeTest, ManyModelsAreCutAtADozenAndTheRestIsNamed) {
-  for (int i = 10; i < 30; ++i) add_model(fmt::format("/m/model-{}.gguf", i));
+  for (int i = 10; i < 30; ++i)
+    add_model(fmt::format("/m/model-{}.gguf", i));
   const auto made = proposal_written();
   EXPECT_EQ(catalog_.services.size(), 12U);
   EXPECT_THAT(made.advice, Contains(HasSubstr("/m/model-29.gguf")));
@@ -175,10 +189,12 @@ TEST_F(ProposeTest, WhatIsThereStaysAndIsNotSaidTwice) {
 
 TEST_F(ProposeTest, FilesOfThePreviousGenerationAreReadAsTheyAre) {
   config("presets/llm/qwen3-coder.yaml",
-         "id: qwen3-coder\nname: Qwen3 Coder\ndriver: llamacpp\nport: 7070\nvram_mb: 20000\nunit_vars:\n  models_dir: /m\n  default_model: qwen\n");
+         "id: qwen3-coder\nname: Qwen3 Coder\ndriver: llamacpp\nport: 7070\nvram_mb: 20000\nunit_vars:\n  models_dir: "
+         "/m\n  default_model: qwen\n");
   add_model("/m/qwen.gguf");
   findings_.unit_names = {"qwen3-coder.service"};
-  findings_.units.push_back({"qwen3-coder.service", "/u/qwen3-coder.service", *guess_server({"llama-server", "--models-dir", "/m"})});
+  findings_.units.push_back(
+      {"qwen3-coder.service", "/u/qwen3-coder.service", *guess_server({"llama-server", "--models-dir", "/m"})});
   const auto made = proposal_written();
   EXPECT_THAT(service_ids(), ElementsAre("qwen3-coder"));
   EXPECT_THAT(made.advice, Contains(HasSubstr("unit: qwen3-coder.service")));
@@ -191,7 +207,8 @@ TEST_F(ProposeTest, PeoplesUnitsAreProposedForAdoption) {
     findings_.units.push_back({name, "/home/u/.config/systemd/user/" + name, *guess_server(words)});
   };
   add("glm-code.service", {"/x/llama-server", "-m", "/m/glm.gguf", "--port", "9001", "-a", "glm"});
-  add("vllm-embedding.service", {"/v/bin/vllm", "serve", "Qwen/Qwen3-Embedding", "--port", "8200", "--runner", "pooling", "--gpu-memory-utilization", "0.2"});
+  add("vllm-embedding.service", {"/v/bin/vllm", "serve", "Qwen/Qwen3-Embedding", "--port", "8200", "--runner",
+                                 "pooling", "--gpu-memory-utilization", "0.2"});
   add("router@main.service", {"/x/llama-server", "--models-dir", "/m2", "--port", "7070"});
   add("ollama.service", {"/usr/local/bin/ollama", "serve"});
   add("asr.service", {"/usr/bin/uvicorn", "asr:app", "--port", "9200"});
@@ -241,11 +258,13 @@ TEST_F(ProposeTest, FindingNothingStillHelps) {
   EXPECT_THAT(made.advice, Contains(HasSubstr("--llama-server")));
   // Its text is right all the same.
   config("services/example.yaml", *text_of_file(made, "services/example.yaml.off"));
-  load_catalog(tree_.paths(), [&](const std::string& name) { return name == "HOME" ? std::optional<std::string>("/home/u") : std::nullopt; })
-      .map([](const Catalog& catalog) {
-        for (const auto& problem : catalog.problems) ADD_FAILURE() << to_string(problem);
-        EXPECT_EQ(catalog.services.count("example"), 1U);
-      });
+  load_catalog(tree_.paths(), [&](const std::string& name) {
+    return name == "HOME" ? std::optional<std::string>("/home/u") : std::nullopt;
+  }).map([](const Catalog& catalog) {
+    for (const auto& problem : catalog.problems)
+      ADD_FAILURE() << to_string(problem);
+    EXPECT_EQ(catalog.services.count("example"), 1U);
+  });
 }
 
 TEST_F(ProposeTest, TheLocalSupervisorIsWrittenDown) {
@@ -267,7 +286,8 @@ TEST(YamlText, QuotesWhatWouldBeReadOtherwise) {
 TEST(IdFrom, AlwaysGivesAValidId) {
   EXPECT_EQ(id_from("Qwen3-8B Q4_K_M"), "qwen3-8b-q4_k_m");
   EXPECT_EQ(id_from("a..b--c"), "a.b-c");
-  for (const char* odd : {"", "---", "漢字", "..", "x.", "_a"}) EXPECT_TRUE(is_valid_id(id_from(odd))) << odd;
+  for (const char* odd : {"", "---", "漢字", "..", "x.", "_a"})
+    EXPECT_TRUE(is_valid_id(id_from(odd))) << odd;
   EXPECT_TRUE(is_valid_id(id_from(std::string(300, 'x'))));
 }
 

@@ -7,13 +7,16 @@
 
 namespace gpumod {
 
-std::string configuration_reference() { return configuration_reference_markdown(); }
+std::string configuration_reference() {
+  return configuration_reference_markdown();
+}
 
 Result<std::string> configuration_schema(std::string_view kind) {
   if (kind == "service") return json_schema(FileKind::service);
   if (kind == "mode") return json_schema(FileKind::mode);
   if (kind == "settings") return json_schema(FileKind::settings);
-  return fail(ErrorCode::not_found, fmt::format("there is no schema '{}'", printable(kind)), "Known: service, mode, settings.");
+  return fail(ErrorCode::not_found, fmt::format("there is no schema '{}'", printable(kind)),
+              "Known: service, mode, settings.");
 }
 
 std::vector<KnownName> known_names(const Paths& paths, Parameter::Names which) {
@@ -22,9 +25,11 @@ std::vector<KnownName> known_names(const Paths& paths, Parameter::Names which) {
   const auto catalog = load_catalog(paths);
   if (!catalog) return names;
   if (which == Parameter::Names::modes)
-    for (const auto& [id, mode] : catalog->modes) names.push_back({id, mode.name});
+    for (const auto& [id, mode] : catalog->modes)
+      names.push_back({id, mode.name});
   else
-    for (const auto& [id, service] : catalog->services) names.push_back({id, service.name});
+    for (const auto& [id, service] : catalog->services)
+      names.push_back({id, service.name});
   return names;
 }
 

@@ -1,9 +1,9 @@
 // The declarations: one entry a verb, in the order in which help lists them.
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
 #include <boost/json.hpp>
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "verbs/handlers.h"
@@ -19,75 +19,199 @@ using Kind = Parameter::Kind;
 using Names = Parameter::Names;
 using Effect = Verb::Effect;
 
-Parameter mode_id() { return {"mode", Kind::text, true, true, "the mode's id", Names::modes, "MODE"}; }
-Parameter service_id() { return {"service", Kind::text, true, true, "the service's id", Names::services, "SERVICE"}; }
-Parameter dry_run() { return {"dry-run", Kind::flag, false, false, "print the plan and change nothing"}; }
+Parameter mode_id() {
+  return {"mode", Kind::text, true, true, "the mode's id", Names::modes, "MODE"};
+}
+Parameter service_id() {
+  return {"service", Kind::text, true, true, "the service's id", Names::services, "SERVICE"};
+}
+Parameter dry_run() {
+  return {"dry-run", Kind::flag, false, false, "print the plan and change nothing"};
+}
 
 constexpr auto switch_shape =
     R"({"switch":{"id","from","to","result","seconds","steps":[{"service","unit","action","seconds","attempts","result","note"}],"vram":{"before","after","peak"}}})";
 
 std::vector<Verb> declare() {
   return {
-      {"init", "Look around on this machine and write a first configuration",
-       "Finds engine binaries, virtual environments, GGUF files, the Hugging Face cache and units you already have, shows what it\n"
+      {"init",
+       "Look around on this machine and write a first configuration",
+       "Finds engine binaries, virtual environments, GGUF files, the Hugging Face cache and units you already have, "
+       "shows what it\n"
        "would write, and writes it after you agree. Existing files are never changed.",
        Effect::edits,
        {{"yes", Kind::flag, false, false, "write without asking", Names::none, "", 'y'},
         {"models", Kind::list, false, false, "folders to look for GGUF files in", Names::none, "DIR"},
         {"llama-server", Kind::text, false, false, "where llama-server is", Names::none, "FILE"},
         {"apply", Kind::flag, false, false, "write what was found (what faces send after consent)"}},
-       R"({"found":{…},"files":[{"path","text","exists"}],"written":[…],"advice":[…]})", init},
-      {"status", "Show services, VRAM, and how what runs differs from what should", "", Effect::reads, {},
+       R"({"found":{…},"files":[{"path","text","exists"}],"written":[…],"advice":[…]})",
+       init},
+      {"status",
+       "Show services, VRAM, and how what runs differs from what should",
+       "",
+       Effect::reads,
+       {},
        R"({"mode","unit_manager","gpus":[…],"services":[{"id","state","wanted",…}],"orphans":[…],"differences":[…],"switch","problems":[…]})",
        status},
-      {"mode list", "List the modes", "", Effect::reads, {}, R"({"modes":[{"id","name","services","active"}]})", mode_list},
-      {"mode show", "Show one mode and its services", "", Effect::reads, {mode_id()}, R"({"mode":{…,"members":[…]}})", mode_show},
-      {"mode status", "Show the mode that is the goal, and whether it is reached", "", Effect::reads, {},
-       R"({"mode","in_order","services":[…],"differences":[…],"orphans":[…]})", mode_status},
-      {"mode switch", "Switch to a mode: stop what it does not want, start and verify what it wants",
-       "A switch is a transaction. It stops everything of ours outside the mode, proves that its memory is free, starts what is\n"
-       "missing, asks each service a real question, and commits. If something fails, what ran before is restored and the cause\n"
+      {"mode list",
+       "List the modes",
+       "",
+       Effect::reads,
+       {},
+       R"({"modes":[{"id","name","services","active"}]})",
+       mode_list},
+      {"mode show",
+       "Show one mode and its services",
+       "",
+       Effect::reads,
+       {mode_id()},
+       R"({"mode":{…,"members":[…]}})",
+       mode_show},
+      {"mode status",
+       "Show the mode that is the goal, and whether it is reached",
+       "",
+       Effect::reads,
+       {},
+       R"({"mode","in_order","services":[…],"differences":[…],"orphans":[…]})",
+       mode_status},
+      {"mode switch",
+       "Switch to a mode: stop what it does not want, start and verify what it wants",
+       "A switch is a transaction. It stops everything of ours outside the mode, proves that its memory is free, "
+       "starts what is\n"
+       "missing, asks each service a real question, and commits. If something fails, what ran before is restored and "
+       "the cause\n"
        "is named. Closing the terminal does not stop it; Ctrl-C takes it back.",
-       Effect::mutates, {mode_id(), dry_run()}, switch_shape, mode_switch},
-      {"mode create", "Write a new mode file", "", Effect::edits,
+       Effect::mutates,
+       {mode_id(), dry_run()},
+       switch_shape,
+       mode_switch},
+      {"mode create",
+       "Write a new mode file",
+       "",
+       Effect::edits,
        {mode_id(),
         {"services", Kind::list, false, false, "ids of its services", Names::services, "SERVICE"},
         {"name", Kind::text, false, false, "its name for people", Names::none, "NAME"},
         {"description", Kind::text, false, false, "what it is for", Names::none, "TEXT"}},
-       R"({"created":{"mode","file"}})", mode_create},
-      {"mode edit", "Edit a mode file in $EDITOR; it is swapped in when it is valid", "", Effect::edits,
-       {mode_id(), {"text", Kind::text, false, false, "the new content of the file, instead of an editor", Names::none, "TEXT"}},
-       R"({"edited":{"mode","file"}})", mode_edit},
-      {"mode remove", "Remove a mode file", "", Effect::edits, {mode_id()}, R"({"removed":{"mode","file"}})", mode_remove},
-      {"service list", "List the services and how they are", "", Effect::reads, {},
-       R"({"services":[{"id","name","engine","port","state",…}]})", service_list},
-      {"service show", "Show what a service's file declares", "", Effect::reads, {service_id()}, R"({"service":{…}})", service_show},
-      {"service status", "Show how one service is", "", Effect::reads, {service_id()}, R"({"service":{…}})", service_status},
-      {"service start", "Start a service beside what runs; it belongs to the goal until the next mode switch", "", Effect::mutates,
-       {service_id(), dry_run()}, switch_shape, service_start},
-      {"service stop", "Stop a service and prove that its memory is free", "", Effect::mutates, {service_id(), dry_run()}, switch_shape,
+       R"({"created":{"mode","file"}})",
+       mode_create},
+      {"mode edit",
+       "Edit a mode file in $EDITOR; it is swapped in when it is valid",
+       "",
+       Effect::edits,
+       {mode_id(),
+        {"text", Kind::text, false, false, "the new content of the file, instead of an editor", Names::none, "TEXT"}},
+       R"({"edited":{"mode","file"}})",
+       mode_edit},
+      {"mode remove",
+       "Remove a mode file",
+       "",
+       Effect::edits,
+       {mode_id()},
+       R"({"removed":{"mode","file"}})",
+       mode_remove},
+      {"service list",
+       "List the services and how they are",
+       "",
+       Effect::reads,
+       {},
+       R"({"services":[{"id","name","engine","port","state",…}]})",
+       service_list},
+      {"service show",
+       "Show what a service's file declares",
+       "",
+       Effect::reads,
+       {service_id()},
+       R"({"service":{…}})",
+       service_show},
+      {"service status",
+       "Show how one service is",
+       "",
+       Effect::reads,
+       {service_id()},
+       R"({"service":{…}})",
+       service_status},
+      {"service start",
+       "Start a service beside what runs; it belongs to the goal until the next mode switch",
+       "",
+       Effect::mutates,
+       {service_id(), dry_run()},
+       switch_shape,
+       service_start},
+      {"service stop",
+       "Stop a service and prove that its memory is free",
+       "",
+       Effect::mutates,
+       {service_id(), dry_run()},
+       switch_shape,
        service_stop},
-      {"service restart", "Stop and start a service", "", Effect::mutates, {service_id(), dry_run()}, switch_shape, service_restart},
-      {"service sleep", "Put a service to sleep, or unload a router's model: its process stays, its memory is given back", "",
-       Effect::mutates, {service_id(), dry_run()}, switch_shape, service_sleep},
-      {"service wake", "Wake a sleeping service and verify that it answers", "", Effect::mutates, {service_id(), dry_run()}, switch_shape,
+      {"service restart",
+       "Stop and start a service",
+       "",
+       Effect::mutates,
+       {service_id(), dry_run()},
+       switch_shape,
+       service_restart},
+      {"service sleep",
+       "Put a service to sleep, or unload a router's model: its process stays, its memory is given back",
+       "",
+       Effect::mutates,
+       {service_id(), dry_run()},
+       switch_shape,
+       service_sleep},
+      {"service wake",
+       "Wake a sleeping service and verify that it answers",
+       "",
+       Effect::mutates,
+       {service_id(), dry_run()},
+       switch_shape,
        service_wake},
-      {"service logs", "Show the last lines that a service's newest run wrote", "", Effect::reads,
+      {"service logs",
+       "Show the last lines that a service's newest run wrote",
+       "",
+       Effect::reads,
        {service_id(),
         {"lines", Kind::integer, false, false, "how many lines (50)", Names::none, "N", 'n'},
         {"follow", Kind::flag, false, false, "go on with each new line", Names::none, "", 'f'}},
-       R"({"service","unit","lines":[{"time","text"}]})", service_logs},
-      {"repair", "Bring what runs to what the goal says, and finish or undo an interrupted switch", "", Effect::mutates, {dry_run()},
-       switch_shape, repair},
-      {"unit show", "Print the systemd unit of a service as text", "", Effect::reads, {service_id()}, R"({"unit","text","installed"})", unit_show},
-      {"unit install", "Install the systemd unit of a service, for people who want to start it by hand",
-       "Writes a unit file of ours and reloads the user manager. A file that somebody else wrote, or that was edited since, is\n"
+       R"({"service","unit","lines":[{"time","text"}]})",
+       service_logs},
+      {"repair",
+       "Bring what runs to what the goal says, and finish or undo an interrupted switch",
+       "",
+       Effect::mutates,
+       {dry_run()},
+       switch_shape,
+       repair},
+      {"unit show",
+       "Print the systemd unit of a service as text",
+       "",
+       Effect::reads,
+       {service_id()},
+       R"({"unit","text","installed"})",
+       unit_show},
+      {"unit install",
+       "Install the systemd unit of a service, for people who want to start it by hand",
+       "Writes a unit file of ours and reloads the user manager. A file that somebody else wrote, or that was edited "
+       "since, is\n"
        "never overwritten.",
-       Effect::edits, {service_id()}, R"({"installed":{"unit","file"}})", unit_install},
-      {"unit remove", "Remove a unit file that 'unit install' wrote", "", Effect::edits, {service_id()}, R"({"removed":{"unit","file"}})",
+       Effect::edits,
+       {service_id()},
+       R"({"installed":{"unit","file"}})",
+       unit_install},
+      {"unit remove",
+       "Remove a unit file that 'unit install' wrote",
+       "",
+       Effect::edits,
+       {service_id()},
+       R"({"removed":{"unit","file"}})",
        unit_remove},
-      {"config check", "Read every file of the catalogue and report every problem", "", Effect::reads, {},
-       R"({"directory","services","modes","problems":[{"severity","where","message","hint"}]})", config_check},
+      {"config check",
+       "Read every file of the catalogue and report every problem",
+       "",
+       Effect::reads,
+       {},
+       R"({"directory","services","modes","problems":[{"severity","where","message","hint"}]})",
+       config_check},
   };
 }
 
@@ -117,14 +241,17 @@ Result<void> check_request(const Verb& verb, const json::object& request) {
     }
     const bool right = parameter.kind == Kind::text      ? value->is_string()
                        : parameter.kind == Kind::integer ? value->is_int64()
-                       : parameter.kind == Kind::flag    ? value->is_bool()
-                                                         : value->is_array() && std::all_of(value->as_array().begin(), value->as_array().end(),
-                                                                                            [](const auto& item) { return item.is_string(); });
-    if (!right) return fail(ErrorCode::usage, fmt::format("'{}' of {} has a value of the wrong kind", parameter.name, verb.name));
+                       : parameter.kind == Kind::flag
+                           ? value->is_bool()
+                           : value->is_array() && std::all_of(value->as_array().begin(), value->as_array().end(),
+                                                              [](const auto& item) { return item.is_string(); });
+    if (!right)
+      return fail(ErrorCode::usage, fmt::format("'{}' of {} has a value of the wrong kind", parameter.name, verb.name));
   }
   for (const auto& member : request) {
-    const bool known = std::any_of(verb.parameters.begin(), verb.parameters.end(),
-                                   [&](const Parameter& parameter) { return parameter.name == std::string_view(member.key()); });
+    const bool known = std::any_of(verb.parameters.begin(), verb.parameters.end(), [&](const Parameter& parameter) {
+      return parameter.name == std::string_view(member.key());
+    });
     if (!known) return fail(ErrorCode::usage, fmt::format("{} has no '{}'", verb.name, printable(member.key())));
   }
   return {};

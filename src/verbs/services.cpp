@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-
 #include "base/text.h"
 #include "control/observe.h"
 #include "verbs/describe.h"
@@ -17,7 +16,8 @@ namespace {
 /// Redacted, but named: people must see that a variable is set without seeing its value.
 json::object describe_environment(const Service& service) {
   json::object variables;
-  for (const auto& [name, value] : service.environment) variables[name] = redacted();
+  for (const auto& [name, value] : service.environment)
+    variables[name] = redacted();
   return variables;
 }
 
@@ -42,9 +42,11 @@ Answer change_one(Context& context, Request request, std::string kind, Residency
   auto answer = co_await context.carry_out(std::move(order));
   if (answer && *goal && !(*goal)->mode.empty() && !flag_of(request, "dry-run")) {
     if (target == Residency::stopped && was_wanted)
-      context.notice(fmt::format("mode '{}' goes on without '{}' until the next mode switch", (*goal)->mode, service.id));
+      context.notice(
+          fmt::format("mode '{}' goes on without '{}' until the next mode switch", (*goal)->mode, service.id));
     if (target == Residency::running && !was_wanted)
-      context.notice(fmt::format("'{}' runs in addition to mode '{}' until the next mode switch", service.id, (*goal)->mode));
+      context.notice(
+          fmt::format("'{}' runs in addition to mode '{}' until the next mode switch", service.id, (*goal)->mode));
   }
   co_return answer;
 }
@@ -75,7 +77,8 @@ Answer service_show(Context& context, Request request) {
   const Service& service = **found;
   auto line = describe_declared(service);
   line["host"] = service.host;
-  line["model"] = json::object{{"id", service.model.id}, {"path", service.model.path.string()}, {"served_name", service.model.served_name}};
+  line["model"] = json::object{
+      {"id", service.model.id}, {"path", service.model.path.string()}, {"served_name", service.model.served_name}};
   line["health"] = service.health_path;
   line["probe"] = to_string(service.probe.kind);
   line["startup_timeout"] = seconds(service.startup_timeout);
@@ -85,7 +88,8 @@ Answer service_show(Context& context, Request request) {
   line["environment"] = describe_environment(service);
   json::array modes;
   for (const auto& [id, mode] : (*catalog)->modes)
-    if (std::find(mode.services.begin(), mode.services.end(), service.id) != mode.services.end()) modes.push_back(json::value(id));
+    if (std::find(mode.services.begin(), mode.services.end(), service.id) != mode.services.end())
+      modes.push_back(json::value(id));
   line["modes"] = std::move(modes);
   co_return json::value(json::object{{"service", std::move(line)}});
 }
@@ -129,10 +133,12 @@ Answer service_sleep(Context& context, Request request) {
   const auto found = (*catalog)->service(text_of(request, "service"));
   if (!found) co_return fail(found.error());
   const auto ability = (*found)->sleep;
-  if ((*found)->in_router()) co_return co_await change_one(context, std::move(request), "service sleep", Residency::unloaded);
+  if ((*found)->in_router())
+    co_return co_await change_one(context, std::move(request), "service sleep", Residency::unloaded);
   if (ability == SleepAbility::none)
-    co_return fail(ErrorCode::refused, fmt::format("service '{}' cannot sleep", (*found)->id),
-                   fmt::format("Its engine has no sleep, or {} does not say sleep: l1 or l2.", to_string((*found)->source)));
+    co_return fail(
+        ErrorCode::refused, fmt::format("service '{}' cannot sleep", (*found)->id),
+        fmt::format("Its engine has no sleep, or {} does not say sleep: l1 or l2.", to_string((*found)->source)));
   const auto target = ability == SleepAbility::level2 ? Residency::sleeping2 : Residency::sleeping1;
   co_return co_await change_one(context, std::move(request), "service sleep", target);
 }
@@ -146,7 +152,8 @@ Answer service_logs(Context& context, Request request) {
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
   const std::string unit = (*found)->unit_name();
-  const auto limit = static_cast<std::size_t>(std::clamp<std::int64_t>(integer_of(request, "lines").value_or(50), 0, 100000));
+  const auto limit =
+      static_cast<std::size_t>(std::clamp<std::int64_t>(integer_of(request, "lines").value_or(50), 0, 100000));
   const auto status = co_await (*machine)->units->status(unit);
   const bool follows = flag_of(request, "follow");
   // Several runs of a unit may be in the log: the newest is what people ask about.
@@ -163,7 +170,8 @@ Answer service_logs(Context& context, Request request) {
       lines.push_back(std::move(entry));
     }
   }
-  if (!follows) co_return json::value(json::object{{"service", (*found)->id}, {"unit", unit}, {"lines", std::move(lines)}});
+  if (!follows)
+    co_return json::value(json::object{{"service", (*found)->id}, {"unit", unit}, {"lines", std::move(lines)}});
   const auto following = (*machine)->units->follow_log(unit, [&context](const LogLine& line) {
     context.progress()({{"event", "log"}, {"time", format_wall(line.time)}, {"text", printable(line.text)}});
   });

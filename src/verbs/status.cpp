@@ -20,9 +20,11 @@ json::value describe_interrupted(Context& context) {
   if (!left || !*left) return nullptr;
   const StoredSwitch& stored = **left;
   // The worker that carries it out also has an open row: whoever holds the lock is at work, not interrupted.
-  if (const auto holder = mutation_holder(context.paths())) return json::object{{"id", stored.id}, {"under_way", true}, {"pid", *holder}};
-  const Recovery recovery = recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous,
-                                                    stored.mutated, !stored.failure.empty(), stored.failure, stored.boot_id});
+  if (const auto holder = mutation_holder(context.paths()))
+    return json::object{{"id", stored.id}, {"under_way", true}, {"pid", *holder}};
+  const Recovery recovery =
+      recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous, stored.mutated,
+                              !stored.failure.empty(), stored.failure, stored.boot_id});
   return json::object{{"id", stored.id}, {"under_way", false}, {"kind", stored.kind}, {"text", recovery.sentence}};
 }
 
@@ -70,8 +72,9 @@ Answer repair(Context& context, Request request) {
   const auto left = context.interrupted_switch();
   if (left && *left) {
     const StoredSwitch& stored = **left;
-    const Recovery recovery = recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous,
-                                                      stored.mutated, !stored.failure.empty(), stored.failure, stored.boot_id});
+    const Recovery recovery =
+        recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous, stored.mutated,
+                                !stored.failure.empty(), stored.failure, stored.boot_id});
     if (recovery.direction == RecoveryDirection::forward)
       order.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(*goal, recovery.goal);
   }
@@ -80,7 +83,8 @@ Answer repair(Context& context, Request request) {
   } else if (*goal) {
     order.goal = **goal;
   } else {
-    co_return fail(ErrorCode::refused, "there is no goal yet: no mode has been switched to", "gpumod mode switch MODE sets one.");
+    co_return fail(ErrorCode::refused, "there is no goal yet: no mode has been switched to",
+                   "gpumod mode switch MODE sets one.");
   }
   order.goal.exclusive = true;
   const auto catalog = context.catalog();
@@ -103,7 +107,8 @@ Answer config_check(Context& context, Request) {
     if (problem.severity != Severity::error) continue;
     if (errors++ == 0) first = to_string(problem);
   }
-  Error error{ErrorCode::configuration, errors == 1 ? first : fmt::format("{} errors; the first: {}", errors, first), {}, {}};
+  Error error{
+      ErrorCode::configuration, errors == 1 ? first : fmt::format("{} errors; the first: {}", errors, first), {}, {}};
   error.details = std::move(answer);
   co_return fail(std::move(error));
 }

@@ -1,11 +1,11 @@
 // A machine of a test's own: a temporary home, files in it, small GGUF heads.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <stdlib.h>
-
 #include <fstream>
 #include <map>
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include "base/fd.h"
 #include "base/paths.h"
@@ -73,7 +73,8 @@ class GgufHead {
     begin(key, 9);
     little_endian(8, 4);
     little_endian(values.size(), 8);
-    for (const auto& value : values) string(value);
+    for (const auto& value : values)
+      string(value);
     return *this;
   }
   std::string bytes(std::uint64_t tensors = 1, std::uint32_t version = 3) const {
@@ -96,7 +97,8 @@ class GgufHead {
     bytes_ += value;
   }
   void little_endian(std::uint64_t value, int size) {
-    for (int i = 0; i < size; ++i) bytes_ += static_cast<char>(value >> (8 * i) & 0xFF);
+    for (int i = 0; i < size; ++i)
+      bytes_ += static_cast<char>(value >> (8 * i) & 0xFF);
   }
   std::string bytes_;
   std::uint64_t pairs_ = 0;
@@ -106,7 +108,11 @@ inline std::string chat_model(std::uint32_t context = 40960) {
   return GgufHead().text("general.architecture", "qwen3").number("qwen3.context_length", context).bytes();
 }
 inline std::string embedding_model() {
-  return GgufHead().text("general.architecture", "nomic-bert").number("nomic-bert.context_length", 2048).number("nomic-bert.pooling_type", 1).bytes();
+  return GgufHead()
+      .text("general.architecture", "nomic-bert")
+      .number("nomic-bert.context_length", 2048)
+      .number("nomic-bert.pooling_type", 1)
+      .bytes();
 }
 
 /// Sets a variable for the life of the object.

@@ -26,7 +26,8 @@ constexpr std::array<Server, 5> servers{{{"llama-server", EngineKind::llamacpp, 
 const Server* server_of(const std::string& word) {
   const auto name = std::filesystem::path(word).filename().string();
   for (const auto& server : servers)
-    if (name == server.program || (name.starts_with(server.program) && name[server.program.size()] == '.' && word == name))
+    if (name == server.program ||
+        (name.starts_with(server.program) && name[server.program.size()] == '.' && word == name))
       return &server;
   return nullptr;
 }
@@ -57,7 +58,9 @@ std::optional<Number> number_of(const std::string& text) {
 }
 
 /// A variable is not known here.
-std::string if_plain(std::string value) { return value.find('$') == std::string::npos ? value : std::string(); }
+std::string if_plain(std::string value) {
+  return value.find('$') == std::string::npos ? value : std::string();
+}
 
 std::string address_of(const std::string& host) {
   const bool everywhere = host.empty() || host == "0.0.0.0" || host == "::" || host == "[::]" || host == "*";
@@ -75,7 +78,8 @@ void read_llama(const std::vector<std::string>& words, UnitGuess& guess) {
 void read_vllm(const std::vector<std::string>& words, UnitGuess& guess) {
   guess.model = if_plain(option_of(words, {"--model"}));
   const auto serve = std::find(words.begin(), words.end(), "serve");
-  if (guess.model.empty() && serve != words.end() && std::next(serve) != words.end() && !std::next(serve)->starts_with('-'))
+  if (guess.model.empty() && serve != words.end() && std::next(serve) != words.end() &&
+      !std::next(serve)->starts_with('-'))
     guess.model = if_plain(*std::next(serve));
   guess.served_name = if_plain(option_of(words, {"--served-model-name"}));
   guess.utilization = number_of<double>(option_of(words, {"--gpu-memory-utilization"}));
@@ -89,17 +93,20 @@ std::optional<UnitGuess> guess_server(const std::vector<std::string>& words) {
   // `sh -c "exec vllm serve …"`: the words are inside one.
   std::vector<std::string> flat;
   for (std::size_t i = 0; i < words.size(); ++i) {
-    const bool script = i >= 2 && words[i - 1].starts_with('-') && words[i - 1].ends_with('c') && words[i].find(' ') != std::string::npos;
+    const bool script = i >= 2 && words[i - 1].starts_with('-') && words[i - 1].ends_with('c') &&
+                        words[i].find(' ') != std::string::npos;
     if (!script) {
       flat.push_back(words[i]);
       continue;
     }
-    for (auto& word : command_words(words[i], {})) flat.push_back(std::move(word));
+    for (auto& word : command_words(words[i], {}))
+      flat.push_back(std::move(word));
   }
 
   const Server* server = nullptr;
   std::size_t at = 0;
-  for (; at < flat.size() && !server; ++at) server = server_of(flat[at]);
+  for (; at < flat.size() && !server; ++at)
+    server = server_of(flat[at]);
   if (!server) return std::nullopt;
   const std::vector<std::string> arguments(flat.begin() + static_cast<long>(at), flat.end());
 
@@ -110,7 +117,8 @@ std::optional<UnitGuess> guess_server(const std::vector<std::string>& words) {
   guess.port = number_of<std::uint16_t>(option_of(arguments, {"--port", "-p"}));
   if (guess.port == 0) guess.port.reset();
   guess.host = address_of(option_of(arguments, {"--host", "--hostname"}));
-  if (guess.host.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_-") != std::string::npos)
+  if (guess.host.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:_-") !=
+      std::string::npos)
     guess.host.clear();
   if (guess.engine == EngineKind::llamacpp) read_llama(arguments, guess);
   if (guess.engine == EngineKind::vllm) read_vllm(arguments, guess);

@@ -21,7 +21,7 @@ struct UnitGuess {
   std::string served_name;
   std::optional<double> utilization;  ///< vLLM's --gpu-memory-utilization
   bool embedding = false;
-  bool router = false;                ///< a llama-server without a model of its own
+  bool router = false;  ///< a llama-server without a model of its own
 };
 
 /// Nothing when no inference server is recognised. `words` as command_words() gives them.

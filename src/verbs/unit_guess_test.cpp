@@ -7,10 +7,13 @@
 namespace gpumod {
 namespace {
 
-std::optional<UnitGuess> guess(std::string_view command) { return guess_server(command_words(command, "/home/u")); }
+std::optional<UnitGuess> guess(std::string_view command) {
+  return guess_server(command_words(command, "/home/u"));
+}
 
 TEST(UnitGuess, ReadsALlamaServer) {
-  const auto found = guess("%h/llama.cpp/build/bin/llama-server -m %h/models/glm.gguf -c 8192 --port 9000 --host 0.0.0.0 -a glm");
+  const auto found =
+      guess("%h/llama.cpp/build/bin/llama-server -m %h/models/glm.gguf -c 8192 --port 9000 --host 0.0.0.0 -a glm");
   ASSERT_TRUE(found);
   EXPECT_EQ(found->engine, EngineKind::llamacpp);
   EXPECT_EQ(found->port, 9000);
@@ -27,9 +30,12 @@ TEST(UnitGuess, KnowsARouterAndAnEmbeddingServer) {
 }
 
 TEST(UnitGuess, ReadsVllmInItsShapes) {
-  for (const char* command : {"/home/u/vllm/.venv/bin/vllm serve Qwen/Qwen3-8B --port 8200 --gpu-memory-utilization=0.3 --host 10.0.0.5",
-                              "/usr/bin/python -m vllm.entrypoints.openai.api_server --model Qwen/Qwen3-8B --port=8200 --gpu-memory-utilization 0.3 --host 10.0.0.5",
-                              "/bin/bash -lc \"cd /x && exec vllm serve Qwen/Qwen3-8B --port 8200 --gpu-memory-utilization 0.3 --host 10.0.0.5\""}) {
+  for (const char* command :
+       {"/home/u/vllm/.venv/bin/vllm serve Qwen/Qwen3-8B --port 8200 --gpu-memory-utilization=0.3 --host 10.0.0.5",
+        "/usr/bin/python -m vllm.entrypoints.openai.api_server --model Qwen/Qwen3-8B --port=8200 "
+        "--gpu-memory-utilization 0.3 --host 10.0.0.5",
+        "/bin/bash -lc \"cd /x && exec vllm serve Qwen/Qwen3-8B --port 8200 --gpu-memory-utilization 0.3 --host "
+        "10.0.0.5\""}) {
     const auto found = guess(command);
     ASSERT_TRUE(found) << command;
     EXPECT_EQ(found->engine, EngineKind::vllm) << command;

@@ -1,8 +1,8 @@
 #include "verbs/unit_text.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "host/systemd_env_file.h"
@@ -17,11 +17,14 @@ constexpr std::string_view checksum_key = "# checksum: ";
 /// FNV-1a, 64 bits (http://www.isthe.com/chongo/tech/comp/fnv/).
 std::string checksum(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  for (const char c : text)
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
   return fmt::format("{:016x}", hash);
 }
 
-bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }
+bool is_control(char c) {
+  return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+}
 
 std::string without_specifiers(std::string_view text) {
   std::string escaped;
@@ -43,11 +46,16 @@ std::string quoted_word(std::string_view word) {
   if (plain) return text;
   std::string quoted = "\"";
   for (const char c : text) {
-    if (c == '"' || c == '\\') quoted += fmt::format("\\{}", c);
-    else if (c == '\n') quoted += "\\n";
-    else if (c == '\t') quoted += "\\t";
-    else if (is_control(c)) quoted += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else quoted += c;
+    if (c == '"' || c == '\\')
+      quoted += fmt::format("\\{}", c);
+    else if (c == '\n')
+      quoted += "\\n";
+    else if (c == '\t')
+      quoted += "\\t";
+    else if (is_control(c))
+      quoted += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    else
+      quoted += c;
   }
   return quoted + '"';
 }
@@ -58,20 +66,25 @@ Result<std::string> command_line(const std::vector<std::string>& argv, std::stri
   for (const auto& word : argv)
     if (!is_valid_utf8(word) || word.find('\0') != std::string::npos)
       return fail(ErrorCode::configuration,
-                  fmt::format("'{}' in the {} is not text in UTF-8, and a unit file holds nothing else", printable(word), what));
+                  fmt::format("'{}' in the {} is not text in UTF-8, and a unit file holds nothing else",
+                              printable(word), what));
   const auto& program = argv.front();
   // systemd refuses such programs even when they are escaped.
-  if (std::any_of(program.begin(), program.end(), [](char c) { return c == '"' || c == '\'' || c == '\\' || is_control(c); }))
-    return fail(ErrorCode::configuration, fmt::format("systemd starts no program whose path holds quotes or backslashes: {}", printable(program)),
+  if (std::any_of(program.begin(), program.end(),
+                  [](char c) { return c == '"' || c == '\'' || c == '\\' || is_control(c); }))
+    return fail(ErrorCode::configuration,
+                fmt::format("systemd starts no program whose path holds quotes or backslashes: {}", printable(program)),
                 "Rename it, or give it a link with a plain name.");
   // The ':' keeps $ from being taken for a variable. It goes inside the quotes: they are only known at a word's ends.
   std::string line = quoted_word(":" + program);
-  for (std::size_t i = 1; i < argv.size(); ++i) line += " " + quoted_word(argv[i]);
+  for (std::size_t i = 1; i < argv.size(); ++i)
+    line += " " + quoted_word(argv[i]);
   return line;
 }
 
 Result<std::string> path_value(const std::string& path, std::string_view what) {
-  const bool wrong = !is_valid_utf8(path) || std::any_of(path.begin(), path.end(), is_control) || path.ends_with(' ') || path.ends_with('\\');
+  const bool wrong = !is_valid_utf8(path) || std::any_of(path.begin(), path.end(), is_control) || path.ends_with(' ') ||
+                     path.ends_with('\\');
   if (wrong)
     return fail(ErrorCode::configuration, fmt::format("a unit file cannot carry the {} '{}'", what, printable(path)),
                 "Use a path without line breaks and without a blank or a backslash at its end.");
@@ -95,7 +108,8 @@ std::string time_value(Duration time) {
 Result<std::string> unit_file_text(const UnitSpec& spec, const std::filesystem::path& environment_file,
                                    const std::vector<std::string>& remarks) {
   std::string rest;
-  for (const auto& remark : remarks) rest += fmt::format("# {}\n", printable(remark));
+  for (const auto& remark : remarks)
+    rest += fmt::format("# {}\n", printable(remark));
   rest += fmt::format("\n[Unit]\nDescription={}\n\n[Service]\n", description_value(spec));
   // exec, so that a program that cannot be executed fails the start.
   rest += "Type=exec\n";
@@ -162,10 +176,14 @@ std::optional<std::string> next_word(std::string_view& rest) {
     const char c = rest.front();
     if (quote == 0 && blanks.find(c) != std::string_view::npos) break;
     rest.remove_prefix(1);
-    if (c == '\\' && !rest.empty()) word += unescaped(rest);
-    else if (quote != 0 && c == quote) quote = 0;
-    else if (quote == 0 && (c == '"' || c == '\'')) quote = c;
-    else word += c;
+    if (c == '\\' && !rest.empty())
+      word += unescaped(rest);
+    else if (quote != 0 && c == quote)
+      quote = 0;
+    else if (quote == 0 && (c == '"' || c == '\''))
+      quote = c;
+    else
+      word += c;
   }
   if (quote != 0) return std::nullopt;
   return word;
@@ -175,9 +193,12 @@ std::string with_specifiers(std::string_view word, const std::filesystem::path& 
   std::string text;
   for (std::size_t i = 0; i < word.size(); ++i) {
     const char next = word[i] == '%' && i + 1 < word.size() ? word[i + 1] : '\0';
-    if (next == '%') text += '%';
-    else if (next == 'h') text += home.string();
-    else text += word[i];
+    if (next == '%')
+      text += '%';
+    else if (next == 'h')
+      text += home.string();
+    else
+      text += word[i];
     if (next == '%' || next == 'h') ++i;
   }
   return text;
@@ -222,7 +243,8 @@ std::vector<std::string> command_words(std::string_view value, const std::filesy
     }
     auto text = with_specifiers(*word, home);
     if (variables)
-      for (auto at = text.find("$$"); at != std::string::npos; at = text.find("$$", at + 1)) text.erase(at, 1);
+      for (auto at = text.find("$$"); at != std::string::npos; at = text.find("$$", at + 1))
+        text.erase(at, 1);
     words.push_back(std::move(text));
   }
   return words;

@@ -71,9 +71,30 @@ TEST(UnitText, QuotesWhatSystemdWouldReadOtherwise) {
 }
 
 TEST(UnitText, EveryArgumentComesBackAsItWas) {
-  const std::vector<std::string> argv{
-      "/opt/100% tools/x", "", " ", "a b", "%h", "%%", "$HOME", "${PORT}", "$$", "'", "\"", "\\", "\\n", "tab\there", "line\nbreak",
-      ";", "#", "-x", "{\"a\": \"b c\"}", "\x01", "é 漢字", "trailing\\", "~", "*"};
+  const std::vector<std::string> argv{"/opt/100% tools/x",
+                                      "",
+                                      " ",
+                                      "a b",
+                                      "%h",
+                                      "%%",
+                                      "$HOME",
+                                      "${PORT}",
+                                      "$$",
+                                      "'",
+                                      "\"",
+                                      "\\",
+                                      "\\n",
+                                      "tab\there",
+                                      "line\nbreak",
+                                      ";",
+                                      "#",
+                                      "-x",
+                                      "{\"a\": \"b c\"}",
+                                      "\x01",
+                                      "é 漢字",
+                                      "trailing\\",
+                                      "~",
+                                      "*"};
   const auto text = unit_file_text(spec_of(argv), {}, {});
   ASSERT_TRUE(text) << text.error().message;
   const auto values = unit_file_values(*text, "Service", "ExecStart");
@@ -116,11 +137,12 @@ TEST(UnitText, AnEditIsNoticed) {
 TEST(UnitText, ReadsPeoplesUnits) {
   const char* text =
       "; a comment\n[Unit]\nExecStart=/not/this\n[Service]\nExecStart=/old\nExecStart=\n"
-      "ExecStart=-/usr/bin/env vllm serve \\\n  # in between\n  'Qwen/Qwen3 8B' --port=$$8000 \\\n  --dir %h/x --pct 5%%\n";
+      "ExecStart=-/usr/bin/env vllm serve \\\n  # in between\n  'Qwen/Qwen3 8B' --port=$$8000 \\\n  --dir %h/x --pct "
+      "5%%\n";
   const auto values = unit_file_values(text, "Service", "ExecStart");
   ASSERT_EQ(values.size(), 1U);
-  EXPECT_THAT(command_words(values[0], "/home/u"),
-              ElementsAre("/usr/bin/env", "vllm", "serve", "Qwen/Qwen3 8B", "--port=$8000", "--dir", "/home/u/x", "--pct", "5%"));
+  EXPECT_THAT(command_words(values[0], "/home/u"), ElementsAre("/usr/bin/env", "vllm", "serve", "Qwen/Qwen3 8B",
+                                                               "--port=$8000", "--dir", "/home/u/x", "--pct", "5%"));
   EXPECT_THAT(unit_file_values(text, "Service", "User"), IsEmpty());
   EXPECT_THAT(command_words("/bin/a x ; /bin/b", "/"), ElementsAre("/bin/a", "x"));
   EXPECT_THAT(command_words("/bin/a 'open", "/"), ElementsAre("/bin/a"));

@@ -1,10 +1,10 @@
 // unit show, install, remove: the systemd unit of a service as a file, for people who want to start it by hand.
 
+#include <algorithm>
+
+#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <boost/json.hpp>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -28,7 +28,9 @@ fs::path unit_folder(const Paths& paths) {
   return (xdg.is_absolute() ? xdg : paths.home / ".config") / "systemd/user";
 }
 
-fs::path environment_folder(const Paths& paths) { return paths.state / "units"; }
+fs::path environment_folder(const Paths& paths) {
+  return paths.state / "units";
+}
 
 /// Something of that name is there, be it a broken link.
 bool is_there(const fs::path& path) {
@@ -40,10 +42,12 @@ bool is_there(const fs::path& path) {
 /// The file of people's own unit, in systemd's order.
 Result<fs::path> fragment_of(const Paths& paths, const std::string& unit) {
   std::vector<fs::path> folders{unit_folder(paths), "/etc/systemd/user"};
-  if (const fs::path runtime = environment_variable("XDG_RUNTIME_DIR"); runtime.is_absolute()) folders.push_back(runtime / "systemd/user");
+  if (const fs::path runtime = environment_variable("XDG_RUNTIME_DIR"); runtime.is_absolute())
+    folders.push_back(runtime / "systemd/user");
   const fs::path data = environment_variable("XDG_DATA_HOME");
-  for (const auto& folder : {fs::path("/run/systemd/user"), (data.is_absolute() ? data : paths.home / ".local/share") / "systemd/user",
-                             fs::path("/usr/local/lib/systemd/user"), fs::path("/usr/lib/systemd/user")})
+  for (const auto& folder :
+       {fs::path("/run/systemd/user"), (data.is_absolute() ? data : paths.home / ".local/share") / "systemd/user",
+        fs::path("/usr/local/lib/systemd/user"), fs::path("/usr/lib/systemd/user")})
     folders.push_back(folder);
   // "name@instance.service" is made of "name@.service".
   std::vector<std::string> names{unit};
@@ -63,7 +67,7 @@ struct UnitFiles {
   std::string text;
   fs::path environment_file;
   std::string environment;
-  fs::path preset;      ///< of a router that needs one
+  fs::path preset;  ///< of a router that needs one
   std::string preset_text;
 };
 
@@ -97,7 +101,8 @@ Result<UnitFiles> files_of(const Paths& paths, const Catalog& catalog, const Ser
   const auto members = catalog.services_of_unit(spec.name);
   if (members.size() > 1) {
     std::vector<std::string> ids;
-    for (const auto* member : members) ids.push_back(member->id);
+    for (const auto* member : members)
+      ids.push_back(member->id);
     remarks.insert(remarks.begin(), fmt::format("One router for the services {}.", join(ids, ", ")));
   }
   files.text = TRY(unit_file_text(spec, files.environment_file, remarks));
@@ -106,7 +111,9 @@ Result<UnitFiles> files_of(const Paths& paths, const Catalog& catalog, const Ser
 
 Result<void> refuse_adopted(const Service& service) {
   if (service.unit.empty()) return {};
-  return fail(ErrorCode::refused, fmt::format("service '{}' runs in your own unit {}, which gpumod never writes or removes", service.id, service.unit),
+  return fail(ErrorCode::refused,
+              fmt::format("service '{}' runs in your own unit {}, which gpumod never writes or removes", service.id,
+                          service.unit),
               fmt::format("Edit it yourself: systemctl --user edit {}", service.unit));
 }
 
@@ -120,7 +127,8 @@ Result<void> check_ours(const fs::path& path, std::string_view what) {
   switch (authorship_of(text)) {
     case Authorship::ours: return {};
     case Authorship::edited:
-      return fail(ErrorCode::refused, fmt::format("{} was edited since gpumod wrote it, and is not {}", path.string(), what),
+      return fail(ErrorCode::refused,
+                  fmt::format("{} was edited since gpumod wrote it, and is not {}", path.string(), what),
                   "Keep your version: rename it and adopt it with 'unit:'. Or delete it yourself, and try again.");
     case Authorship::foreign: break;
   }
@@ -139,8 +147,11 @@ Result<Machine*> systemd_of(Context& context) {
 /// systemd, reloaded while a unit runs without a file, goes on looking for that unit where it was made, and says "not
 /// found" once it has stopped (seen with 252).
 Error runs_without_file(const std::string& unit, const ServiceId& id) {
-  return {ErrorCode::refused, fmt::format("{} runs as gpumod started it, and systemd would not see a file that is installed meanwhile", unit),
-          fmt::format("Stop it first: gpumod service stop {}", id), {}};
+  return {
+      ErrorCode::refused,
+      fmt::format("{} runs as gpumod started it, and systemd would not see a file that is installed meanwhile", unit),
+      fmt::format("Stop it first: gpumod service stop {}", id),
+      {}};
 }
 
 Result<void> write_all(const UnitFiles& files) {
@@ -171,7 +182,8 @@ void remove_enabling_links(const fs::path& unit_file) {
     if (name != ".wants" && name != ".requires") continue;
     const auto link = folder.path() / unit_file.filename();
     const auto target = fs::read_symlink(link, ignored);
-    if (!ignored && (target.is_absolute() ? target : folder.path() / target).lexically_normal() == unit_file.lexically_normal())
+    if (!ignored &&
+        (target.is_absolute() ? target : folder.path() / target).lexically_normal() == unit_file.lexically_normal())
       ::unlink(link.c_str());
   }
 }
@@ -221,10 +233,13 @@ Answer unit_install(Context& context, Request request) {
   if (!reloaded) co_return fail(reloaded.error());
   const auto status = co_await (*machine)->units->status(files->unit);
   if (status && status->fragment.empty() && status->gone())
-    context.notice(fmt::format("{} was written, but systemd does not see it there: its XDG_CONFIG_HOME may be another one", files->path.string()));
+    context.notice(
+        fmt::format("{} was written, but systemd does not see it there: its XDG_CONFIG_HOME may be another one",
+                    files->path.string()));
   if (status && !status->gone())
     context.notice(fmt::format("{} runs as it was started; the file takes effect at its next start", files->unit));
-  co_return json::value(json::object{{"installed", json::object{{"unit", files->unit}, {"file", files->path.string()}}}});
+  co_return json::value(
+      json::object{{"installed", json::object{{"unit", files->unit}, {"file", files->path.string()}}}});
 }
 
 Answer unit_remove(Context& context, Request request) {
@@ -243,14 +258,17 @@ Answer unit_remove(Context& context, Request request) {
   const auto status = co_await (*machine)->units->status(unit);
   if (!status) co_return fail(status.error());
   if (!status->gone())
-    co_return fail(ErrorCode::refused, fmt::format("{} runs ({}): without its file systemd could not run its stop command", unit, to_string(status->active)),
+    co_return fail(ErrorCode::refused,
+                   fmt::format("{} runs ({}): without its file systemd could not run its stop command", unit,
+                               to_string(status->active)),
                    fmt::format("Stop it first: gpumod service stop {}", id));
   std::error_code problem;
   if (!fs::remove(path, problem) || problem)
     co_return fail(ErrorCode::failed, fmt::format("{} could not be removed: {}", path.string(), problem.message()));
   remove_enabling_links(path);
   const auto folder = environment_folder(context.paths());
-  for (const auto& leftover : {environment_file_path(folder, unit), folder / (unit + ".ini")}) fs::remove(leftover, problem);
+  for (const auto& leftover : {environment_file_path(folder, unit), folder / (unit + ".ini")})
+    fs::remove(leftover, problem);
   const auto reloaded = co_await (*machine)->units->reload();
   if (!reloaded) co_return fail(reloaded.error());
   co_return json::value(json::object{{"removed", json::object{{"unit", unit}, {"file", path.string()}}}});

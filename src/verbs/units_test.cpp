@@ -1,9 +1,8 @@
 // unit show everywhere, and what install and remove refuse before they touch anything. That systemd reads what we write
 // is seen where a user manager runs: see tests/e2e.
+#include <boost/json.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <boost/json.hpp>
 
 #include "verbs/handlers.h"
 #include "verbs/tree_testing.h"
@@ -21,10 +20,13 @@ class UnitsTest : public testing::Test {
  protected:
   UnitsTest() {
     tree_.program("home/bin/llama-server", "#!/bin/sh\n");
-    tree_.write("home/.config/gpumod/services/chat.yaml",
-                fmt::format("engine: llamacpp\nmodel: /m/a b.gguf\nport: 7070\nbinary: {}\nenv:\n  TOKEN: sesame\nstop_timeout: 7s\n",
-                            (tree_ / "home/bin/llama-server").string()));
-    tree_.write("home/.config/gpumod/services/glm.yaml", "engine: llamacpp\nmodel: /m/glm.gguf\nport: 7071\nunit: glm-code.service\n");
+    tree_.write(
+        "home/.config/gpumod/services/chat.yaml",
+        fmt::format(
+            "engine: llamacpp\nmodel: /m/a b.gguf\nport: 7070\nbinary: {}\nenv:\n  TOKEN: sesame\nstop_timeout: 7s\n",
+            (tree_ / "home/bin/llama-server").string()));
+    tree_.write("home/.config/gpumod/services/glm.yaml",
+                "engine: llamacpp\nmodel: /m/glm.gguf\nport: 7071\nunit: glm-code.service\n");
   }
   Result<json::value> call(Answer (*handler)(Context&, Request), const std::string& service) {
     Loop loop;
@@ -49,7 +51,8 @@ TEST_F(UnitsTest, ShowsTheUnitOfAServiceWithoutItsSecrets) {
   EXPECT_TRUE(answer->at("installed").is_null());
   EXPECT_THAT(text, HasSubstr("--model \"/m/a b.gguf\""));
   EXPECT_THAT(text, HasSubstr("Environment=GPUMOD_SERVICE=chat\n"));
-  EXPECT_THAT(text, HasSubstr(fmt::format("EnvironmentFile={}\n", (tree_.paths().state / "units/gpumod-chat.service.env").string())));
+  EXPECT_THAT(text, HasSubstr(fmt::format("EnvironmentFile={}\n",
+                                          (tree_.paths().state / "units/gpumod-chat.service.env").string())));
   EXPECT_THAT(text, HasSubstr("TimeoutStopSec=7s\n"));
   EXPECT_THAT(text, Not(HasSubstr("sesame")));
   EXPECT_EQ(authorship_of(text), Authorship::ours);
@@ -66,6 +69,22 @@ TEST_F(UnitsTest, ShowsAnAdoptedUnitAsItStands) {
   ASSERT_TRUE(answer) << answer.error().message;
   EXPECT_EQ(answer->at("text").as_string(), "[Service]\nExecStart=/mine\n");
   EXPECT_EQ(answer->at("installed").as_string(), (folder() / "glm-code.service").c_str());
+}
+
+TEST_F(UnitsTest, ARoutersPresetLiesWhereARebootLeavesIt) {
+  for (const auto& [id, context] : {std::pair("one", 1024), std::pair("two", 2048)})
+    tree_.write(
+        fmt::format("home/.config/gpumod/services/{}.yaml", id),
+        fmt::format(
+            "engine: llamacpp\nrouter: both\nmodels_dir: /m\nmodel: {}\nport: 7080\ncontext_size: {}\nbinary: {}\n", id,
+            context, (tree_ / "home/bin/llama-server").string()));
+  const auto answer = call(unit_show, "one");
+  ASSERT_TRUE(answer) << answer.error().message;
+  const std::string text(answer->at("text").as_string());
+  EXPECT_THAT(text, HasSubstr(fmt::format("--models-preset {}",
+                                          (tree_.paths().state / "units/gpumod-router-both.service.ini").string())));
+  EXPECT_THAT(text, Not(HasSubstr(tree_.paths().runtime.string())));
+  EXPECT_THAT(text, HasSubstr("one, two"));
 }
 
 TEST_F(UnitsTest, UnderTheLocalSupervisorNothingIsInstalled) {

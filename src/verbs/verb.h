@@ -1,17 +1,19 @@
-// verbs/ — each operation of gpumod once: what it is called, what it takes, what it answers, whether it changes the world,
-// and the handler that does it. Every face (command line, HTTP, MCP, dashboards) renders verbs and decides nothing.
-// It knows every room above it; it must never know how a request arrived or how its answer is shown.
+// verbs/ — each operation of gpumod once: what it is called, what it takes, what it answers, whether it changes the
+// world, and the handler that does it. Every face (command line, HTTP, MCP, dashboards) renders verbs and decides
+// nothing. It knows every room above it; it must never know how a request arrived or how its answer is shown.
 //
 // A request is a JSON object checked against the declared parameters; an answer is a JSON value whose shape is part of
-// the interface: scripts rely on it. docs/cli.md, shell completion and tool schemas are generated from the declarations.
+// the interface: scripts rely on it. docs/cli.md, shell completion and tool schemas are generated from the
+// declarations.
 #pragma once
 
-#include <boost/json/object.hpp>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/json/object.hpp>
 
 #include "base/async.h"
 #include "base/paths.h"
@@ -25,25 +27,25 @@ struct Parameter {
   enum class Kind { text, integer, flag, list };
   /// What completes it in a shell: nothing, or the ids of the catalogue.
   enum class Names { none, modes, services };
-  std::string name;        ///< "dry-run": the option --dry-run, the key "dry-run"
+  std::string name;  ///< "dry-run": the option --dry-run, the key "dry-run"
   Kind kind = Kind::text;
   bool positional = false;
   bool required = false;
   std::string help = {};
   Names names = Names::none;
   std::string value_name = {};  ///< "ID", "N": for usage lines
-  char letter = 0;         ///< a short option, or 0
+  char letter = 0;              ///< a short option, or 0
 };
 
 struct Verb {
   std::string name;     ///< words of the command line: "mode switch"
   std::string summary;  ///< one line
   std::string details;  ///< what a person wants to know before using it; may be empty
-  /// reads: runs at once, in any number. mutates: changes what runs; one at a time, in a worker that outlives its caller.
-  /// edits: changes people's files; runs at once.
+  /// reads: runs at once, in any number. mutates: changes what runs; one at a time, in a worker that outlives its
+  /// caller. edits: changes people's files; runs at once.
   enum class Effect { reads, mutates, edits } effect = Effect::reads;
   std::vector<Parameter> parameters;
-  std::string answer;   ///< the shape of the answer, for the reference
+  std::string answer;  ///< the shape of the answer, for the reference
   Task<Result<boost::json::value>> (*handler)(Context& context, boost::json::object request) = nullptr;
 };
 

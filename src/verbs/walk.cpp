@@ -1,12 +1,12 @@
 #include "verbs/walk.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <deque>
 #include <set>
+
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -55,16 +55,17 @@ bool holds(const fs::path& folder, const fs::path& path) {
 }  // namespace
 
 bool MountTable::Mount::remote() const {
-  static constexpr std::array<std::string_view, 15> types{"nfs",  "nfs4",   "cifs",   "smb3",   "smbfs",     "ceph", "afs", "9p",
-                                                          "ncpfs", "lustre", "beegfs", "davfs", "glusterfs", "gpfs", "autofs"};
+  static constexpr std::array<std::string_view, 15> types{"nfs",    "nfs4",  "cifs",      "smb3",  "smbfs",
+                                                          "ceph",   "afs",   "9p",        "ncpfs", "lustre",
+                                                          "beegfs", "davfs", "glusterfs", "gpfs",  "autofs"};
   // FUSE is sshfs, rclone and their like; fuseblk is a local disk.
   return is_one_of(types, type) || type == "fuse" || (type.starts_with("fuse.") && type != "fuse.mergerfs");
 }
 
 bool MountTable::Mount::pseudo() const {
   static constexpr std::array<std::string_view, 18> types{
-      "proc",     "sysfs",      "devtmpfs", "devpts",  "cgroup", "cgroup2",  "debugfs",  "tracefs",     "securityfs",
-      "pstore",   "bpf",        "configfs", "mqueue",  "nsfs",   "fusectl",  "efivarfs", "binfmt_misc", "rpc_pipefs"};
+      "proc",   "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "debugfs",  "tracefs",     "securityfs",
+      "pstore", "bpf",   "configfs", "mqueue", "nsfs",   "fusectl", "efivarfs", "binfmt_misc", "rpc_pipefs"};
   return is_one_of(types, type);
 }
 
@@ -205,8 +206,9 @@ class Walk {
 
 }  // namespace
 
-WalkOutcome walk_folders(const std::vector<WalkRoot>& roots, const fs::path& home, const MountTable& mounts, const WalkLimits& limits,
-                         const std::function<bool(std::string_view)>& wanted, const std::function<void(WalkedFile)>& found) {
+WalkOutcome walk_folders(const std::vector<WalkRoot>& roots, const fs::path& home, const MountTable& mounts,
+                         const WalkLimits& limits, const std::function<bool(std::string_view)>& wanted,
+                         const std::function<void(WalkedFile)>& found) {
   return Walk(home, mounts, limits, wanted, found).run(roots);
 }
 

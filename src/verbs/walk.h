@@ -20,7 +20,7 @@ class MountTable {
  public:
   struct Mount {
     std::filesystem::path point;
-    std::string type;   ///< "ext4", "nfs4" …
+    std::string type;     ///< "ext4", "nfs4" …
     bool remote() const;  ///< on the network, or mounted on first touch
     bool pseudo() const;  ///< made by the kernel, no files of people's
   };
@@ -61,8 +61,9 @@ struct WalkOutcome {
 /// Calls back for every regular file whose name is wanted, in no particular order. Hidden folders below a root are left
 /// out. A root below another one is no problem. `home`: what lies on the same mount as the home directory is never
 /// avoided, or nobody whose home is on a server would find anything.
-WalkOutcome walk_folders(const std::vector<WalkRoot>& roots, const std::filesystem::path& home, const MountTable& mounts,
-                         const WalkLimits& limits, const std::function<bool(std::string_view name)>& wanted,
+WalkOutcome walk_folders(const std::vector<WalkRoot>& roots, const std::filesystem::path& home,
+                         const MountTable& mounts, const WalkLimits& limits,
+                         const std::function<bool(std::string_view name)>& wanted,
                          const std::function<void(WalkedFile)>& found);
 
 }  // namespace gpumod

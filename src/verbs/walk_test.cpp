@@ -18,11 +18,13 @@ struct Walked {
   WalkOutcome outcome;
 };
 
-Walked walk(const TestTree& tree, std::vector<WalkRoot> roots, const std::string& mountinfo = {}, WalkLimits limits = {}) {
+Walked walk(const TestTree& tree, std::vector<WalkRoot> roots, const std::string& mountinfo = {},
+            WalkLimits limits = {}) {
   Walked walked;
   const auto wanted = [](std::string_view name) { return name.ends_with(".gguf"); };
-  walked.outcome = walk_folders(roots, tree / "home", MountTable::parse(mountinfo), limits, wanted,
-                                [&](const WalkedFile& file) { walked.files.push_back(file.path.lexically_relative(tree.root()).string()); });
+  walked.outcome = walk_folders(
+      roots, tree / "home", MountTable::parse(mountinfo), limits, wanted,
+      [&](const WalkedFile& file) { walked.files.push_back(file.path.lexically_relative(tree.root()).string()); });
   return walked;
 }
 
@@ -67,20 +69,24 @@ TEST(Walk, DoesNotCrossIntoANetwork) {
   tree.write("home/models/near.gguf", "x");
   tree.write("home/models/share/far.gguf", "x");
   fs::create_directory_symlink(tree / "home/models/share", tree / "home/models/link");
-  const auto mounts = fmt::format("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {} rw - nfs4 server:/x rw\n", (tree / "home/models/share").string());
+  const auto mounts = fmt::format("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {} rw - nfs4 server:/x rw\n",
+                                  (tree / "home/models/share").string());
   const auto walked = walk(tree, {{tree / "home/models"}}, mounts);
   EXPECT_THAT(walked.files, ElementsAre("home/models/near.gguf"));
   EXPECT_THAT(walked.outcome.avoided, testing::Contains(tree / "home/models/share"));
   // Unless people say so, or live there.
-  EXPECT_THAT(walk(tree, {{tree / "home/models/share", true, 4}}, mounts).files, ElementsAre("home/models/share/far.gguf"));
+  EXPECT_THAT(walk(tree, {{tree / "home/models/share", true, 4}}, mounts).files,
+              ElementsAre("home/models/share/far.gguf"));
   EXPECT_THAT(walk(tree, {{tree / "home/models/share", false, 4}}, mounts).files, IsEmpty());
-  const auto on_nfs = fmt::format("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {} rw - nfs4 server:/x rw\n", (tree / "home").string());
+  const auto on_nfs = fmt::format("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {} rw - nfs4 server:/x rw\n",
+                                  (tree / "home").string());
   EXPECT_EQ(walk(tree, {{tree / "home/models"}}, on_nfs).files.size(), 2U);
 }
 
 TEST(Walk, EndsAtItsLimits) {
   const TestTree tree;
-  for (int i = 0; i < 50; ++i) tree.write(fmt::format("m/{}/x.gguf", i), "x");
+  for (int i = 0; i < 50; ++i)
+    tree.write(fmt::format("m/{}/x.gguf", i), "x");
   WalkLimits few;
   few.entries = 60;
   const auto walked = walk(tree, {{tree / "m"}}, {}, few);

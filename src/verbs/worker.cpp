@@ -1,5 +1,6 @@
 #include "verbs/worker.h"
 
+#include <boost/json.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -8,8 +9,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <boost/json.hpp>
 
 #include "base/async.h"
 #include "base/log.h"

@@ -8,8 +8,9 @@
 //                     {"answer": …} or {"error": …}             once, last
 #pragma once
 
-#include <boost/json/object.hpp>
 #include <functional>
+
+#include <boost/json/object.hpp>
 
 #include "base/fd.h"
 #include "base/paths.h"
@@ -22,7 +23,7 @@ int worker_main();
 
 /// Starts a worker for one request. Errors: environment when no process can be started.
 struct StartedWorker {
-  Fd socket;   ///< the caller's end, blocking
+  Fd socket;  ///< the caller's end, blocking
   pid_t pid = 0;
 };
 Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, const boost::json::object& request);
@@ -30,9 +31,9 @@ Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, co
 /// Asks it to take back what it does.
 void cancel_worker(const StartedWorker& worker);
 
-/// Reads until the answer. `on_event` sees the progress; `interrupted` is polled whenever a signal wakes us, and ends the
-/// following when it returns true: then the result is nothing.
-/// Errors: what the worker answered; failed when it died without an answer.
+/// Reads until the answer. `on_event` sees the progress; `interrupted` is polled whenever a signal wakes us, and ends
+/// the following when it returns true: then the result is nothing. Errors: what the worker answered; failed when it
+/// died without an answer.
 Result<std::optional<boost::json::value>> follow_worker(const StartedWorker& worker,
                                                         const std::function<void(const boost::json::object&)>& on_event,
                                                         const std::function<bool()>& interrupted);

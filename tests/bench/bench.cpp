@@ -4,12 +4,12 @@
 //   bench lag        from the moment a server could answer to gpumod's "ready"
 //
 // Prints one JSON object. Run it through tests/bench/run.sh, which gives it a private manager and directories.
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <boost/json.hpp>
 #include <cstdio>
 #include <fstream>
+
+#include <boost/json.hpp>
+#include <fmt/format.h>
 
 #include "base/fd.h"
 #include "control/launch.h"
@@ -42,7 +42,8 @@ void write_service(const Paths& paths, int port, int ready_after_ms) {
       "engine: command\nport: {0}\ncmd: [\"{1}\", \"${{PORT}}\", \"{2}\", \"{3}\"]\ncheck: /health\nvram: 0\n"
       "startup_timeout: 60s\nprobe: chat\n",
       port, server, ready_after_ms, (paths.state / "stamp").string());
-  for (const char* sub : {"services", "modes"}) (void)make_directories(paths.config / sub);
+  for (const char* sub : {"services", "modes"})
+    (void)make_directories(paths.config / sub);
   (void)make_directories(paths.state);
   if (!write_file_atomically(paths.config / "services/bench.yaml", text)) give_up("cannot write the service");
 }
@@ -151,4 +152,6 @@ int bench_main(const std::string& what) {
 
 }  // namespace gpumod
 
-int main(int argc, char** argv) { return gpumod::bench_main(argc > 1 ? argv[1] : ""); }
+int main(int argc, char** argv) {
+  return gpumod::bench_main(argc > 1 ? argv[1] : "");
+}

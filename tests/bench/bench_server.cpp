@@ -2,15 +2,15 @@
 // with a few system calls, and writes down, in nanoseconds of CLOCK_MONOTONIC, when it became able to answer 200.
 //
 //   bench_server PORT READY_AFTER_MS STAMP_FILE
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 int main(int argc, char** argv) {
   if (argc != 4) return 2;
@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(std::atoi(argv[1])));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(listener, 64) != 0) return 1;
+  if (::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(listener, 64) != 0)
+    return 1;
   if (FILE* stamp = std::fopen(argv[3], "w")) {
     std::fprintf(stamp, "%lld\n", static_cast<long long>(ready_at.time_since_epoch().count()));
     std::fclose(stamp);
@@ -35,11 +36,13 @@ int main(int argc, char** argv) {
     (void)!::read(peer, request, sizeof request);
     const bool ready = Clock::now() >= ready_at;
     const std::string body =
-        ready ? R"({"object":"chat.completion","model":"bench","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"ok"}}]})"
-              : R"({"error":"loading"})";
-    const std::string answer = std::string(ready ? "HTTP/1.1 200 OK" : "HTTP/1.1 503 Service Unavailable") +
-                               "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " +
-                               std::to_string(body.size()) + "\r\n\r\n" + body;
+        ready
+            ? R"({"object":"chat.completion","model":"bench","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"ok"}}]})"
+            : R"({"error":"loading"})";
+    const std::string answer =
+        std::string(ready ? "HTTP/1.1 200 OK" : "HTTP/1.1 503 Service Unavailable") +
+        "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) +
+        "\r\n\r\n" + body;
     (void)!::write(peer, answer.data(), answer.size());
     ::shutdown(peer, SHUT_WR);
     ::close(peer);

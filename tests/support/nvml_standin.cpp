@@ -1,20 +1,18 @@
-// A stand-in for libnvidia-ml.so.1, for tests only: the real names, structures and habits, the answers from a text file.
+// A stand-in for libnvidia-ml.so.1, for tests only: the real names, structures and habits, the answers from a text
+// file.
 //
 // The file is named by GPUMOD_NVML_STANDIN_FILE and read again for every question. One fact a line, '#' comments:
 //
 //   driver VERSION
 //   init CODE                          what nvmlInit answers (0 if not said)
-//   stride 16|24|32                    size of the process records (24 if not said; the unversioned functions: always 16)
-//   gpu UUID TOTAL FREE NAME…          bytes, or "-" for TOTAL where memory is not supported
-//   process GPU LIST PID BYTES|-       LIST is compute, graphics or mps; "-": not available
-//   fail GPU FUNCTION CODE             FUNCTION is handle, memory, compute, graphics or mps
-//   hang FILE                          memory questions wait until FILE exists
+//   stride 16|24|32                    size of the process records (24 if not said; the unversioned functions: always
+//   16) gpu UUID TOTAL FREE NAME…          bytes, or "-" for TOTAL where memory is not supported process GPU LIST PID
+//   BYTES|-       LIST is compute, graphics or mps; "-": not available fail GPU FUNCTION CODE             FUNCTION is
+//   handle, memory, compute, graphics or mps hang FILE                          memory questions wait until FILE exists
 //   trace FILE                         appends "init", "shutdown", "OVERLAP" (two calls at once) to FILE
 //
 // Its declarations are written a second time on purpose: an error in gpumod's own (src/host/nvml_abi.h) shows up here.
 // Built with GPUMOD_STANDIN_OLD it has only the unversioned names, as a driver of 2015 had.
-#include <unistd.h>
-
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -24,6 +22,8 @@
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 namespace {
 
@@ -132,7 +132,9 @@ class Visit {
 };
 
 // A device handle is its index and one, so that none is null.
-unsigned index_of(nvmlDevice_t device) { return static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(device)) - 1; }
+unsigned index_of(nvmlDevice_t device) {
+  return static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(device)) - 1;
+}
 
 nvmlReturn_t failure(const World& world, unsigned gpu, const std::string& function) {
   if (initialised == 0) return NVML_ERROR_UNINITIALIZED;
@@ -170,14 +172,16 @@ nvmlReturn_t by_index(unsigned index, nvmlDevice_t* device) {
 nvmlReturn_t memory(nvmlDevice_t device, Gpu& gpu) {
   const World world = look();
   const Visit visit(world);
-  while (!world.hang.empty() && ::access(world.hang.c_str(), F_OK) != 0) ::usleep(1000);
+  while (!world.hang.empty() && ::access(world.hang.c_str(), F_OK) != 0)
+    ::usleep(1000);
   const nvmlReturn_t code = failure(world, index_of(device), "memory");
   if (code != NVML_SUCCESS) return code;
   gpu = world.gpus[index_of(device)];
   return gpu.has_memory ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
 }
 
-nvmlReturn_t processes(nvmlDevice_t device, const char* list, unsigned* number, unsigned char* records, unsigned stride) {
+nvmlReturn_t processes(nvmlDevice_t device, const char* list, unsigned* number, unsigned char* records,
+                       unsigned stride) {
   const World world = look();
   const Visit visit(world);
   const nvmlReturn_t code = failure(world, index_of(device), list);
@@ -223,7 +227,9 @@ const char* nvmlErrorString(nvmlReturn_t code) {
   }
 }
 
-nvmlReturn_t nvmlSystemGetDriverVersion(char* text, unsigned size) { return give_text(look().driver, text, size); }
+nvmlReturn_t nvmlSystemGetDriverVersion(char* text, unsigned size) {
+  return give_text(look().driver, text, size);
+}
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char* text, unsigned size) {
   return give_text(look().gpus[index_of(device)].uuid, text, size);
@@ -240,9 +246,15 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t* answer) 
   return code;
 }
 
-nvmlReturn_t nvmlInit() { return init(); }
-nvmlReturn_t nvmlDeviceGetCount(unsigned* number) { return count(number); }
-nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned index, nvmlDevice_t* device) { return by_index(index, device); }
+nvmlReturn_t nvmlInit() {
+  return init();
+}
+nvmlReturn_t nvmlDeviceGetCount(unsigned* number) {
+  return count(number);
+}
+nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned index, nvmlDevice_t* device) {
+  return by_index(index, device);
+}
 nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned* number, void* records) {
   return processes(device, "compute", number, static_cast<unsigned char*>(records), 16);
 }
@@ -251,9 +263,15 @@ nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(nvmlDevice_t device, unsigned
 }
 
 #ifndef GPUMOD_STANDIN_OLD
-nvmlReturn_t nvmlInit_v2() { return init(); }
-nvmlReturn_t nvmlDeviceGetCount_v2(unsigned* number) { return count(number); }
-nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t* device) { return by_index(index, device); }
+nvmlReturn_t nvmlInit_v2() {
+  return init();
+}
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned* number) {
+  return count(number);
+}
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t* device) {
+  return by_index(index, device);
+}
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t* answer) {
   if (answer->version != (sizeof(nvmlMemory_v2_t) | (2u << 24))) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
   Gpu gpu;

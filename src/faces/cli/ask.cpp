@@ -1,11 +1,11 @@
 #include "faces/cli/ask.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <cctype>
 #include <cstdio>
 #include <string>
+
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include "base/text.h"
 
@@ -25,7 +25,9 @@ bool read_line(std::string& line) {
 
 }  // namespace
 
-bool can_ask() { return ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1; }
+bool can_ask() {
+  return ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
+}
 
 bool ask(std::string_view question, bool otherwise) {
   std::string line;
@@ -37,7 +39,8 @@ bool ask(std::string_view question, bool otherwise) {
       return otherwise;
     }
     std::string answer;
-    for (const char c : trim(line)) answer += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    for (const char c : trim(line))
+      answer += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     if (answer.empty()) return otherwise;
     if (answer == "y" || answer == "yes") return true;
     if (answer == "n" || answer == "no") return false;

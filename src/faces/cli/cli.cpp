@@ -1,13 +1,13 @@
 #include "faces/cli/cli.h"
 
-#include <fmt/format.h>
+#include <algorithm>
+#include <cctype>
+#include <charconv>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <algorithm>
-#include <cctype>
-#include <charconv>
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "faces/cli/help.h"
@@ -18,7 +18,9 @@ namespace json = boost::json;
 
 namespace {
 
-bool is_option(std::string_view word) { return word.size() > 1 && word.front() == '-'; }
+bool is_option(std::string_view word) {
+  return word.size() > 1 && word.front() == '-';
+}
 
 bool holds(const std::vector<std::string>& arguments, std::initializer_list<std::string_view> spellings) {
   for (const auto& word : arguments) {
@@ -39,11 +41,15 @@ std::string take_word(std::vector<std::string>& rest) {
 
 Error unknown_command(const std::string& word, const std::vector<Verb>& verbs) {
   std::vector<std::string> known = groups(verbs);
-  for (const auto& verb : verbs) known.push_back(verb.name);
-  for (const auto& command : own_commands()) known.emplace_back(command.name);
+  for (const auto& verb : verbs)
+    known.push_back(verb.name);
+  for (const auto& command : own_commands())
+    known.emplace_back(command.name);
   const auto near = nearest_names(word, known);
-  return Error{ErrorCode::usage, fmt::format("there is no command '{}'", printable(word)),
-               near.empty() ? "gpumod help lists the commands." : did_you_mean(word, known), {}};
+  return Error{ErrorCode::usage,
+               fmt::format("there is no command '{}'", printable(word)),
+               near.empty() ? "gpumod help lists the commands." : did_you_mean(word, known),
+               {}};
 }
 
 /// The verb that the first words name; they are taken out of `rest`.
@@ -61,7 +67,8 @@ Result<const Verb*> take_verb(std::vector<std::string>& rest, const std::vector<
   if (second.empty())
     return fail(ErrorCode::usage, fmt::format("'gpumod {}' needs one more word", first),
                 fmt::format("It is one of: {}. gpumod help {} explains them.", join(seconds, ", "), first));
-  return fail(ErrorCode::usage, fmt::format("'gpumod {}' has no command '{}'", first, printable(second)), did_you_mean(second, seconds));
+  return fail(ErrorCode::usage, fmt::format("'gpumod {}' has no command '{}'", first, printable(second)),
+              did_you_mean(second, seconds));
 }
 
 /// Where CLI11 puts what it finds.
@@ -98,24 +105,30 @@ Result<json::value> value_of(const Parameter& parameter, const Values& values) {
     return json::value(std::move(items));
   }
   const auto& text = values.texts.at(parameter.name);
-  if (!is_valid_utf8(text)) return fail(ErrorCode::usage, fmt::format("the value of {} is not UTF-8", spelled(parameter)));
+  if (!is_valid_utf8(text))
+    return fail(ErrorCode::usage, fmt::format("the value of {} is not UTF-8", spelled(parameter)));
   if (parameter.kind == Parameter::Kind::text) return json::value(text);
   std::int64_t number = 0;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (problem != std::errc() || end != text.data() + text.size())
-    return fail(ErrorCode::usage, fmt::format("{} needs a whole number, not '{}'", spelled(parameter), printable(text)));
+    return fail(ErrorCode::usage,
+                fmt::format("{} needs a whole number, not '{}'", spelled(parameter), printable(text)));
   return json::value(number);
 }
 
 Error unknown_rest(const Verb& verb, const std::string& word) {
   if (!is_option(word))
-    return Error{ErrorCode::usage, fmt::format("'gpumod {}' has no use for '{}'", verb.name, printable(word)),
-                 fmt::format("Usage: {}", usage_of(verb)), {}};
+    return Error{ErrorCode::usage,
+                 fmt::format("'gpumod {}' has no use for '{}'", verb.name, printable(word)),
+                 fmt::format("Usage: {}", usage_of(verb)),
+                 {}};
   std::vector<std::string> known{"--json", "--no-color", "--help"};
   for (const auto& parameter : verb.parameters)
     if (!parameter.positional && !is_internal(parameter)) known.push_back("--" + parameter.name);
-  return Error{ErrorCode::usage, fmt::format("'gpumod {}' has no option '{}'", verb.name, printable(word.substr(0, word.find('=')))),
-               did_you_mean(word.substr(0, word.find('=')), known), {}};
+  return Error{ErrorCode::usage,
+               fmt::format("'gpumod {}' has no option '{}'", verb.name, printable(word.substr(0, word.find('=')))),
+               did_you_mean(word.substr(0, word.find('=')), known),
+               {}};
 }
 
 Result<void> parse_verb(Invocation& invocation, std::vector<std::string> rest) {
@@ -132,11 +145,13 @@ Result<void> parse_verb(Invocation& invocation, std::vector<std::string> rest) {
   try {
     app.parse(std::move(rest));
   } catch (const CLI::ParseError& problem) {
-    return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(problem.what())), fmt::format("Usage: {}", usage_of(verb)));
+    return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(problem.what())),
+                fmt::format("Usage: {}", usage_of(verb)));
   }
   if (const auto left = app.remaining(); !left.empty()) return fail(unknown_rest(verb, left.front()));
   for (const auto& parameter : verb.parameters) {
-    if (is_internal(parameter) || app.count(parameter.positional ? parameter.name : "--" + parameter.name) == 0) continue;
+    if (is_internal(parameter) || app.count(parameter.positional ? parameter.name : "--" + parameter.name) == 0)
+      continue;
     invocation.request[parameter.name] = TRY(value_of(parameter, values));
   }
   auto checked = check_request(verb, invocation.request);
@@ -149,7 +164,8 @@ Result<std::vector<std::string>> words_only(const std::vector<std::string>& rest
   std::vector<std::string> words;
   for (const auto& word : rest) {
     if (word == "--json" || word == "--no-color") continue;
-    if (is_option(word)) return fail(ErrorCode::usage, fmt::format("'gpumod {}' has no option '{}'", command, printable(word)));
+    if (is_option(word))
+      return fail(ErrorCode::usage, fmt::format("'gpumod {}' has no option '{}'", command, printable(word)));
     words.push_back(word);
   }
   return words;
@@ -162,9 +178,13 @@ Result<std::vector<std::string>> words_to_explain(std::vector<std::string> words
 
 }  // namespace
 
-bool wants_json(const std::vector<std::string>& arguments) { return holds(arguments, {"--json"}); }
+bool wants_json(const std::vector<std::string>& arguments) {
+  return holds(arguments, {"--json"});
+}
 
-bool is_internal(const Parameter& parameter) { return parameter.name == "apply"; }
+bool is_internal(const Parameter& parameter) {
+  return parameter.name == "apply";
+}
 
 std::string group_of(const Verb& verb) {
   const auto space = verb.name.find(' ');
@@ -181,8 +201,9 @@ std::vector<std::string> groups(const std::vector<Verb>& verbs) {
 
 std::string spelled(const Parameter& parameter) {
   std::string value = parameter.value_name;
-  if (value.empty()) std::transform(parameter.name.begin(), parameter.name.end(), std::back_inserter(value),
-                                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  if (value.empty())
+    std::transform(parameter.name.begin(), parameter.name.end(), std::back_inserter(value),
+                   [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
   if (parameter.positional) return value;
   if (parameter.kind == Parameter::Kind::flag) return "--" + parameter.name;
   return fmt::format("--{} {}{}", parameter.name, value, parameter.kind == Parameter::Kind::list ? ",…" : "");
@@ -191,7 +212,8 @@ std::string spelled(const Parameter& parameter) {
 std::string usage_of(const Verb& verb) {
   std::string line = "gpumod " + verb.name;
   for (const auto& parameter : verb.parameters)
-    if (!is_internal(parameter)) line += parameter.required ? " " + spelled(parameter) : " [" + spelled(parameter) + "]";
+    if (!is_internal(parameter))
+      line += parameter.required ? " " + spelled(parameter) : " [" + spelled(parameter) + "]";
   return line;
 }
 
@@ -217,8 +239,10 @@ Result<Invocation> parse(const std::vector<std::string>& arguments, const std::v
     const auto words = words_only(rest, "");
     if (!words) {
       const std::vector<std::string> known{"--json", "--no-color", "--help", "--version"};
-      const auto unknown = std::find_if(rest.begin(), rest.end(), [](const auto& word) { return word != "--json" && word != "--no-color"; });
-      return fail(ErrorCode::usage, fmt::format("gpumod has no option '{}'", printable(*unknown)), did_you_mean(*unknown, known));
+      const auto unknown = std::find_if(rest.begin(), rest.end(),
+                                        [](const auto& word) { return word != "--json" && word != "--no-color"; });
+      return fail(ErrorCode::usage, fmt::format("gpumod has no option '{}'", printable(*unknown)),
+                  did_you_mean(*unknown, known));
     }
     if (help_wanted) invocation.words = {"--help"};
     return invocation;
@@ -237,7 +261,8 @@ Result<Invocation> parse(const std::vector<std::string>& arguments, const std::v
     invocation.kind = kind;
     invocation.words = TRY(words_only(rest, name));
     if (kind == Invocation::Kind::help)
-      invocation.words = invocation.words.empty() ? std::vector<std::string>{"--help"} : TRY(words_to_explain(invocation.words, verbs));
+      invocation.words = invocation.words.empty() ? std::vector<std::string>{"--help"}
+                                                  : TRY(words_to_explain(invocation.words, verbs));
     return invocation;
   }
   invocation.kind = Invocation::Kind::verb;

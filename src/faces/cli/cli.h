@@ -4,9 +4,10 @@
 // verb (help, completion, --version) belongs to this face alone.
 #pragma once
 
-#include <boost/json/object.hpp>
 #include <string>
 #include <vector>
+
+#include <boost/json/object.hpp>
 
 #include "verbs/verb.h"
 
@@ -15,9 +16,10 @@ namespace gpumod::cli {
 struct Invocation {
   enum class Kind { verb, help, version, completion, complete, reference };
   Kind kind = Kind::help;
-  const Verb* verb = nullptr;      ///< verb
-  boost::json::object request;     ///< verb: checked
-  std::vector<std::string> words;  ///< help: about what; completion: the shell; complete: the line so far; reference: of what
+  const Verb* verb = nullptr;   ///< verb
+  boost::json::object request;  ///< verb: checked
+  std::vector<std::string>
+      words;  ///< help: about what; completion: the shell; complete: the line so far; reference: of what
   bool json = false;
   bool no_colour = false;
 };

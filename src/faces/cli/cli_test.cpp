@@ -1,9 +1,8 @@
 #include "faces/cli/cli.h"
 
+#include <boost/json.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <boost/json.hpp>
 
 #include "faces/cli/help.h"
 #include "faces/cli/run.h"
@@ -20,26 +19,40 @@ const std::vector<Verb>& verbs() {
   using Names = Parameter::Names;
   static const std::vector<Verb> all{
       {"status", "Show how things are", "", Verb::Effect::reads, {}, "{…}", nullptr},
-      {"mode switch", "Switch to a mode", "It is a transaction.", Verb::Effect::mutates,
+      {"mode switch",
+       "Switch to a mode",
+       "It is a transaction.",
+       Verb::Effect::mutates,
        {{"mode", Kind::text, true, true, "the mode's id", Names::modes, "MODE"},
         {"dry-run", Kind::flag, false, false, "print the plan", Names::none, ""}},
-       R"({"switch":…})", nullptr},
-      {"mode create", "Write a mode", "", Verb::Effect::edits,
+       R"({"switch":…})",
+       nullptr},
+      {"mode create",
+       "Write a mode",
+       "",
+       Verb::Effect::edits,
        {{"mode", Kind::text, true, true, "the mode's id", Names::modes, "MODE"},
         {"services", Kind::list, false, false, "its services", Names::services, "SERVICE"},
         {"name", Kind::text, false, false, "its name", Names::none, "NAME"},
         {"apply", Kind::flag, false, false, "internal", Names::none, ""}},
-       "", nullptr},
-      {"service logs", "Show lines", "", Verb::Effect::reads,
+       "",
+       nullptr},
+      {"service logs",
+       "Show lines",
+       "",
+       Verb::Effect::reads,
        {{"service", Kind::text, true, true, "the service's id", Names::services, "SERVICE"},
         {"lines", Kind::integer, false, false, "how many", Names::none, "N", 'n'},
         {"follow", Kind::flag, false, false, "go on", Names::none, "", 'f'}},
-       "", nullptr},
+       "",
+       nullptr},
   };
   return all;
 }
 
-Result<Invocation> parsed(std::vector<std::string> arguments) { return parse(arguments, verbs()); }
+Result<Invocation> parsed(std::vector<std::string> arguments) {
+  return parse(arguments, verbs());
+}
 
 std::string request_of(std::vector<std::string> arguments) {
   const auto invocation = parsed(std::move(arguments));
@@ -57,7 +70,8 @@ TEST(Parsing, WordsBecomeTheRequestOfAVerb) {
 
 TEST(Parsing, OptionsOfEveryKind) {
   EXPECT_EQ(request_of({"mode", "switch", "--dry-run", "code"}), R"({"mode":"code","dry-run":true})");
-  EXPECT_EQ(request_of({"service", "logs", "chat", "-n", "20", "-f"}), R"({"service":"chat","lines":20,"follow":true})");
+  EXPECT_EQ(request_of({"service", "logs", "chat", "-n", "20", "-f"}),
+            R"({"service":"chat","lines":20,"follow":true})");
   EXPECT_EQ(request_of({"service", "logs", "chat", "-fn20"}), R"({"service":"chat","lines":20,"follow":true})");
   EXPECT_EQ(request_of({"service", "logs", "--lines=3", "chat"}), R"({"service":"chat","lines":3})");
 }
@@ -163,8 +177,10 @@ TEST(Help, AloneSaysWhatToTypeNext) {
 
 TEST(Help, TheReferenceNamesEveryVerbAndExitCode) {
   const auto text = reference_markdown(verbs());
-  for (const auto& verb : verbs()) EXPECT_THAT(text, HasSubstr("## gpumod " + verb.name + "\n"));
-  for (const auto& code : exit_codes()) EXPECT_THAT(text, HasSubstr("| " + std::to_string(code.number) + " |"));
+  for (const auto& verb : verbs())
+    EXPECT_THAT(text, HasSubstr("## gpumod " + verb.name + "\n"));
+  for (const auto& code : exit_codes())
+    EXPECT_THAT(text, HasSubstr("| " + std::to_string(code.number) + " |"));
   EXPECT_THAT(text, HasSubstr("| `-n`, `--lines N` | how many |"));
 }
 
@@ -184,7 +200,8 @@ TEST(Errors, AJsonErrorHasTheShapeOfTheInterface) {
 }
 
 TEST(Errors, TheReportOfAFailedSwitchStandsWhereItStandsWhenItSucceeds) {
-  Error error{ErrorCode::failed, "it failed", "", json::parse(R"({"switch":{"id":3,"result":"rolled_back"},"fits":["a"]})")};
+  Error error{ErrorCode::failed, "it failed", "",
+              json::parse(R"({"switch":{"id":3,"result":"rolled_back"},"fits":["a"]})")};
   const auto document = error_document(error);
   EXPECT_EQ(document.at("switch").at("result"), "rolled_back");
   EXPECT_EQ(json::serialize(document.at("error").at("details")), R"({"fits":["a"]})");

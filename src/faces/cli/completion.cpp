@@ -1,8 +1,8 @@
 #include "faces/cli/completion.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "faces/cli/cli.h"
@@ -67,12 +67,15 @@ end
 complete -c gpumod -f -a '(__gpumod_complete)'
 )";
 
-bool is_option(std::string_view word) { return word.size() > 1 && word.front() == '-'; }
+bool is_option(std::string_view word) {
+  return word.size() > 1 && word.front() == '-';
+}
 
 const Parameter* option_named(const Verb& verb, std::string_view word) {
   for (const auto& parameter : verb.parameters) {
     if (parameter.positional || is_internal(parameter)) continue;
-    if (word == "--" + parameter.name || (parameter.letter && word == std::string{'-', parameter.letter})) return &parameter;
+    if (word == "--" + parameter.name || (parameter.letter && word == std::string{'-', parameter.letter}))
+      return &parameter;
   }
   return nullptr;
 }
@@ -124,7 +127,8 @@ class Completer {
     if (word.starts_with(typed_)) found_.push_back({prefix_ + word, std::string(help)});
   }
   std::vector<Candidate> offer_all(std::initializer_list<std::string_view> all) {
-    for (const auto word : all) offer(std::string(word));
+    for (const auto word : all)
+      offer(std::string(word));
     return found_;
   }
 
@@ -143,8 +147,10 @@ class Completer {
     }
     for (const auto& verb : verbs_)
       if (group_of(verb).empty()) offer(verb.name, verb.summary);
-    for (const auto& group : groups(verbs_)) offer(group, "commands for " + group + "s");
-    for (const auto& command : own_commands()) offer(std::string(command.name), command.summary);
+    for (const auto& group : groups(verbs_))
+      offer(group, "commands for " + group + "s");
+    for (const auto& command : own_commands())
+      offer(std::string(command.name), command.summary);
     return found_;
   }
 
@@ -165,8 +171,10 @@ class Completer {
     std::size_t given = 0;
     for (std::size_t i = 0; i < words.size(); ++i) {
       const auto* option = option_named(verb, words[i]);
-      if (option && option->kind != Parameter::Kind::flag) ++i;
-      else if (!is_option(words[i])) ++given;
+      if (option && option->kind != Parameter::Kind::flag)
+        ++i;
+      else if (!is_option(words[i]))
+        ++given;
     }
     given -= static_cast<std::size_t>(1 + std::count(verb.name.begin(), verb.name.end(), ' '));
     for (const auto& parameter : verb.parameters)
@@ -183,7 +191,8 @@ class Completer {
     std::vector<std::string> before;  // a,b,<here>: what is listed already is not offered again
     if (const auto comma = typed_.rfind(','); parameter.kind == Parameter::Kind::list && comma != std::string::npos) {
       std::string_view listed = std::string_view(typed_).substr(0, comma);
-      for (std::size_t end = 0; end != std::string_view::npos; listed.remove_prefix(end == std::string_view::npos ? 0 : end + 1)) {
+      for (std::size_t end = 0; end != std::string_view::npos;
+           listed.remove_prefix(end == std::string_view::npos ? 0 : end + 1)) {
         end = listed.find(',');
         before.emplace_back(listed.substr(0, end));
       }
@@ -191,7 +200,8 @@ class Completer {
       typed_.erase(0, comma + 1);
     }
     for (const auto& known : names_(parameter.names))
-      if (std::find(before.begin(), before.end(), known.id) == before.end()) offer(known.id, known.name == known.id ? "" : known.name);
+      if (std::find(before.begin(), before.end(), known.id) == before.end())
+        offer(known.id, known.name == known.id ? "" : known.name);
   }
 
   const std::vector<Verb>& verbs_;
@@ -205,16 +215,21 @@ class Completer {
 }  // namespace
 
 std::string_view completion_script(std::string_view shell) {
-  return shell == "bash" ? bash_script : shell == "zsh" ? zsh_script : shell == "fish" ? fish_script : std::string_view();
+  return shell == "bash"   ? bash_script
+         : shell == "zsh"  ? zsh_script
+         : shell == "fish" ? fish_script
+                           : std::string_view();
 }
 
-std::vector<Candidate> candidates_for(const std::vector<std::string>& words, const std::vector<Verb>& verbs, const NameLookup& names) {
+std::vector<Candidate> candidates_for(const std::vector<std::string>& words, const std::vector<Verb>& verbs,
+                                      const NameLookup& names) {
   return Completer(verbs, names).complete(words);
 }
 
 std::string completions(const Paths& paths, const std::vector<std::string>& words, const std::vector<Verb>& verbs) {
   std::string out;
-  for (const auto& candidate : candidates_for(words, verbs, [&](Parameter::Names which) { return known_names(paths, which); })) {
+  for (const auto& candidate :
+       candidates_for(words, verbs, [&](Parameter::Names which) { return known_names(paths, which); })) {
     out += printable(candidate.word);
     if (!candidate.help.empty()) out += "\t" + printable(candidate.help);
     out += "\n";

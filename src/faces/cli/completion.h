@@ -20,10 +20,11 @@ struct Candidate {
   std::string word;
   std::string help;
 };
-/// What the last of `words` (the one being typed, perhaps empty) could become. A candidate ":files" or ":folders" leaves
-/// it to the shell.
+/// What the last of `words` (the one being typed, perhaps empty) could become. A candidate ":files" or ":folders"
+/// leaves it to the shell.
 using NameLookup = std::function<std::vector<KnownName>(Parameter::Names)>;
-std::vector<Candidate> candidates_for(const std::vector<std::string>& words, const std::vector<Verb>& verbs, const NameLookup& names);
+std::vector<Candidate> candidates_for(const std::vector<std::string>& words, const std::vector<Verb>& verbs,
+                                      const NameLookup& names);
 
 /// `gpumod __complete WORD…`: one "word<TAB>help" a line.
 std::string completions(const Paths& paths, const std::vector<std::string>& words, const std::vector<Verb>& verbs);

@@ -15,12 +15,30 @@ const std::vector<Verb>& verbs() {
   using Kind = Parameter::Kind;
   using Names = Parameter::Names;
   static const std::vector<Verb> all{
-      {"init", "Begin", "", Verb::Effect::edits,
-       {{"models", Kind::list, false, false, "", Names::none, "DIR"}, {"apply", Kind::flag, false, false, "", Names::none, ""}}, "", nullptr},
-      {"mode switch", "Switch", "", Verb::Effect::mutates,
-       {{"mode", Kind::text, true, true, "", Names::modes, "MODE"}, {"dry-run", Kind::flag, false, false, "", Names::none, ""}}, "", nullptr},
-      {"mode create", "Create", "", Verb::Effect::edits,
-       {{"mode", Kind::text, true, true, "", Names::none, "MODE"}, {"services", Kind::list, false, false, "", Names::services, "SERVICE"}}, "", nullptr},
+      {"init",
+       "Begin",
+       "",
+       Verb::Effect::edits,
+       {{"models", Kind::list, false, false, "", Names::none, "DIR"},
+        {"apply", Kind::flag, false, false, "", Names::none, ""}},
+       "",
+       nullptr},
+      {"mode switch",
+       "Switch",
+       "",
+       Verb::Effect::mutates,
+       {{"mode", Kind::text, true, true, "", Names::modes, "MODE"},
+        {"dry-run", Kind::flag, false, false, "", Names::none, ""}},
+       "",
+       nullptr},
+      {"mode create",
+       "Create",
+       "",
+       Verb::Effect::edits,
+       {{"mode", Kind::text, true, true, "", Names::none, "MODE"},
+        {"services", Kind::list, false, false, "", Names::services, "SERVICE"}},
+       "",
+       nullptr},
   };
   return all;
 }
@@ -31,7 +49,8 @@ std::vector<std::string> completed(std::vector<std::string> words) {
     return which == Parameter::Names::modes ? std::vector<KnownName>{{"code", "Coding"}, {"rag", ""}}
                                             : std::vector<KnownName>{{"chat", ""}, {"embedding", ""}};
   };
-  for (const auto& candidate : candidates_for(words, verbs(), names)) found.push_back(candidate.word);
+  for (const auto& candidate : candidates_for(words, verbs(), names))
+    found.push_back(candidate.word);
   return found;
 }
 
@@ -68,7 +87,8 @@ TEST(Completion, NonsenseYieldsNothing) {
 }
 
 TEST(Completion, AScriptForEachShell) {
-  for (const char* shell : {"bash", "zsh", "fish"}) EXPECT_NE(completion_script(shell).find("gpumod __complete"), std::string_view::npos);
+  for (const char* shell : {"bash", "zsh", "fish"})
+    EXPECT_NE(completion_script(shell).find("gpumod __complete"), std::string_view::npos);
   EXPECT_TRUE(completion_script("tcsh").empty());
 }
 

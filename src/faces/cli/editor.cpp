@@ -1,14 +1,14 @@
 #include "faces/cli/editor.h"
 
+#include <cstdlib>
+#include <filesystem>
+
+#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <boost/json.hpp>
-#include <cstdlib>
-#include <filesystem>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -57,7 +57,8 @@ class Copy {
  public:
   static Result<Copy> make(const std::string& name, const std::string& text) {
     std::string folder = (fs::temp_directory_path() / "gpumod-edit-XXXXXX").string();
-    if (!::mkdtemp(folder.data())) return fail(system_error(fmt::format("create {}", folder), errno, ErrorCode::environment));
+    if (!::mkdtemp(folder.data()))
+      return fail(system_error(fmt::format("create {}", folder), errno, ErrorCode::environment));
     Copy copy(fs::path(folder) / (name + ".yaml"));
     TRY(write_file_atomically(copy.path_, text, 0600));
     return copy;
@@ -80,9 +81,11 @@ class Copy {
 /// Runs it on our terminal and waits. Ctrl-C there is the editor's, as with a shell.
 Result<void> run_and_wait(std::vector<std::string> command) {
   std::vector<char*> argv;
-  for (auto& word : command) argv.push_back(word.data());
+  for (auto& word : command)
+    argv.push_back(word.data());
   argv.push_back(nullptr);
-  struct sigaction ignore {}, interrupt{}, quit{};
+  struct sigaction ignore {
+  }, interrupt{}, quit{};
   ignore.sa_handler = SIG_IGN;
   ::sigaction(SIGINT, &ignore, &interrupt);
   ::sigaction(SIGQUIT, &ignore, &quit);
@@ -103,10 +106,13 @@ Result<void> run_and_wait(std::vector<std::string> command) {
   ::sigaction(SIGINT, &interrupt, nullptr);
   ::sigaction(SIGQUIT, &quit, nullptr);
   if (problem != 0)
-    return fail(Error{ErrorCode::environment, system_error(fmt::format("start the editor '{}'", printable(command[0])), problem).message,
-                      "Set VISUAL or EDITOR to one that is installed.", {}});
+    return fail(Error{ErrorCode::environment,
+                      system_error(fmt::format("start the editor '{}'", printable(command[0])), problem).message,
+                      "Set VISUAL or EDITOR to one that is installed.",
+                      {}});
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    return fail(ErrorCode::failed, fmt::format("the editor '{}' did not end well; nothing was changed", printable(command[0])));
+    return fail(ErrorCode::failed,
+                fmt::format("the editor '{}' did not end well; nothing was changed", printable(command[0])));
   return {};
 }
 
@@ -145,7 +151,8 @@ int run_editor(const Paths& paths, const Invocation& invocation, const Output& o
       print(fmt::format("{} is unchanged.\n", text(member(*original, "file"))));
       return 0;
     }
-    if (!is_valid_utf8(*after)) return conclude(kept(Error{ErrorCode::configuration, "the text is not UTF-8", {}, {}}, *copy), output);
+    if (!is_valid_utf8(*after))
+      return conclude(kept(Error{ErrorCode::configuration, "the text is not UTF-8", {}, {}}, *copy), output);
     json::object request = invocation.request;
     request["text"] = *after;
     const auto answer = call(paths, *invocation.verb, request, output);

@@ -33,7 +33,9 @@ std::string raw_text(const json::value& value) {
   return string ? std::string(string->data(), string->size()) : std::string();
 }
 
-std::string text(const json::value& value) { return printable(raw_text(value)); }
+std::string text(const json::value& value) {
+  return printable(raw_text(value));
+}
 
 std::optional<double> number(const json::value& value) {
   if (value.is_int64()) return static_cast<double>(value.get_int64());
@@ -42,11 +44,14 @@ std::optional<double> number(const json::value& value) {
   return std::nullopt;
 }
 
-bool truth(const json::value& value) { return value.is_bool() && value.get_bool(); }
+bool truth(const json::value& value) {
+  return value.is_bool() && value.get_bool();
+}
 
 std::vector<std::string> texts(const json::value& list) {
   std::vector<std::string> all;
-  for (const auto& item : elements(list)) all.push_back(plain(item));
+  for (const auto& item : elements(list))
+    all.push_back(plain(item));
   return all;
 }
 

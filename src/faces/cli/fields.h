@@ -2,12 +2,13 @@
 // Every text that leaves here is cleaned, so that nothing a model, a log or a file says can drive the terminal.
 #pragma once
 
-#include <boost/json.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/json.hpp>
 
 namespace gpumod::cli {
 

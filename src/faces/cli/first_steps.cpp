@@ -1,9 +1,9 @@
 #include "faces/cli/first_steps.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
 #include <boost/json.hpp>
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "faces/cli/ask.h"
@@ -17,22 +17,32 @@ namespace json = boost::json;
 
 namespace {
 
-bool exists(const json::value& file) { return truth(member(file, "exists")); }
+bool exists(const json::value& file) {
+  return truth(member(file, "exists"));
+}
 
 std::size_t new_files(const json::value& answer) {
   const auto& files = elements(member(answer, "files"));
-  return static_cast<std::size_t>(std::count_if(files.begin(), files.end(), [](const json::value& file) { return !exists(file); }));
+  return static_cast<std::size_t>(
+      std::count_if(files.begin(), files.end(), [](const json::value& file) { return !exists(file); }));
 }
 
 std::string list_found(const json::value& found, const Screen& screen) {
   Table table({{"", false}, {"", false, true}, {""}});
   for (const auto& engine : elements(member(found, "engines")))
-    table.add({{text(member(engine, "engine")), Ink::cyan}, {text(member(engine, "binary"))}, {text(member(engine, "version")), Ink::dim}});
+    table.add({{text(member(engine, "engine")), Ink::cyan},
+               {text(member(engine, "binary"))},
+               {text(member(engine, "version")), Ink::dim}});
   for (const auto& model : elements(member(found, "models")))
-    table.add({{"model", Ink::cyan}, {model.is_string() ? text(model) : text(member(model, "path"))}, {mebibytes(member(model, "bytes")), Ink::dim}});
-  for (const auto& model : elements(member(found, "hub"))) table.add({{"hub", Ink::cyan}, {plain(model)}, {}});
-  for (const auto& unit : elements(member(found, "units"))) table.add({{"unit", Ink::cyan}, {plain(unit)}, {}});
-  if (const auto manager = plain(member(found, "unit_manager")); !manager.empty()) table.add({{"services run under", Ink::cyan}, {manager}, {}});
+    table.add({{"model", Ink::cyan},
+               {model.is_string() ? text(model) : text(member(model, "path"))},
+               {mebibytes(member(model, "bytes")), Ink::dim}});
+  for (const auto& model : elements(member(found, "hub")))
+    table.add({{"hub", Ink::cyan}, {plain(model)}, {}});
+  for (const auto& unit : elements(member(found, "units")))
+    table.add({{"unit", Ink::cyan}, {plain(unit)}, {}});
+  if (const auto manager = plain(member(found, "unit_manager")); !manager.empty())
+    table.add({{"services run under", Ink::cyan}, {manager}, {}});
   return table.render(screen, 2, false);
 }
 
@@ -49,15 +59,18 @@ std::string render_init(const json::value& answer, const Screen& screen) {
                          exists(file) ? paint(screen, Ink::dim, "  exists already; it stays as it is") : "");
       if (exists(file)) continue;
       const auto content = raw_text(member(file, "text"));
-      for (const auto line : split_lines(content)) out += paint(screen, Ink::dim, "  " + printable(line)) + "\n";
+      for (const auto line : split_lines(content))
+        out += paint(screen, Ink::dim, "  " + printable(line)) + "\n";
     }
   } else {
     out += "Written:\n";
-    for (const auto& path : written) out += "  " + text(path) + "\n";
+    for (const auto& path : written)
+      out += "  " + text(path) + "\n";
   }
   const auto advice = texts(member(answer, "advice"));
   if (!advice.empty()) out += "\n";
-  for (const auto& line : advice) out += line + "\n";
+  for (const auto& line : advice)
+    out += line + "\n";
   return out;
 }
 
@@ -72,7 +85,11 @@ int run_init(const Paths& paths, const Invocation& invocation, const Output& out
   const auto count = new_files(*answer);
   if (count == 0) return 0;
   if (!can_ask())
-    return conclude(Error{ErrorCode::refused, "nothing was written: there is nobody to ask", "gpumod init --yes writes without asking.", {}}, output);
+    return conclude(Error{ErrorCode::refused,
+                          "nothing was written: there is nobody to ask",
+                          "gpumod init --yes writes without asking.",
+                          {}},
+                    output);
   print("\n");
   if (!ask(count == 1 ? std::string("Write this file?") : fmt::format("Write these {} files?", count), false))
     return conclude(Error{ErrorCode::cancelled, "nothing was written", {}, {}}, output);

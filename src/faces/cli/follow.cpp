@@ -1,12 +1,12 @@
 // Following a worker. The first Ctrl-C asks it to take the switch back, the second leaves it running and lets go of the
 // terminal. Whatever else ends this process (SIGTERM, a closed terminal) ends only this process: the worker goes on.
 
+#include <array>
+
+#include <boost/json.hpp>
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
-
-#include <array>
-#include <boost/json.hpp>
 
 #include "faces/cli/fields.h"
 #include "faces/cli/progress.h"
@@ -70,7 +70,11 @@ class Signals {
 class Watcher {
  public:
   Watcher(std::string title, const Output& output)
-      : output_(output), screen_(output.out), view_(std::move(title)), area_(STDOUT_FILENO), live_(!output.json && screen_.live) {}
+      : output_(output),
+        screen_(output.out),
+        view_(std::move(title)),
+        area_(STDOUT_FILENO),
+        live_(!output.json && screen_.live) {}
 
   void on_event(const json::object& event) {
     view_.on_event(event, now());
@@ -115,13 +119,15 @@ class Watcher {
 int detached(const Invocation& invocation, const Watcher& watcher, const Output& output) {
   if (output.json) {
     const auto to = text_of(invocation.request, "mode");
-    print_json(json::object{{"switch", json::object{{"id", watcher.switch_id() ? json::value(*watcher.switch_id()) : json::value(nullptr)},
-                                                    {"from", watcher.from()},
-                                                    {"to", to.empty() ? json::value(nullptr) : json::value(to)},
-                                                    {"result", "running"}}}});
+    print_json(json::object{
+        {"switch", json::object{{"id", watcher.switch_id() ? json::value(*watcher.switch_id()) : json::value(nullptr)},
+                                {"from", watcher.from()},
+                                {"to", to.empty() ? json::value(nullptr) : json::value(to)},
+                                {"result", "running"}}}});
   } else {
-    complain(fmt::format("'{}' goes on without this terminal; it was asked to take back what it did. gpumod status shows how it goes.\n",
-                         about(invocation)));
+    complain(fmt::format(
+        "'{}' goes on without this terminal; it was asked to take back what it did. gpumod status shows how it goes.\n",
+        about(invocation)));
   }
   return 0;
 }
@@ -154,8 +160,11 @@ int follow(const Paths& paths, const Invocation& invocation, const Output& outpu
     return 128 + ended_by;
   }
   if (!answer) {
-    if (output.json || watcher.live() || member(answer.error().details, "switch").is_null()) return conclude(answer.error(), output);
-    print(render_switch(answer.error().details, output.out, Steps::hidden));
+    if (output.json || watcher.live() || member(answer.error().details, "switch").is_null())
+      return conclude(answer.error(), output);
+    // A refused switch did nothing that could be shown.
+    const bool refused = text(member(member(answer.error().details, "switch"), "result")) == "refused";
+    if (!refused) print(render_switch(answer.error().details, output.out, Steps::hidden));
     Error rest = answer.error();
     rest.details = nullptr;
     return conclude(rest, output);
@@ -165,9 +174,11 @@ int follow(const Paths& paths, const Invocation& invocation, const Output& outpu
     print_json(**answer);
     return 0;
   }
-  const auto subject = invocation.verb->name == "mode switch" || invocation.verb->name == "repair" ? std::string() : about(invocation);
-  print(member(**answer, "switch").is_null() ? render(invocation.verb->name, **answer, output.out)
-                                             : render_switch(**answer, output.out, watcher.live() ? Steps::shown : Steps::hidden, subject));
+  const auto subject =
+      invocation.verb->name == "mode switch" || invocation.verb->name == "repair" ? std::string() : about(invocation);
+  print(member(**answer, "switch").is_null()
+            ? render(invocation.verb->name, **answer, output.out)
+            : render_switch(**answer, output.out, watcher.live() ? Steps::shown : Steps::hidden, subject));
   return 0;
 }
 

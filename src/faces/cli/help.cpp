@@ -1,8 +1,8 @@
 #include "faces/cli/help.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "faces/cli/cli.h"
@@ -34,9 +34,13 @@ constexpr Example examples[] = {
     {"unit install", "gpumod unit install embedding", "to start it with systemctl --user"},
 };
 
-std::string heading(const Screen& screen, std::string_view words) { return paint(screen, Ink::bold, words) + "\n"; }
+std::string heading(const Screen& screen, std::string_view words) {
+  return paint(screen, Ink::bold, words) + "\n";
+}
 
-Table two_columns() { return Table({{""}, {"", false, true}}); }
+Table two_columns() {
+  return Table({{""}, {"", false, true}});
+}
 
 std::string list_verbs(const Screen& screen, const std::vector<Verb>& verbs, std::string_view group) {
   auto table = two_columns();
@@ -48,13 +52,15 @@ std::string list_verbs(const Screen& screen, const std::vector<Verb>& verbs, std
 std::string list_examples(const Screen& screen, std::string_view verb) {
   auto table = two_columns();
   for (const auto& example : examples)
-    if (verb.empty() || example.verb == verb) table.add({{std::string(example.command)}, {std::string(example.what), Ink::dim}});
+    if (verb.empty() || example.verb == verb)
+      table.add({{std::string(example.command)}, {std::string(example.what), Ink::dim}});
   return table.render(screen, 2, false);
 }
 
 std::string list_exit_codes(const Screen& screen) {
   auto table = Table({{"", true}, {"", false, true}});
-  for (const auto& code : exit_codes()) table.add({{std::to_string(code.number)}, {std::string(code.meaning)}});
+  for (const auto& code : exit_codes())
+    table.add({{std::to_string(code.number)}, {std::string(code.meaning)}});
   return table.render(screen, 2, false);
 }
 
@@ -75,22 +81,26 @@ std::string list_options(const Screen& screen, const Verb* verb) {
 
 std::string help_of_verb(const Screen& screen, const Verb& verb) {
   std::string out = fmt::format("{}\n\nUsage: {}\n", verb.summary, usage_of(verb));
-  if (!verb.details.empty()) out += "\n" + verb.details + "\n";
+  auto details = verb.details;
+  std::replace(details.begin(), details.end(), '\n', ' ');
+  if (!details.empty())
+    out += "\n" + join(wrapped(details, screen.width ? std::min(screen.width, 100) : 100), "\n") + "\n";
   auto arguments = two_columns();
   for (const auto& parameter : verb.parameters)
     if (parameter.positional) arguments.add({{spelled(parameter), Ink::cyan}, {parameter.help}});
   if (!arguments.empty()) out += "\n" + heading(screen, "Arguments") + arguments.render(screen, 2, false);
   out += "\n" + heading(screen, "Options") + list_options(screen, &verb);
-  if (const auto shown = list_examples(screen, verb.name); !shown.empty()) out += "\n" + heading(screen, "Examples") + shown;
+  if (const auto shown = list_examples(screen, verb.name); !shown.empty())
+    out += "\n" + heading(screen, "Examples") + shown;
   if (!verb.answer.empty()) out += "\n" + heading(screen, "Answer with --json") + "  " + verb.answer + "\n";
   return out + "\n" + heading(screen, "Exit codes") + list_exit_codes(screen);
 }
 
 std::string_view effect_of(const Verb& verb) {
   switch (verb.effect) {
-    case Verb::Effect::reads: return "reads; any number at once";
-    case Verb::Effect::edits: return "changes files of yours; runs at once";
-    case Verb::Effect::mutates: return "changes what runs; one at a time, in a process that outlives the terminal";
+    case Verb::Effect::reads: return "Only reads; any number may run at once.";
+    case Verb::Effect::edits: return "Changes files of yours, at once.";
+    case Verb::Effect::mutates: return "Changes what runs: one at a time, in a process that outlives the terminal.";
   }
   return "";
 }
@@ -143,27 +153,33 @@ std::string short_help(const Screen& screen, bool configured, const std::vector<
     table.add({{"gpumod service list", Ink::cyan}, {"the services"}});
     table.add({{"gpumod mode create MODE --services A,B", Ink::cyan}, {"name services that belong together"}});
   } else {
-    const std::vector<std::string> few(modes.begin(), modes.begin() + static_cast<long>(std::min<std::size_t>(modes.size(), 8)));
-    table.add({{"gpumod mode switch MODE", Ink::cyan}, {"switch to: " + join(few, ", ") + (modes.size() > few.size() ? ", …" : "")}});
+    const std::vector<std::string> few(modes.begin(),
+                                       modes.begin() + static_cast<long>(std::min<std::size_t>(modes.size(), 8)));
+    table.add({{"gpumod mode switch MODE", Ink::cyan},
+               {"switch to: " + join(few, ", ") + (modes.size() > few.size() ? ", …" : "")}});
   }
   table.add({{"gpumod help", Ink::cyan}, {"everything else"}});
   return out + table.render(screen, 2, false);
 }
 
 std::string full_help(const Screen& screen, const std::vector<Verb>& verbs) {
-  std::string out = "gpumod switches this machine's GPUs between sets of inference services.\n\nUsage: gpumod COMMAND [OPTIONS]\n\n";
+  std::string out =
+      "gpumod switches this machine's GPUs between sets of inference services.\n\nUsage: gpumod COMMAND [OPTIONS]\n\n";
   out += heading(screen, "Commands") + list_verbs(screen, verbs, "");
   auto own = two_columns();
-  for (const auto& command : own_commands()) own.add({{std::string(command.name), Ink::cyan}, {std::string(command.summary)}});
+  for (const auto& command : own_commands())
+    own.add({{std::string(command.name), Ink::cyan}, {std::string(command.summary)}});
   out += own.render(screen, 2, false);
-  for (const auto& group : groups(verbs)) out += "\n" + list_verbs(screen, verbs, group);
+  for (const auto& group : groups(verbs))
+    out += "\n" + list_verbs(screen, verbs, group);
   out += "\n" + heading(screen, "Options") + list_options(screen, nullptr);
   out += "\n" + heading(screen, "Examples") + list_examples(screen, "");
   out += "\n" + heading(screen, "Exit codes") + list_exit_codes(screen);
   return out + "\ngpumod help COMMAND explains one command.\n";
 }
 
-std::optional<std::string> help_about(const std::vector<std::string>& words, const std::vector<Verb>& verbs, const Screen& screen) {
+std::optional<std::string> help_about(const std::vector<std::string>& words, const std::vector<Verb>& verbs,
+                                      const Screen& screen) {
   if (words.empty()) return std::nullopt;
   for (std::size_t taken = std::min<std::size_t>(words.size(), 2); taken > 0; --taken) {
     const auto name = taken == 2 ? words[0] + " " + words[1] : words[0];
@@ -175,19 +191,23 @@ std::optional<std::string> help_about(const std::vector<std::string>& words, con
   if (words.size() > 1) return std::nullopt;
   const auto listed = list_verbs(screen, verbs, words[0]);
   if (listed.empty() || words[0].empty()) return std::nullopt;
-  return fmt::format("Usage: gpumod {} COMMAND [OPTIONS]\n\n{}\ngpumod help {} COMMAND explains one of them.\n", words[0], listed, words[0]);
+  return fmt::format("Usage: gpumod {} COMMAND [OPTIONS]\n\n{}\ngpumod help {} COMMAND explains one of them.\n",
+                     words[0], listed, words[0]);
 }
 
 std::string reference_markdown(const std::vector<Verb>& verbs) {
   std::string out =
       "# Command line\n\n"
       "Made from the declarations in the program by `gpumod __reference cli`; do not edit it by hand.\n\n"
-      "Every command takes `--json` (one JSON value on standard output), `--no-color` and `--help`. Progress, warnings and\n"
-      "errors for people go to standard error. With `--json` an error is\n"
-      "`{\"error\":{\"code\",\"message\",\"hint\",\"details\"}}` on standard output; when a switch did not reach its goal, its\n"
+      "Every command takes `--json` (one JSON value on standard output), `--no-color` and `--help`. Warnings and "
+      "errors for\n"
+      "people go to standard error. With `--json` an error is\n"
+      "`{\"error\":{\"code\",\"message\",\"hint\",\"details\"}}` on standard output; when a switch did not reach its "
+      "goal, its\n"
       "report stands beside it as `switch`.\n\n"
       "## Exit codes\n\n| code | meaning |\n|---|---|\n";
-  for (const auto& code : exit_codes()) out += fmt::format("| {} | {} |\n", code.number, escaped(code.meaning));
+  for (const auto& code : exit_codes())
+    out += fmt::format("| {} | {} |\n", code.number, escaped(code.meaning));
   out += "\n";
   for (const auto& verb : verbs) {
     out += fmt::format("## gpumod {}\n\n{}.\n\n```\n{}\n```\n\n", verb.name, verb.summary, usage_of(verb));
@@ -200,7 +220,7 @@ std::string reference_markdown(const std::vector<Verb>& verbs) {
                           parameter.required ? " (required)" : "");
     }
     if (!rows.empty()) out += "| argument | meaning |\n|---|---|\n" + rows + "\n";
-    out += fmt::format("It {}.\n\n", effect_of(verb));
+    out += fmt::format("{}\n\n", effect_of(verb));
     for (const auto& example : examples)
       if (example.verb == verb.name) out += fmt::format("- `{}`: {}\n", example.command, example.what);
     if (out.ends_with("\n\n") == false) out += "\n";

@@ -1,10 +1,10 @@
 #include "faces/cli/progress.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
+
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include "faces/cli/fields.h"
 #include "faces/cli/table.h"
@@ -21,7 +21,9 @@ std::string subject_of(const json::object& step) {
   return {};
 }
 
-std::int64_t index_of(const json::object& step) { return static_cast<std::int64_t>(number(member(step, "step")).value_or(-1)); }
+std::int64_t index_of(const json::object& step) {
+  return static_cast<std::int64_t>(number(member(step, "step")).value_or(-1));
+}
 
 /// Whole seconds that have passed: a clock, not a measurement.
 std::string ticking(Duration passed) {
@@ -90,11 +92,15 @@ void ProgressView::on_event(const json::object& event, TimePoint now) {
   if (step.result == "running" && !step.began) step.began = now;
 }
 
-std::string ProgressView::action_of(const Step& step) { return (step.undo ? "back: " : "") + step.action; }
+std::string ProgressView::action_of(const Step& step) {
+  return (step.undo ? "back: " : "") + step.action;
+}
 
-std::string ProgressView::line_of(const Step& step, int action_width, int subject_width, const Screen& screen, TimePoint now, unsigned turn) const {
+std::string ProgressView::line_of(const Step& step, int action_width, int subject_width, const Screen& screen,
+                                  TimePoint now, unsigned turn) const {
   Ink ink = Ink::dim;
-  std::string mark(glyph(screen, Glyph::waiting)), doing = step.result == "skipped" ? "skipped" : "waiting", elapsed = step.took;
+  std::string mark(glyph(screen, Glyph::waiting)), doing = step.result == "skipped" ? "skipped" : "waiting",
+                                                   elapsed = step.took;
   if (step.result == "running") {
     ink = Ink::cyan;
     mark = spinner(screen, turn);
@@ -117,15 +123,18 @@ std::string ProgressView::line_of(const Step& step, int action_width, int subjec
                                  std::string(static_cast<std::size_t>(subject_width - display_width(subject)), ' '));
   if (!elapsed.empty()) line += fmt::format("{:>6}  ", elapsed);
   line += doing;
-  const int room = (screen.width ? screen.width : 80) - 3;  // the mark, a blank, and the last column, where some terminals wrap
+  const int room =
+      (screen.width ? screen.width : 80) - 3;  // the mark, a blank, and the last column, where some terminals wrap
   line = fit(screen, line, room);
-  return paint(screen, ink, mark) + " " + (step.result == "pending" || step.result == "skipped" ? paint(screen, Ink::dim, line) : line);
+  return paint(screen, ink, mark) + " " +
+         (step.result == "pending" || step.result == "skipped" ? paint(screen, Ink::dim, line) : line);
 }
 
 std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now, unsigned turn) const {
   const int width = screen.width ? screen.width : 80;
   std::string title = title_;
-  if (!from_.empty() && !to_.empty() && from_ != to_) title = fmt::format("{} {} {}", from_, glyph(screen, Glyph::arrow), to_);
+  if (!from_.empty() && !to_.empty() && from_ != to_)
+    title = fmt::format("{} {} {}", from_, glyph(screen, Glyph::arrow), to_);
   if (steps_.empty()) title = fmt::format("{} {}: looking at what is there", spinner(screen, turn), title);
   std::vector<std::string> out;
   const auto hint = hint_.empty() ? "" : fmt::format("  ({})", hint_);
@@ -144,7 +153,8 @@ std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now
   // What cannot all be shown loses first what waits, then what is done.
   const std::size_t room = static_cast<std::size_t>(std::max(2, screen.height - 3));
   std::vector<const Step*> shown;
-  for (const auto& step : steps_) shown.push_back(&step);
+  for (const auto& step : steps_)
+    shown.push_back(&step);
   std::size_t hidden = 0;
   for (const char* dispensable : {"pending", "skipped", "done"}) {
     for (std::size_t i = shown.size(); i-- > 0 && shown.size() > room;) {
@@ -157,7 +167,8 @@ std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now
     hidden += shown.size() - room;
     shown.resize(room);
   }
-  for (const auto* step : shown) out.push_back(line_of(*step, action_width, subject_width, screen, now, turn));
+  for (const auto* step : shown)
+    out.push_back(line_of(*step, action_width, subject_width, screen, now, turn));
   if (hidden > 0) out.push_back(paint(screen, Ink::dim, fit(screen, fmt::format("  and {} more", hidden), width - 1)));
   return out;
 }
@@ -171,19 +182,23 @@ std::optional<std::string> ProgressView::appended(const json::object& event) con
     return fmt::format("{}: {} step{}", who, count, count == 1 ? "" : "s");
   }
   if (kind != "step") return std::nullopt;
-  const auto result = text(member(event, "result")), stage = text(member(event, "stage")), note = text(member(event, "note"));
-  std::string line = fmt::format("{}{} {}: ", truth(member(event, "undo")) ? "back: " : "", text(member(event, "action")), subject_of(event));
+  const auto result = text(member(event, "result")), stage = text(member(event, "stage")),
+             note = text(member(event, "note"));
+  std::string line = fmt::format("{}{} {}: ", truth(member(event, "undo")) ? "back: " : "",
+                                 text(member(event, "action")), subject_of(event));
   if (result == "pending") return std::nullopt;
   if (result == "running") return line + (stage.empty() ? "under way" : stage);
   line += result;
-  if (const auto took = seconds_text(member(event, "seconds")); !took.empty() && result != "skipped") line += " in " + took;
+  if (const auto took = seconds_text(member(event, "seconds")); !took.empty() && result != "skipped")
+    line += " in " + took;
   if (!note.empty()) line += ": " + note;
   return line;
 }
 
 std::string LiveArea::back_to_top(int width) const {
   int rows = 0;
-  for (const int drawn : drawn_) rows += width > 0 && drawn > width ? (drawn + width - 1) / width : 1;
+  for (const int drawn : drawn_)
+    rows += width > 0 && drawn > width ? (drawn + width - 1) / width : 1;
   return rows > 0 ? fmt::format("\x1b[{}F", rows) : std::string();
 }
 
@@ -199,7 +214,9 @@ void LiveArea::draw(const std::vector<std::string>& lines, const Screen& screen)
   write_all(descriptor_, out);
 }
 
-void LiveArea::forget() { drawn_.clear(); }
+void LiveArea::forget() {
+  drawn_.clear();
+}
 
 void LiveArea::clear() {
   if (drawn_.empty()) return;

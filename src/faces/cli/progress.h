@@ -1,14 +1,15 @@
 // A switch while it happens: one line a step, redrawn in place on a terminal, appended elsewhere.
 //
-// ProgressView knows what to show and touches nothing; LiveArea owns the last lines of a terminal. The area is redrawn by
-// going up to its first line and writing each line over what was there. When the terminal was made narrower meanwhile,
-// it has wrapped our lines: how many rows they now take is computed from their widths.
+// ProgressView knows what to show and touches nothing; LiveArea owns the last lines of a terminal. The area is redrawn
+// by going up to its first line and writing each line over what was there. When the terminal was made narrower
+// meanwhile, it has wrapped our lines: how many rows they now take is computed from their widths.
 #pragma once
 
-#include <boost/json/object.hpp>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <boost/json/object.hpp>
 
 #include "base/time.h"
 #include "faces/cli/style.h"
@@ -47,7 +48,8 @@ class ProgressView {
   };
   Step& step_of(const boost::json::object& event);
   static std::string action_of(const Step& step);
-  std::string line_of(const Step& step, int action_width, int subject_width, const Screen& screen, TimePoint now, unsigned turn) const;
+  std::string line_of(const Step& step, int action_width, int subject_width, const Screen& screen, TimePoint now,
+                      unsigned turn) const;
 
   std::string title_;
   std::string hint_ = "Ctrl-C takes it back";

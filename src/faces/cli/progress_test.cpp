@@ -1,11 +1,10 @@
 #include "faces/cli/progress.h"
 
+#include <boost/json.hpp>
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
-
-#include <boost/json.hpp>
 
 #include "base/fd.h"
 #include "faces/cli/table.h"
@@ -17,11 +16,14 @@ namespace json = boost::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-json::object event(const char* text) { return json::parse(text).as_object(); }
+json::object event(const char* text) {
+  return json::parse(text).as_object();
+}
 
 constexpr auto plan_event = R"({"event":"plan","id":9,"from":"code","to":"rag","plan":{"steps":[
   {"step":0,"service":"coder","unit":"u","action":"stop"},{"step":1,"service":"embedding","unit":"v","action":"start"}]}})";
-constexpr auto stop_done = R"({"event":"step","step":0,"subject":"coder","action":"stop","result":"done","seconds":0.4,"attempts":1})";
+constexpr auto stop_done =
+    R"({"event":"step","step":0,"subject":"coder","action":"stop","result":"done","seconds":0.4,"attempts":1})";
 constexpr auto start_running =
     R"({"event":"step","step":1,"subject":"embedding","action":"start","result":"running","stage":"getting ready","seconds":null,"attempts":1})";
 
@@ -35,13 +37,14 @@ Screen screen(int width, int height = 24) {
 TEST(ProgressView, OneLineAStep) {
   ProgressView view("mode switch rag");
   const TimePoint start{};
-  EXPECT_THAT(view.lines(screen(80), start, 0), ElementsAre("⠋ mode switch rag: looking at what is there  (Ctrl-C takes it back)"));
+  EXPECT_THAT(view.lines(screen(80), start, 0),
+              ElementsAre("⠋ mode switch rag: looking at what is there  (Ctrl-C takes it back)"));
   view.on_event(event(plan_event), start);
   view.on_event(event(stop_done), start);
   view.on_event(event(start_running), start);
-  EXPECT_THAT(view.lines(screen(80), start + 12s + 900ms, 1), ElementsAre("code → rag  (Ctrl-C takes it back)",
-                                                                          "✔ stop   coder       0.4 s  ",
-                                                                          "⠙ start  embedding    12 s  getting ready"));
+  EXPECT_THAT(view.lines(screen(80), start + 12s + 900ms, 1),
+              ElementsAre("code → rag  (Ctrl-C takes it back)", "✔ stop   coder       0.4 s  ",
+                          "⠙ start  embedding    12 s  getting ready"));
   EXPECT_EQ(view.switch_id(), 9);
   EXPECT_EQ(view.from(), "code");
 }
@@ -55,8 +58,14 @@ TEST(ProgressView, TimeRunsFromTheStepsBeginningAndLongOnesHaveMinutes) {
 
 TEST(ProgressView, UndoAndFailuresAreNamed) {
   ProgressView view("x");
-  view.on_event(event(R"({"event":"step","step":1,"subject":"a","action":"start","result":"failed","note":"no model","attempts":1})"), {});
-  view.on_event(event(R"({"event":"step","step":2,"subject":"b","action":"start","result":"running","attempts":2,"undo":true,"stage":"starting"})"), {});
+  view.on_event(
+      event(
+          R"({"event":"step","step":1,"subject":"a","action":"start","result":"failed","note":"no model","attempts":1})"),
+      {});
+  view.on_event(
+      event(
+          R"({"event":"step","step":2,"subject":"b","action":"start","result":"running","attempts":2,"undo":true,"stage":"starting"})"),
+      {});
   const auto lines = view.lines(screen(80), TimePoint{}, 0);
   EXPECT_THAT(lines[1], HasSubstr("✘ start       a         no model"));
   EXPECT_THAT(lines[2], HasSubstr("back: start b"));
@@ -65,8 +74,11 @@ TEST(ProgressView, UndoAndFailuresAreNamed) {
 
 TEST(ProgressView, NoLineReachesTheScreensEdgeAndNoTextDrivesTheTerminal) {
   ProgressView view("x");
-  view.on_event(event(R"({"event":"step","step":1,"subject":"a\u001b[2Jvery-long-name-of-a-service","action":"start","result":"running",
-                          "stage":"waiting for 模型 that is really very very very long to say","attempts":1})"), {});
+  view.on_event(
+      event(
+          R"({"event":"step","step":1,"subject":"a\u001b[2Jvery-long-name-of-a-service","action":"start","result":"running",
+                          "stage":"waiting for 模型 that is really very very very long to say","attempts":1})"),
+      {});
   for (int width = 12; width < 90; ++width)
     for (const auto& line : view.lines(screen(width), TimePoint{}, 0)) {
       EXPECT_LT(display_width(line), width) << line;
@@ -77,8 +89,15 @@ TEST(ProgressView, NoLineReachesTheScreensEdgeAndNoTextDrivesTheTerminal) {
 TEST(ProgressView, MoreStepsThanRowsKeepsWhatMatters) {
   ProgressView view("x");
   for (int i = 0; i < 40; ++i)
-    view.on_event({{"event", "step"}, {"step", i}, {"subject", "s" + std::to_string(i)}, {"action", "start"},
-                   {"result", i == 20 ? "running" : i < 20 ? "done" : "pending"}, {"attempts", 1}}, {});
+    view.on_event({{"event", "step"},
+                   {"step", i},
+                   {"subject", "s" + std::to_string(i)},
+                   {"action", "start"},
+                   {"result", i == 20  ? "running"
+                              : i < 20 ? "done"
+                                       : "pending"},
+                   {"attempts", 1}},
+                  {});
   const auto lines = view.lines(screen(80, 10), TimePoint{}, 0);
   EXPECT_LT(lines.size(), 10u);
   EXPECT_THAT(lines, testing::Contains(HasSubstr("s20 ")));
@@ -90,7 +109,8 @@ TEST(ProgressView, AppendedLinesForPipes) {
   EXPECT_EQ(view.appended(event(plan_event)), "code -> rag: 2 steps");
   EXPECT_EQ(view.appended(event(start_running)), "start embedding: getting ready");
   EXPECT_EQ(view.appended(event(stop_done)), "stop coder: done in 0.4 s");
-  EXPECT_EQ(view.appended(event(R"({"event":"step","step":1,"subject":"a","action":"start","result":"pending"})")), std::nullopt);
+  EXPECT_EQ(view.appended(event(R"({"event":"step","step":1,"subject":"a","action":"start","result":"pending"})")),
+            std::nullopt);
   EXPECT_EQ(view.appended(event(R"({"event":"notice","text":"x"})")), std::nullopt);
 }
 

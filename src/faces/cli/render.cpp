@@ -1,8 +1,8 @@
 #include "faces/cli/render.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "faces/cli/fields.h"
@@ -20,7 +20,8 @@ std::string render_anything(const json::value& answer, int indent) {
   if (const auto* object = answer.if_object()) {
     std::string out;
     for (const auto& [key, inner] : *object) {
-      const bool nests = inner.is_object() || (inner.is_array() && !inner.get_array().empty() && !inner.get_array()[0].is_string());
+      const bool nests =
+          inner.is_object() || (inner.is_array() && !inner.get_array().empty() && !inner.get_array()[0].is_string());
       if (nests)
         out += fmt::format("{}{}:\n{}", blank, printable(key), render_anything(inner, indent + 2));
       else if (const auto shown = plain(inner); !shown.empty())
@@ -30,7 +31,8 @@ std::string render_anything(const json::value& answer, int indent) {
   }
   if (const auto* array = answer.if_array()) {
     std::string out;
-    for (const auto& item : *array) out += fmt::format("{}- {}\n", blank, plain(item));
+    for (const auto& item : *array)
+      out += fmt::format("{}- {}\n", blank, plain(item));
     return out;
   }
   const auto shown = plain(answer);
@@ -87,15 +89,17 @@ std::string render_problems(const json::value& problems, const Screen& screen, i
     const auto severity = text(member(problem, "severity"));
     const auto hint = text(member(problem, "hint"));
     out += fmt::format("{}{}: {} {}{}\n", blank, paint(screen, Ink::bold, text(member(problem, "where"))),
-                       paint(screen, severity == "error" ? Ink::red : Ink::yellow, severity + ":"), text(member(problem, "message")),
-                       hint.empty() ? "" : ". " + hint);
+                       paint(screen, severity == "error" ? Ink::red : Ink::yellow, severity + ":"),
+                       text(member(problem, "message")), hint.empty() ? "" : ". " + hint);
   }
   return out;
 }
 
 namespace {
 
-std::string counted(std::size_t amount, std::string_view one) { return fmt::format("{} {}{}", amount, one, amount == 1 ? "" : "s"); }
+std::string counted(std::size_t amount, std::string_view one) {
+  return fmt::format("{} {}{}", amount, one, amount == 1 ? "" : "s");
+}
 
 std::size_t count_of(const json::value& problems, std::string_view severity) {
   std::size_t count = 0;
@@ -106,9 +110,11 @@ std::size_t count_of(const json::value& problems, std::string_view severity) {
 
 /// "3 services, 2 modes, 1 error, 2 warnings"
 std::string verdict(const json::value& answer, const Screen& screen) {
-  const auto amount = [&](const char* key) { return static_cast<std::size_t>(number(member(answer, key)).value_or(0)); };
-  std::string out = fmt::format("{}: {}, {}, ", text(member(answer, "directory")), counted(amount("services"), "service"),
-                                counted(amount("modes"), "mode"));
+  const auto amount = [&](const char* key) {
+    return static_cast<std::size_t>(number(member(answer, key)).value_or(0));
+  };
+  std::string out = fmt::format("{}: {}, {}, ", text(member(answer, "directory")),
+                                counted(amount("services"), "service"), counted(amount("modes"), "mode"));
   const auto& problems = member(answer, "problems");
   const auto errors = count_of(problems, "error"), warnings = count_of(problems, "warning");
   if (errors > 0) out += paint(screen, Ink::red, counted(errors, "error"));
@@ -131,7 +137,8 @@ std::string render_error(const Error& error, const Screen& screen) {
   out += paragraph(error.hint, screen, 8);
   std::string more;
   for (const auto& problem : elements(problems))
-    if (!problem.is_string() || error.message.find(raw_text(problem)) == std::string::npos) more += render_problems(json::array{problem}, screen, 8);
+    if (!problem.is_string() || error.message.find(raw_text(problem)) == std::string::npos)
+      more += render_problems(json::array{problem}, screen, 8);
   return out + more;
 }
 
@@ -142,11 +149,14 @@ std::string render_config_check(const json::value& answer, const Screen& screen)
 std::string render_unit(const json::value& answer, const Screen& screen) {
   std::string out;
   const auto whole = raw_text(member(answer, "text"));
-  for (const auto line : split_lines(whole)) out += printable(line) + "\n";
+  for (const auto line : split_lines(whole))
+    out += printable(line) + "\n";
   if (screen.terminal) {
     const auto& installed = member(answer, "installed");
     const bool there = truth(installed) || !text(installed).empty();
-    out += paint(screen, Ink::dim, fmt::format("# {} is {}installed", text(member(answer, "unit")), there ? "" : "not ")) + "\n";
+    out +=
+        paint(screen, Ink::dim, fmt::format("# {} is {}installed", text(member(answer, "unit")), there ? "" : "not ")) +
+        "\n";
   }
   return out;
 }

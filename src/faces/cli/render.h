@@ -2,8 +2,9 @@
 // that nothing is shown here that a script could not have.
 #pragma once
 
-#include <boost/json/value.hpp>
 #include <string>
+
+#include <boost/json/value.hpp>
 
 #include "base/result.h"
 #include "faces/cli/style.h"
@@ -15,9 +16,10 @@ std::string render(std::string_view verb, const boost::json::value& answer, cons
 
 /// "gpumod: …", the hint, and what the details hold: a switch, problems of files.
 std::string render_error(const Error& error, const Screen& screen);
-/// Free text that may be long, and have several lines: printable, wrapped to the screen, each line after `indent` blanks,
-/// the first after `lead` (printable, as wide as the indent or shorter) instead.
-std::string paragraph(std::string_view words, const Screen& screen, int indent, std::string_view lead = {}, Ink lead_ink = Ink::plain);
+/// Free text that may be long, and have several lines: printable, wrapped to the screen, each line after `indent`
+/// blanks, the first after `lead` (printable, as wide as the indent or shorter) instead.
+std::string paragraph(std::string_view words, const Screen& screen, int indent, std::string_view lead = {},
+                      Ink lead_ink = Ink::plain);
 /// Problems of the catalogue, one line each; "" when there are none.
 std::string render_problems(const boost::json::value& problems, const Screen& screen, int indent = 0);
 
@@ -35,7 +37,8 @@ std::string render_plan(const boost::json::value& answer, const Screen& screen);
 enum class Steps { hidden, shown };
 /// {"switch": …}: how it went. Steps are hidden where they have been shown while they happened. `about`: what was asked
 /// for, printable; "" says the modes instead.
-std::string render_switch(const boost::json::value& answer, const Screen& screen, Steps steps, std::string_view about = {});
+std::string render_switch(const boost::json::value& answer, const Screen& screen, Steps steps,
+                          std::string_view about = {});
 std::string render_config_check(const boost::json::value& answer, const Screen& screen);
 std::string render_init(const boost::json::value& answer, const Screen& screen);
 std::string render_unit(const boost::json::value& answer, const Screen& screen);

@@ -50,7 +50,8 @@ std::string render_mode_list(const json::value& answer, const Screen& screen) {
                {services.empty() ? "(nothing runs)" : services, services.empty() ? Ink::dim : Ink::plain},
                {name == id ? "" : name, Ink::dim}});
   }
-  if (table.empty()) return "No modes yet. gpumod mode create MODE --services A,B names services that belong together.\n";
+  if (table.empty())
+    return "No modes yet. gpumod mode create MODE --services A,B names services that belong together.\n";
   return table.render(screen);
 }
 
@@ -69,7 +70,8 @@ std::string render_mode(const json::value& answer, const Screen& screen) {
 }
 
 std::string render_service_list(const json::value& answer, const Screen& screen) {
-  Table table({{"SERVICE"}, {"STATE"}, {"ENGINE"}, {"PORT", true}, {"PID", true}, {"VRAM", true}, {"NAME", false, true}});
+  Table table(
+      {{"SERVICE"}, {"STATE"}, {"ENGINE"}, {"PORT", true}, {"PID", true}, {"VRAM", true}, {"NAME", false, true}});
   for (const auto& service : elements(member(answer, "services"))) {
     const auto id = text(member(service, "id")), name = text(member(service, "name"));
     const auto& used = member(service, "vram_used");
@@ -84,7 +86,9 @@ std::string render_service_list(const json::value& answer, const Screen& screen)
   return table.empty() ? "No services yet: gpumod init writes some.\n" : table.render(screen);
 }
 
-std::string render_service(const json::value& answer, const Screen& screen) { return describe(member(answer, "service"), "", screen); }
+std::string render_service(const json::value& answer, const Screen& screen) {
+  return describe(member(answer, "service"), "", screen);
+}
 
 std::string render_log_line(const json::value& line, const Screen& screen) {
   return fmt::format("{} {}\n", paint(screen, Ink::dim, text(member(line, "time"))), text(member(line, "text")));
@@ -92,7 +96,8 @@ std::string render_log_line(const json::value& line, const Screen& screen) {
 
 std::string render_logs(const json::value& answer, const Screen& screen) {
   std::string out;
-  for (const auto& line : elements(member(answer, "lines"))) out += render_log_line(line, screen);
+  for (const auto& line : elements(member(answer, "lines")))
+    out += render_log_line(line, screen);
   return out;
 }
 

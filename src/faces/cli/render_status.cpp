@@ -1,11 +1,11 @@
 // `gpumod status`: the screen for a person at 23:00. First whether all is well, then the GPUs, the services, and last,
 // each with the command that mends it, what is not as it should be.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "base/units.h"
@@ -19,9 +19,13 @@ namespace json = boost::json;
 
 namespace {
 
-std::string command(const Screen& screen, std::string_view words) { return paint(screen, Ink::cyan, words); }
+std::string command(const Screen& screen, std::string_view words) {
+  return paint(screen, Ink::cyan, words);
+}
 
-std::int64_t count_of(const json::value& bytes) { return static_cast<std::int64_t>(number(bytes).value_or(0)); }
+std::int64_t count_of(const json::value& bytes) {
+  return static_cast<std::int64_t>(number(bytes).value_or(0));
+}
 
 /// Who holds a GPU's memory, biggest first.
 struct Holder {
@@ -51,7 +55,8 @@ std::vector<Holder> holders_of(const json::value& gpu) {
     holder.known = holder.known && number(member(process, "used")).has_value();
   }
   std::vector<Holder> holders;
-  for (auto& [key, holder] : joined) holders.push_back(std::move(holder));
+  for (auto& [key, holder] : joined)
+    holders.push_back(std::move(holder));
   std::stable_sort(holders.begin(), holders.end(), [](const Holder& a, const Holder& b) { return a.used > b.used; });
   return holders;
 }
@@ -60,17 +65,20 @@ Ink ink_of_holder(std::string_view kind) {
   return kind == "managed" ? Ink::green : kind == "orphan" ? Ink::red : kind == "foreign" ? Ink::yellow : Ink::plain;
 }
 
-std::string bar(const Screen& screen, const std::vector<Holder>& holders, std::int64_t used, std::int64_t total, int width) {
+std::string bar(const Screen& screen, const std::vector<Holder>& holders, std::int64_t used, std::int64_t total,
+                int width) {
   if (total <= 0) return {};
   std::string out;
   std::int64_t counted = 0;
   int drawn = 0;
   const auto until = [&](std::int64_t amount) {
-    return std::clamp(static_cast<int>(std::lround(static_cast<double>(amount) * width / static_cast<double>(total))), 0, width);
+    return std::clamp(static_cast<int>(std::lround(static_cast<double>(amount) * width / static_cast<double>(total))),
+                      0, width);
   };
   const auto draw = [&](int to, Glyph what, Ink ink) {
     std::string run;
-    for (; drawn < to; ++drawn) run += glyph(screen, what);
+    for (; drawn < to; ++drawn)
+      run += glyph(screen, what);
     out += paint(screen, ink, run);
   };
   for (const char* kind : {"managed", "orphan", "foreign"}) {
@@ -91,14 +99,16 @@ std::string render_gpus(const json::value& answer, const Screen& screen) {
     const auto holders = holders_of(gpu);
     const auto title = fmt::format("GPU {}  {}", plain(member(gpu, "index")), text(member(gpu, "name")));
     const auto figures = fmt::format("{} of {}", Bytes(used).to_mib(), to_string(Bytes(total)));
-    const int space = (screen.width ? std::min(screen.width, 100) : 80) - display_width(title) - display_width(figures) - 4;
+    const int space =
+        (screen.width ? std::min(screen.width, 100) : 80) - display_width(title) - display_width(figures) - 4;
     out += paint(screen, Ink::bold, title);
     if (space >= 10) out += "  " + bar(screen, holders, used, total, std::min(space, 40));
     out += "  " + figures + "\n";
     std::vector<std::string> parts;
     for (const auto& holder : holders) {
       const auto amount = holder.known ? " " + to_string(Bytes(holder.used)) : std::string();
-      parts.push_back(holder.kind == "managed" ? holder.name + amount : fmt::format("{} ({}){}", holder.name, holder.kind, amount));
+      parts.push_back(holder.kind == "managed" ? holder.name + amount
+                                               : fmt::format("{} ({}){}", holder.name, holder.kind, amount));
     }
     if (!parts.empty()) {
       const auto line = join(parts, fmt::format(" {} ", glyph(screen, Glyph::dot)));
@@ -136,12 +146,14 @@ std::string render_differences(const json::value& answer, const Screen& screen) 
     out += fmt::format("{} {}\n", paint(screen, Ink::yellow, "!"), text(member(difference, "text")));
   for (const auto& orphan : elements(member(answer, "orphans"))) {
     const auto pids = plain(member(orphan, "pids"));
-    out += fmt::format("{} orphan: {} is {}{}, but no file defines it\n", paint(screen, Ink::yellow, "!"), text(member(orphan, "unit")),
-                       text(member(orphan, "state")), pids.empty() ? "" : fmt::format(" (pid {})", pids));
+    out += fmt::format("{} orphan: {} is {}{}, but no file defines it\n", paint(screen, Ink::yellow, "!"),
+                       text(member(orphan, "unit")), text(member(orphan, "state")),
+                       pids.empty() ? "" : fmt::format(" (pid {})", pids));
   }
   if (out.empty()) return out;
   const auto mode = text(member(answer, "mode"));
-  out += mode.empty() ? fmt::format("  {} says what should run, and stops the rest.\n", command(screen, "gpumod mode switch MODE"))
+  out += mode.empty() ? fmt::format("  {} says what should run, and stops the rest.\n",
+                                    command(screen, "gpumod mode switch MODE"))
                       : fmt::format("  {} puts this in order.\n", command(screen, "gpumod repair"));
   return out;
 }
@@ -151,10 +163,11 @@ std::string render_interrupted(const json::value& answer, const Screen& screen) 
   if (left.is_null()) return {};
   const auto id = plain(member(left, "id"));
   if (truth(member(left, "under_way")))
-    return fmt::format("{} Switch {} is under way (pid {}).\n", paint(screen, Ink::cyan, glyph(screen, Glyph::half)), id,
-                       plain(member(left, "pid")));
-  return fmt::format("{} Switch {} ({}) was interrupted: {}\n  {} does that.\n", paint(screen, Ink::red, "!"), id,
-                     text(member(left, "kind")), text(member(left, "text")), command(screen, "gpumod repair"));
+    return fmt::format("{} Switch {} is under way (pid {}).\n", paint(screen, Ink::cyan, glyph(screen, Glyph::half)),
+                       id, plain(member(left, "pid")));
+  return fmt::format("{} Switch {} ({}) was interrupted. {} deals with it, and so does the next change:\n",
+                     paint(screen, Ink::red, "!"), id, text(member(left, "kind")), command(screen, "gpumod repair")) +
+         paragraph(text(member(left, "text")), screen, 2);
 }
 
 std::string headline(const json::value& answer, const Screen& screen, bool in_order) {
@@ -202,7 +215,9 @@ std::string render_status(const json::value& answer, const Screen& screen) {
 }
 
 std::string render_mode_status(const json::value& answer, const Screen& screen) {
-  std::string out = headline(answer, screen, truth(member(answer, "in_order")) || (text(member(answer, "mode")).empty() && is_in_order(answer)));
+  std::string out =
+      headline(answer, screen,
+               truth(member(answer, "in_order")) || (text(member(answer, "mode")).empty() && is_in_order(answer)));
   Table table({{"SERVICE"}, {"STATE"}, {"WANTED"}, {"", false, true}});
   for (const auto& service : elements(member(answer, "services")))
     table.add({{text(member(service, "id"))},

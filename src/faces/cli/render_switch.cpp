@@ -1,8 +1,8 @@
 // Plans before a switch, and reports after it.
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include <fmt/format.h>
 
 #include "base/text.h"
 #include "base/units.h"
@@ -25,7 +25,8 @@ std::string subject_of(const json::value& step) {
 std::string claims_of(const json::value& step) {
   std::vector<std::string> parts;
   if (const auto* claim = member(step, "claim").if_object())
-    for (const auto& [gpu, bytes] : *claim) parts.push_back(fmt::format("{} on GPU {}", mebibytes(bytes), printable(gpu)));
+    for (const auto& [gpu, bytes] : *claim)
+      parts.push_back(fmt::format("{} on GPU {}", mebibytes(bytes), printable(gpu)));
   return join(parts, ", ");
 }
 
@@ -41,7 +42,8 @@ std::string predicted_vram(const json::value& free) {
   const auto* before = member(free, "before").if_object();
   if (!before) return out;
   for (const auto& [gpu, bytes] : *before)
-    out += fmt::format("GPU {}: {} free now, {} afterwards\n", printable(gpu), mebibytes(bytes), mebibytes(member(member(free, "after"), gpu)));
+    out += fmt::format("GPU {}: {} free now, {} afterwards\n", printable(gpu), mebibytes(bytes),
+                       mebibytes(member(member(free, "after"), gpu)));
   return out;
 }
 
@@ -52,7 +54,9 @@ std::string outcome_words(const std::string& result) {
 }
 
 Ink outcome_ink(const std::string& result) {
-  return result == "committed" || result == "unchanged" ? Ink::green : result == "failed" || result == "refused" ? Ink::red : Ink::yellow;
+  return result == "committed" || result == "unchanged" ? Ink::green
+         : result == "failed" || result == "refused"    ? Ink::red
+                                                        : Ink::yellow;
 }
 
 std::string step_table(const json::value& body, const Screen& screen) {
@@ -61,12 +65,17 @@ std::string step_table(const json::value& body, const Screen& screen) {
     const auto result = text(member(step, "result"));
     const bool failed = result == "failed", done = result == "done";
     const auto action = (truth(member(step, "undo")) ? "back: " : "") + text(member(step, "action"));
-    auto note = done ? std::string() : text(member(step, "note"));  // what a done step says is the probe's answer: shown below
+    auto note =
+        done ? std::string() : text(member(step, "note"));  // what a done step says is the probe's answer: shown below
     if (!done && note.empty()) note = result;
     if (const auto attempts = number(member(step, "attempts")).value_or(0); attempts > 1)
       note += fmt::format("{}(attempt {})", note.empty() ? "" : " ", attempts);
-    table.add({{std::string(glyph(screen, done ? Glyph::done : failed ? Glyph::failed : Glyph::skipped)),
-                done ? Ink::green : failed ? Ink::red : Ink::dim},
+    table.add({{std::string(glyph(screen, done     ? Glyph::done
+                                          : failed ? Glyph::failed
+                                                   : Glyph::skipped)),
+                done     ? Ink::green
+                : failed ? Ink::red
+                         : Ink::dim},
                {action},
                {subject_of(step)},
                {seconds_text(member(step, "seconds")), Ink::dim},
@@ -80,7 +89,8 @@ std::string causes(const json::value& body, const Screen& screen) {
   std::string out;
   for (const auto& step : elements(member(body, "steps"))) {
     if (text(member(step, "result")) != "failed") continue;
-    const auto note = text(member(step, "note")), remedy = text(member(step, "remedy")), log = text(member(step, "log"));
+    const auto note = text(member(step, "note")), remedy = text(member(step, "remedy")),
+               log = text(member(step, "log"));
     if (remedy.empty() && log.empty()) continue;
     out += fmt::format("\n{} {}\n", text(member(step, "action")), paint(screen, Ink::bold, subject_of(step)));
     out += paragraph(note, screen, 7, "  why:", Ink::dim);
@@ -107,14 +117,16 @@ std::string render_plan(const json::value& answer, const Screen& screen) {
   const auto& plan = member(answer, "plan");
   const auto& steps = elements(member(plan, "steps"));
   const auto to = text(member(answer, "to"));
-  const bool changes = std::any_of(steps.begin(), steps.end(), [](const json::value& step) { return text(member(step, "action")) != "verify"; });
+  const bool changes = std::any_of(steps.begin(), steps.end(),
+                                   [](const json::value& step) { return text(member(step, "action")) != "verify"; });
   std::string out;
   if (steps.empty())
     out += "Nothing would be done: everything is as asked.\n";
   else if (!changes)
     out += "Nothing would change; these would only be verified:\n";
   else
-    out += to.empty() ? "These steps would be taken:\n" : fmt::format("To reach {}, these steps would be taken:\n", paint(screen, Ink::bold, to));
+    out += to.empty() ? "These steps would be taken:\n"
+                      : fmt::format("To reach {}, these steps would be taken:\n", paint(screen, Ink::bold, to));
   Table table({{"", true}, {""}, {""}, {"", false, true}, {""}, {"", false, true}});
   for (const auto& step : steps) {
     const auto index = number(member(step, "step")).value_or(0);
@@ -127,7 +139,8 @@ std::string render_plan(const json::value& answer, const Screen& screen) {
   }
   out += table.render(screen, 2, false);
   if (const auto vram = predicted_vram(member(plan, "free")); !vram.empty()) out += "\n" + vram;
-  for (const auto& note : texts(member(plan, "notes"))) out += fmt::format("{} {}\n", paint(screen, Ink::yellow, "note:"), note);
+  for (const auto& note : texts(member(plan, "notes")))
+    out += fmt::format("{} {}\n", paint(screen, Ink::yellow, "note:"), note);
   return out;
 }
 
@@ -139,7 +152,8 @@ std::string render_switch(const json::value& answer, const Screen& screen, Steps
   if (steps == Steps::shown) out += step_table(body, screen);
   out += causes(body, screen);
   std::string who = about.empty() ? to : std::string(about);
-  if (about.empty() && !from.empty() && from != to && !to.empty()) who = fmt::format("{} {} {}", from, glyph(screen, Glyph::arrow), to);
+  if (about.empty() && !from.empty() && from != to && !to.empty())
+    who = fmt::format("{} {} {}", from, glyph(screen, Glyph::arrow), to);
   if (!who.empty()) out += paint(screen, Ink::bold, who) + ": ";
   out += paint(screen, outcome_ink(result), outcome_words(result));
   if (const auto took = seconds_text(member(body, "seconds")); !took.empty())
@@ -147,7 +161,8 @@ std::string render_switch(const json::value& answer, const Screen& screen, Steps
   const auto& vram = member(body, "vram");
   if (const auto after = mebibytes(member(vram, "after")); !after.empty()) {
     const auto peak = mebibytes(member(vram, "peak"));
-    out += paint(screen, Ink::dim, fmt::format("; VRAM in use {}{}", after, peak.empty() ? "" : fmt::format(", {} at the peak", peak)));
+    out += paint(screen, Ink::dim,
+                 fmt::format("; VRAM in use {}{}", after, peak.empty() ? "" : fmt::format(", {} at the peak", peak)));
   }
   out += "\n";
   if (result == "committed" || result == "unchanged") out += probe_answers(body, screen);

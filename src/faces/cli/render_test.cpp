@@ -1,10 +1,9 @@
 // Snapshots: what people see, from literal answers.
 #include "faces/cli/render.h"
 
+#include <boost/json.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <boost/json.hpp>
 
 #include "base/text.h"
 #include "faces/cli/table.h"
@@ -54,7 +53,9 @@ TEST(Status, IsTheScreenForAPersonAtNight) {
 
 TEST(Status, SaysSoWhenAllIsWell) {
   const auto text = render_status(
-      json::parse(R"({"mode":"code","unit_manager":"local","gpus":[],"services":[],"orphans":[],"differences":[],"switch":null,"problems":[]})"), {});
+      json::parse(
+          R"({"mode":"code","unit_manager":"local","gpus":[],"services":[],"orphans":[],"differences":[],"switch":null,"problems":[]})"),
+      {});
   EXPECT_THAT(text, HasSubstr("Mode code — all as it should be (local supervisor)\n"));
   EXPECT_THAT(text, Not(HasSubstr("repair")));
 }
@@ -62,7 +63,10 @@ TEST(Status, SaysSoWhenAllIsWell) {
 TEST(Status, NamesAnInterruptedSwitchAndTheCommandThatMendsIt) {
   auto answer = json::parse(status_answer).as_object();
   answer["switch"] = json::parse(R"({"id":7,"under_way":false,"kind":"mode switch","text":"it will be finished"})");
-  EXPECT_THAT(render_status(answer, {}), HasSubstr("! Switch 7 (mode switch) was interrupted: it will be finished\n  gpumod repair does that.\n"));
+  EXPECT_THAT(
+      render_status(answer, {}),
+      HasSubstr("! Switch 7 (mode switch) was interrupted. gpumod repair deals with it, and so does the next change:\n"
+                "  it will be finished\n"));
   answer["switch"] = json::parse(R"({"id":7,"under_way":true,"pid":99})");
   const auto text = render_status(answer, {});
   EXPECT_THAT(text, HasSubstr("Mode rag — a change is under way\n"));
@@ -75,7 +79,8 @@ TEST(Status, WorksInPlainAsciiOnANarrowScreen) {
   narrow.unicode = false;
   narrow.width = 40;
   const auto text = render_status(json::parse(status_answer), narrow);
-  for (const char c : text) ASSERT_LT(static_cast<unsigned char>(c), 0x80) << text;
+  for (const char c : text)
+    ASSERT_LT(static_cast<unsigned char>(c), 0x80) << text;
   std::size_t rows = 0;
   for (const auto line : split_lines(text)) {
     if (line.find("800") == std::string::npos && line.find("8200") == std::string::npos) continue;
@@ -86,7 +91,8 @@ TEST(Status, WorksInPlainAsciiOnANarrowScreen) {
 }
 
 TEST(Status, ToleratesAnAnswerOfAnotherShape) {
-  for (const char* odd : {"null", "[]", "{}", R"({"mode":7,"gpus":[3],"services":{"a":1},"differences":[null],"switch":5})"})
+  for (const char* odd :
+       {"null", "[]", "{}", R"({"mode":7,"gpus":[3],"services":{"a":1},"differences":[null],"switch":5})"})
     EXPECT_FALSE(render_status(json::parse(odd), {}).empty()) << odd;
 }
 
@@ -107,9 +113,14 @@ TEST(Plan, IsAnOrderedListWithReasonsAndMemory) {
 }
 
 TEST(Plan, SaysWhenNothingWouldChange) {
-  EXPECT_THAT(render_plan(json::parse(R"({"to":"rag","plan":{"steps":[{"step":0,"service":"chat","action":"verify","why":"runs already"}]}})"), {}),
-              HasSubstr("Nothing would change"));
-  EXPECT_THAT(render_plan(json::parse(R"({"to":"blank","plan":{"steps":[]}})"), {}), HasSubstr("Nothing would be done"));
+  EXPECT_THAT(
+      render_plan(
+          json::parse(
+              R"({"to":"rag","plan":{"steps":[{"step":0,"service":"chat","action":"verify","why":"runs already"}]}})"),
+          {}),
+      HasSubstr("Nothing would change"));
+  EXPECT_THAT(render_plan(json::parse(R"({"to":"blank","plan":{"steps":[]}})"), {}),
+              HasSubstr("Nothing would be done"));
 }
 
 constexpr auto committed = R"({"switch":{"id":4,"from":"code","to":"rag","result":"committed","seconds":1.234,"steps":[
@@ -129,7 +140,8 @@ TEST(Switch, EndsWithOneLineAndTheAnswersOfTheProbes) {
 }
 
 TEST(Switch, AFailureShowsStepsCauseRemedyAndLog) {
-  Error error{ErrorCode::failed, "start of 'embedding' failed: the file is no model; what ran before runs again", "Download it again.",
+  Error error{ErrorCode::failed, "start of 'embedding' failed: the file is no model; what ran before runs again",
+              "Download it again.",
               json::parse(R"({"switch":{"id":5,"from":"code","to":"rag","result":"rolled_back","seconds":3.0,"steps":[
     {"step":0,"service":"coder","unit":"u","action":"stop","seconds":0.4,"attempts":1,"result":"done"},
     {"step":1,"service":"embedding","unit":"v","action":"start","seconds":0.8,"attempts":1,"result":"failed","note":"the file is no model",
@@ -187,30 +199,36 @@ TEST(Modes, TheActiveOneIsMarked) {
 }
 
 TEST(Services, ShowLeavesOutWhatIsNotSaid) {
-  EXPECT_EQ(render_service(json::parse(R"({"service":{"id":"chat","state":"running","vram":1048576,"router":null,"detail":"","stop_timeout":20.0,
+  EXPECT_EQ(
+      render_service(
+          json::parse(
+              R"({"service":{"id":"chat","state":"running","vram":1048576,"router":null,"detail":"","stop_timeout":20.0,
       "extra_args":["--a","b"],"model":{"id":"","path":"/m.gguf"}}})"),
-                           {}),
-            "id            chat\n"
-            "state         ● running\n"
-            "vram          1 MiB\n"
-            "stop timeout  20 s\n"
-            "extra args    --a, b\n"
-            "model         path /m.gguf\n");
+          {}),
+      "id            chat\n"
+      "state         ● running\n"
+      "vram          1 MiB\n"
+      "stop timeout  20 s\n"
+      "extra args    --a, b\n"
+      "model         path /m.gguf\n");
 }
 
 TEST(Anything, ChangedFilesAreOneLine) {
-  EXPECT_EQ(render("mode create", json::parse(R"({"created":{"mode":"rag","file":"/c/modes/rag.yaml"}})"), {}), "created rag (/c/modes/rag.yaml)\n");
+  EXPECT_EQ(render("mode create", json::parse(R"({"created":{"mode":"rag","file":"/c/modes/rag.yaml"}})"), {}),
+            "created rag (/c/modes/rag.yaml)\n");
 }
 
 TEST(Anything, AnUnknownAnswerIsStillShown) {
-  EXPECT_EQ(render("future verb", json::parse(R"({"a":1,"b":{"c":"x"},"d":["e","f"]})"), {}), "a: 1\nb:\n  c: x\nd: e, f\n");
+  EXPECT_EQ(render("future verb", json::parse(R"({"a":1,"b":{"c":"x"},"d":["e","f"]})"), {}),
+            "a: 1\nb:\n  c: x\nd: e, f\n");
 }
 
 TEST(Init, ShowsWhatItFoundAndWhatItWouldWrite) {
-  const auto text = render_init(json::parse(R"({"found":{"engines":[{"engine":"llamacpp","binary":"/opt/llama-server","version":"b1"}]},
+  const auto text = render_init(
+      json::parse(R"({"found":{"engines":[{"engine":"llamacpp","binary":"/opt/llama-server","version":"b1"}]},
       "files":[{"path":"/c/services/a.yaml","text":"id: a\n","exists":false},{"path":"/c/modes/m.yaml","text":"id: m\n","exists":true}],
       "written":[],"advice":["Say hello."]})"),
-                                {});
+      {});
   EXPECT_THAT(text, HasSubstr("llamacpp  /opt/llama-server  b1\n"));
   EXPECT_THAT(text, HasSubstr("/c/services/a.yaml\n  id: a\n"));
   EXPECT_THAT(text, HasSubstr("/c/modes/m.yaml  exists already; it stays as it is\n"));

@@ -1,9 +1,11 @@
 #include "faces/cli/run.h"
 
-#include <fmt/format.h>
+#include <cstdio>
 
 #include <boost/json.hpp>
-#include <cstdio>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -24,7 +26,9 @@ namespace json = boost::json;
 
 namespace cli {
 
-int exit_code(const Error& error) { return static_cast<int>(error.code); }
+int exit_code(const Error& error) {
+  return static_cast<int>(error.code);
+}
 
 json::object error_document(const Error& error) {
   Error shown = error;
@@ -84,7 +88,9 @@ std::string json_text(const json::value& value) {
   return out;
 }
 
-void print_json(const json::value& value) { print(json_text(value) + "\n"); }
+void print_json(const json::value& value) {
+  print(json_text(value) + "\n");
+}
 
 int conclude(const Error& error, const Output& output) {
   if (output.json)
@@ -137,8 +143,10 @@ namespace {
 int run_verb(const Paths& paths, const Invocation& invocation, const Output& output) {
   const Verb& verb = *invocation.verb;
   if (verb.name == "init") return run_init(paths, invocation, output);
-  if (verb.name == "mode edit" && !invocation.request.contains("text") && !output.json) return run_editor(paths, invocation, output);
-  if (verb.effect == Verb::Effect::mutates && !flag_of(invocation.request, "dry-run")) return follow(paths, invocation, output);
+  if (verb.name == "mode edit" && !invocation.request.contains("text") && !output.json)
+    return run_editor(paths, invocation, output);
+  if (verb.effect == Verb::Effect::mutates && !flag_of(invocation.request, "dry-run"))
+    return follow(paths, invocation, output);
   return conclude(invocation, call(paths, verb, invocation.request, output), output);
 }
 
@@ -150,7 +158,8 @@ bool is_configured(const Paths& paths) {
 int run_help(const Paths& paths, const Invocation& invocation, const Output& output) {
   if (invocation.words.empty()) {
     std::vector<std::string> modes;
-    for (const auto& mode : known_names(paths, Parameter::Names::modes)) modes.push_back(mode.id);
+    for (const auto& mode : known_names(paths, Parameter::Names::modes))
+      modes.push_back(mode.id);
     print(short_help(output.out, is_configured(paths), modes));
   } else {
     const auto about_it = help_about(invocation.words, all_verbs(), output.out);
@@ -162,9 +171,19 @@ int run_help(const Paths& paths, const Invocation& invocation, const Output& out
 int run_completion(const Invocation& invocation, const Output& output) {
   const auto script = invocation.words.size() == 1 ? completion_script(invocation.words[0]) : std::string_view();
   if (script.empty())
-    return conclude(Error{ErrorCode::usage, "completion needs the name of a shell", "gpumod completion bash, zsh or fish.", {}}, output);
+    return conclude(
+        Error{ErrorCode::usage, "completion needs the name of a shell", "gpumod completion bash, zsh or fish.", {}},
+        output);
   print(script);
   return 0;
+}
+
+/// When a caller closed one of them, the next thing we open must not take its place: what we print would go into it.
+void fill_standard_descriptors() {
+  int opened = ::open("/dev/null", O_RDWR);
+  while (opened >= 0 && opened <= STDERR_FILENO)
+    opened = ::open("/dev/null", O_RDWR);
+  if (opened >= 0) ::close(opened);
 }
 
 int run_reference(const Invocation& invocation, const Output& output) {
@@ -180,10 +199,12 @@ int run_reference(const Invocation& invocation, const Output& output) {
   if (words.size() == 2 && words[0] == "schema") {
     const auto schema = configuration_schema(words[1]);
     if (!schema) return conclude(schema.error(), output);
-    print(*schema);
+    print(*schema + "\n");
     return 0;
   }
-  return conclude(Error{ErrorCode::usage, "__reference prints cli, configuration, or schema service|mode|settings", {}, {}}, output);
+  return conclude(
+      Error{ErrorCode::usage, "__reference prints cli, configuration, or schema service|mode|settings", {}, {}},
+      output);
 }
 
 }  // namespace
@@ -192,6 +213,7 @@ int run_reference(const Invocation& invocation, const Output& output) {
 
 int cli_main(int argc, char** argv) {
   using namespace cli;
+  fill_standard_descriptors();
   const std::vector<std::string> arguments(argv + 1, argv + std::max(1, argc));
   set_log_level(LogLevel::error);  // people get notices instead
   auto invocation = parse(arguments, all_verbs());

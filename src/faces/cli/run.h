@@ -1,9 +1,10 @@
-// Doing what was asked for. Reads and edits run in this process; what changes the machine runs in a worker that outlives
-// us, and is followed here.
+// Doing what was asked for. Reads and edits run in this process; what changes the machine runs in a worker that
+// outlives us, and is followed here.
 #pragma once
 
-#include <boost/json/value.hpp>
 #include <string>
+
+#include <boost/json/value.hpp>
 
 #include "faces/cli/cli.h"
 #include "faces/cli/style.h"
@@ -21,8 +22,8 @@ int exit_code(const Error& error);
 /// {"error": …}; a switch's report stands beside it as "switch", so that scripts find .switch.result in every case.
 boost::json::object error_document(const Error& error);
 
-void print(std::string_view words);            ///< standard output
-void complain(std::string_view words);         ///< standard error
+void print(std::string_view words);     ///< standard output
+void complain(std::string_view words);  ///< standard error
 /// Compact, with numbers as people write them.
 std::string json_text(const boost::json::value& value);
 void print_json(const boost::json::value& value);
@@ -32,7 +33,8 @@ int conclude(const Error& error, const Output& output);
 int conclude(const Invocation& invocation, const Result<boost::json::value>& answer, const Output& output);
 
 /// Runs a verb in this process.
-Result<boost::json::value> call(const Paths& paths, const Verb& verb, const boost::json::object& request, const Output& output);
+Result<boost::json::value> call(const Paths& paths, const Verb& verb, const boost::json::object& request,
+                                const Output& output);
 /// Runs a mutating verb in a worker and follows it: the exit code.
 int follow(const Paths& paths, const Invocation& invocation, const Output& output);
 

@@ -1,13 +1,13 @@
 #include "faces/cli/style.h"
 
-#include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <charconv>
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "base/paths.h"
 
@@ -27,7 +27,8 @@ bool utf8_wanted() {
   std::string locale;
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"})
     if (locale = environment_variable(name); !locale.empty()) break;
-  std::transform(locale.begin(), locale.end(), locale.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(locale.begin(), locale.end(), locale.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return locale.empty() || locale.find("utf-8") != std::string::npos || locale.find("utf8") != std::string::npos;
 }
 

@@ -13,7 +13,7 @@ struct Screen {
   bool live = false;      ///< lines can be redrawn in place
   bool colour = false;
   bool unicode = true;
-  int width = 0;          ///< columns; 0: as wide as needed
+  int width = 0;  ///< columns; 0: as wide as needed
   int height = 24;
 
   /// `plain_wanted`: --no-color. Honours NO_COLOR, TERM, COLUMNS and the locale's character set.

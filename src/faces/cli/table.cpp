@@ -1,11 +1,11 @@
 #include "faces/cli/table.h"
 
-#include <locale.h>
-#include <wchar.h>
-
 #include <algorithm>
 #include <numeric>
 #include <utility>
+
+#include <locale.h>
+#include <wchar.h>
 
 #include "base/text.h"
 
@@ -38,7 +38,8 @@ Character character_at(std::string_view words, std::size_t at) {
   const std::size_t bytes = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
   if (at + bytes > words.size()) return {words.size() - at, 1};
   unsigned code = lead & (0x7Fu >> bytes);
-  for (std::size_t i = 1; i < bytes; ++i) code = code << 6 | (byte(at + i) & 0x3Fu);
+  for (std::size_t i = 1; i < bytes; ++i)
+    code = code << 6 | (byte(at + i) & 0x3Fu);
   return {bytes, width_of(static_cast<wchar_t>(code))};
 }
 
@@ -74,7 +75,8 @@ std::vector<std::string> wrapped(std::string_view words, int width) {
   while (!words.empty()) {
     const auto word = words.substr(0, words.find(' '));
     words.remove_prefix(std::min(words.size(), word.size() + 1));
-    if (width > 0 && !line.empty() && display_width(line) + 1 + display_width(word) > width) lines.push_back(std::exchange(line, {}));
+    if (width > 0 && !line.empty() && display_width(line) + 1 + display_width(word) > width)
+      lines.push_back(std::exchange(line, {}));
     if (!line.empty()) line += ' ';
     line += word;
   }
@@ -84,19 +86,23 @@ std::vector<std::string> wrapped(std::string_view words, int width) {
 
 void Table::add(std::vector<Cell> cells) {
   cells.resize(columns_.size());
-  for (auto& cell : cells) cell.words = printable(cell.words);
+  for (auto& cell : cells)
+    cell.words = printable(cell.words);
   rows_.push_back(std::move(cells));
 }
 
 std::vector<int> Table::widths(const Screen& screen, int indent, bool titled) const {
   std::vector<int> width(columns_.size(), 0);
   for (std::size_t i = 0; i < columns_.size(); ++i) {
-    for (const auto& row : rows_) width[i] = std::max(width[i], display_width(row[i].words));
+    for (const auto& row : rows_)
+      width[i] = std::max(width[i], display_width(row[i].words));
     if (titled && width[i] > 0) width[i] = std::max(width[i], display_width(columns_[i].title));
   }
   if (screen.width == 0) return width;
   const auto shown = std::count_if(width.begin(), width.end(), [](int w) { return w > 0; });
-  int excess = std::accumulate(width.begin(), width.end(), indent + gap * static_cast<int>(std::max<long>(0, shown - 1))) - screen.width;
+  int excess =
+      std::accumulate(width.begin(), width.end(), indent + gap * static_cast<int>(std::max<long>(0, shown - 1))) -
+      screen.width;
   for (const bool willing : {true, false}) {
     while (excess > 0) {
       int widest = -1;
@@ -141,7 +147,8 @@ std::string Table::render(const Screen& screen, int indent, bool titled) const {
     out += text + "\n";
   };
   if (titled) line([&](std::size_t i) { return Cell{columns_[i].title, Ink::dim}; });
-  for (const auto& row : rows_) line([&](std::size_t i) { return row[i]; });
+  for (const auto& row : rows_)
+    line([&](std::size_t i) { return row[i]; });
   return out;
 }
 

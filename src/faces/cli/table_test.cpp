@@ -64,7 +64,8 @@ TEST(Table, NarrowScreensCutTheWillingColumnFirst) {
 TEST(Table, NoLineIsWiderThanTheScreen) {
   for (int width = 1; width < 60; ++width) {
     const auto text = services().render(screen(width), 2);
-    for (const auto line : split_lines(text)) EXPECT_LE(display_width(line), std::max(width, 9)) << width << ": " << line;
+    for (const auto line : split_lines(text))
+      EXPECT_LE(display_width(line), std::max(width, 9)) << width << ": " << line;
   }
 }
 

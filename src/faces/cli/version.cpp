@@ -1,8 +1,7 @@
 #include "faces/cli/version.h"
 
-#include <fmt/format.h>
-
 #include <boost/json.hpp>
+#include <fmt/format.h>
 
 namespace gpumod::cli {
 
@@ -21,7 +20,9 @@ std::string compiler() {
 
 }  // namespace
 
-std::string version_line() { return fmt::format("gpumod {} ({}{}{})", version, git, git.empty() ? "" : "; ", compiler()); }
+std::string version_line() {
+  return fmt::format("gpumod {} ({}{}{})", version, git, git.empty() ? "" : "; ", compiler());
+}
 
 boost::json::object version_json() {
   return {{"name", "gpumod"},
