@@ -154,7 +154,10 @@ Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline) {
     ready = ::poll(&question, 1, 0) != 0;
   }
   // The timer's handler refers to this frame: it must have run, or be cancelled and run, before we leave.
-  if (deadline != TimePoint::max() && timer.cancel() > 0) co_await asio::post(executor, use_awaitable);
+  if (deadline != TimePoint::max() && !late) {
+    timer.cancel();
+    co_await asio::post(executor, use_awaitable);
+  }
   if (late) co_return false;
   if (problem) co_return fail(ErrorCode::failed, fmt::format("wait for a descriptor: {}", problem.message()));
   co_return true;

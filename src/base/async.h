@@ -85,6 +85,11 @@ enum class Readiness { readable, writable, priority };
 /// and must stay open while waited on.
 Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline = TimePoint::max());
 
+/// What `task` gives, or nothing when the deadline comes first. The task is not cancelled then: it goes on without anybody
+/// waiting for it, so what it refers to must outlive the loop.
+template <typename T>
+Task<std::optional<T>> within(Loop& loop, TimePoint deadline, Task<T> task);
+
 /// Runs all tasks beside each other on the current loop and returns when the last is done.
 Task<void> run_all(std::vector<Task<void>> tasks);
 
@@ -115,6 +120,28 @@ class Registration {
  private:
   std::function<void()> undo_;
 };
+
+namespace detail {
+template <typename T>
+struct Awaited {
+  explicit Awaited(Loop& loop) : done(loop) {}
+  Signal done;
+  std::optional<T> value;
+};
+template <typename T>
+Task<void> deliver(Task<T> task, std::shared_ptr<Awaited<T>> to) {
+  to->value.emplace(co_await std::move(task));
+  to->done.set();
+}
+}  // namespace detail
+
+template <typename T>
+Task<std::optional<T>> within(Loop& loop, TimePoint deadline, Task<T> task) {
+  auto awaited = std::make_shared<detail::Awaited<T>>(loop);
+  loop.spawn(detail::deliver(std::move(task), awaited));
+  (void)co_await awaited->done.wait(deadline);
+  co_return std::move(awaited->value);
+}
 
 template <typename T>
 T Loop::run_until_done(Task<T> task) {

@@ -27,6 +27,10 @@ Duration readiness_interval(Duration waited) {
 
 constexpr std::size_t log_lines_for_cause = 400;
 
+Result<UnitManager::StartOutcome> no_answer() {
+  return fail(ErrorCode::failed, "the unit manager did not finish the start in time");
+}
+
 }  // namespace
 
 Event Actor::event(const Command& command, Event::Kind kind, std::string text) const {
@@ -106,15 +110,17 @@ void Actor::note_gpus(const std::vector<GpuSample>& gpus) {
   used_peak_ = std::max(used_peak_.value_or(used), used);
 }
 
-Task<std::vector<GpuSample>> Actor::sample() {
+/// Errors: the GPUs could not be read, now or within `deadline` (a driver may hang).
+Task<Result<std::vector<GpuSample>>> Actor::sample(TimePoint deadline) {
   if (!machine_.gpus) co_return std::vector<GpuSample>();
-  auto gpus = co_await machine_.gpus->sample();
-  if (!gpus) {
-    log_warning("GPUs could not be read: {}", gpus.error().message);
-    co_return std::vector<GpuSample>();
+  auto gpus = co_await within(*machine_.loop, deadline, machine_.gpus->sample());
+  if (!gpus) co_return fail(ErrorCode::environment, "the NVIDIA driver does not answer");
+  if (!*gpus) {
+    log_warning("GPUs could not be read: {}", gpus->error().message);
+    co_return fail(gpus->error());
   }
-  note_gpus(*gpus);
-  co_return std::move(*gpus);
+  note_gpus(**gpus);
+  co_return std::move(**gpus);
 }
 
 std::string Actor::who_holds(const std::vector<GpuSample>& gpus, GpuIndex index) const {
@@ -146,10 +152,12 @@ Task<Event> Actor::check_memory(Command command) {
       out.abandoned = true;
       co_return out;
     }
-    const auto gpus = co_await sample();
+    const auto sampled = co_await sample(command.deadline);
+    const auto gpus = sampled.value_or(std::vector<GpuSample>());
     std::map<pid_t, Bytes> ours;
     std::string missing = gpus.empty() ? "the GPUs cannot be read" : "";
     for (const auto& gpu : gpus) {
+      if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) == command.gpus.end()) continue;
       for (const auto& process : gpu.processes)
         if (unit_of_pid_.contains(process.pid)) ours[process.pid] += process.used.value_or(Bytes());
       const auto need = command.need.find(gpu.index);
@@ -173,21 +181,25 @@ Task<Event> Actor::start_unit(Command command) {
   Result<UnitManager::StartOutcome> outcome = fail(ErrorCode::failed, "");
   if (!service->unit.empty()) {
     const std::string adopted = service->unit;
-    outcome = co_await machine_.units->start_existing(adopted);
+    auto started = co_await within(*machine_.loop, command.deadline, machine_.units->start_existing(adopted));
+    outcome = started ? std::move(*started) : no_answer();
   } else {
     std::vector<GpuSample> chosen;
-    auto gpus = co_await sample();
-    if (!command.gpus.empty())
-      for (auto& gpu : gpus)
+    auto gpus = co_await sample(command.deadline);
+    if (gpus && !command.gpus.empty())
+      for (auto& gpu : *gpus)
         if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) != command.gpus.end())
           chosen.push_back(std::move(gpu));
+    if (chosen.size() != command.gpus.size())
+      co_return event(command, Event::Kind::job_failed, "the GPUs that it was planned for cannot be read any more");
     auto spec = unit_spec_for(machine_, catalog_, command.unit, chosen);
     if (!spec) {
       Event out = event(command, Event::Kind::job_failed, spec.error().message);
       out.remedy = spec.error().hint;
       co_return out;
     }
-    outcome = co_await machine_.units->start(std::move(*spec));
+    auto started = co_await within(*machine_.loop, command.deadline, machine_.units->start(std::move(*spec)));
+    outcome = started ? std::move(*started) : no_answer();
   }
   if (!outcome) {
     Event out = event(command, Event::Kind::job_failed, outcome.error().message);
@@ -208,7 +220,10 @@ Task<Event> Actor::stop_unit(Command command) {
   const std::string unit = command.unit;
   const auto status = co_await machine_.units->status(unit);
   if (status) stopped_[unit] = status->pids;
-  const auto outcome = co_await machine_.units->stop(unit);
+  const auto stopped = co_await within(*machine_.loop, command.deadline, machine_.units->stop(unit));
+  const Result<JobOutcome> outcome =
+      stopped ? *stopped
+              : Result<JobOutcome>(fail(ErrorCode::failed, "the unit manager did not finish the stop in time"));
   if (!outcome) co_return event(command, Event::Kind::job_failed, outcome.error().message);
   co_return event(command, outcome->ok ? Event::Kind::job_done : Event::Kind::job_failed, outcome->result);
 }
@@ -235,8 +250,9 @@ Task<Event> Actor::prove_release(Command command) {
   }
   // The processes are gone; the driver may still be at work for them.
   while (machine_.gpus) {
-    const auto gpus = co_await sample();
-    std::string listed;
+    const auto sampled = co_await sample(command.deadline);
+    const auto gpus = sampled.value_or(std::vector<GpuSample>());
+    std::string listed = sampled ? "" : fmt::format("its release cannot be proven: {}", sampled.error().message);
     for (const auto& gpu : gpus)
       for (const auto& process : gpu.processes)
         if (std::find(pids.begin(), pids.end(), process.pid) != pids.end() && !process_info(process.pid))
@@ -318,7 +334,10 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since)
   else if (unit.active == ActiveState::failed || unit.active == ActiveState::inactive)
     out.text = fmt::format("it ended with exit code {}", unit.exit_code);
   if (!lines.empty()) {
-    out.log_line = printable(lines.back().text);
+    // The server's own last words; systemd's remarks about the unit ("NAME: Failed with result …") come after them.
+    const auto own = std::find_if(lines.rbegin(), lines.rend(),
+                                  [&](const LogLine& line) { return !line.text.starts_with(name + ": "); });
+    out.log_line = printable(own != lines.rend() ? own->text : lines.back().text);
     out.remedy = fmt::format("See its log: gpumod service logs {}", service ? service->id : command.unit);
   }
   co_return out;

@@ -45,7 +45,7 @@ class Actor {
 
   Task<std::optional<std::string>> wrong_listener(const Service& service);
   Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min());
-  Task<std::vector<GpuSample>> sample();
+  Task<Result<std::vector<GpuSample>>> sample(TimePoint deadline);
   std::string who_holds(const std::vector<GpuSample>& gpus, GpuIndex gpu) const;
   const Service* service_of(const Command& command) const;
   bool abandoned(const Command& command) const { return abandoned_.contains(command.step); }

@@ -17,6 +17,7 @@ namespace {
 
 /// The VRAM curve of a switch is sampled this often: NVML signals nothing.
 constexpr Duration vram_interval = 250ms;
+constexpr Duration last_sample_patience = 5s;
 
 json::value bytes_or_null(const std::optional<Bytes>& amount) {
   return amount ? json::value(amount->count()) : json::value(nullptr);
@@ -134,10 +135,10 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
     }
   }
   *finished = true;
-  const auto gpus =
-      machine_.gpus ? co_await machine_.gpus->sample() : Result<std::vector<GpuSample>>(std::vector<GpuSample>());
-  if (gpus) actor_.note_gpus(*gpus);
-
+  if (machine_.gpus) {
+    const auto gpus = co_await within(*machine_.loop, now() + last_sample_patience, machine_.gpus->sample());
+    if (gpus && *gpus) actor_.note_gpus(**gpus);
+  }
   SwitchOutcome outcome;
   outcome.id = journal_.id;
   outcome.from = order.from;
@@ -146,6 +147,7 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   outcome.problem = switch_->problem();
   outcome.took = now() - began;
   outcome.steps = switch_->reports();
+  outcome.mutated = journal_.mutated;
   outcome.vram_before = vram_before;
   outcome.vram_after = actor_.used_now();
   outcome.vram_peak = actor_.used_peak();
@@ -154,7 +156,10 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   journal_.ended = wall_now();
   journal_.report = json::serialize(outcome.to_json());
   const bool reached = outcome.result == SwitchResult::committed || outcome.result == SwitchResult::unchanged;
-  const auto ended = store_.end_switch(journal_, reached ? order.goal_after : std::nullopt);
+  // What an earlier, interrupted switch left is dealt with once this one has brought the machine to a state it wanted.
+  const bool restored =
+      outcome.mutated && (outcome.result == SwitchResult::rolled_back || outcome.result == SwitchResult::cancelled);
+  const auto ended = store_.end_switch(journal_, reached ? order.goal_after : std::nullopt, reached || restored);
   if (!ended && reached) {
     outcome.result = SwitchResult::failed;
     outcome.problem =

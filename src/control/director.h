@@ -31,6 +31,7 @@ struct SwitchOutcome {
   std::optional<Error> problem;
   Duration took{};
   std::vector<StepReport> steps;
+  bool mutated = false;                                     ///< something was ordered that changes the world
   std::optional<Bytes> vram_before, vram_after, vram_peak;  ///< in use, over all GPUs
   /// {"switch": {"id", "from", "to", "result", "seconds", "steps", "vram"}}
   boost::json::object to_json() const;

@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -32,8 +31,10 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
   const auto path = lock_file(paths);
   Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file) return fail(system_error(fmt::format("open {}", path.string()), errno, ErrorCode::environment));
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK)
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  if (::fcntl(file.get(), F_OFD_SETLK, &whole) != 0) {
+    if (errno != EAGAIN && errno != EACCES)
       return fail(system_error(fmt::format("lock {}", path.string()), errno, ErrorCode::environment));
     const auto holder = written_by_holder(file.get());
     const auto space = holder.find(' ');
@@ -52,7 +53,10 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
 
 std::optional<pid_t> mutation_holder(const Paths& paths) {
   Fd file(::open(lock_file(paths).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  if (!file || ::flock(file.get(), LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) return std::nullopt;
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  // Asking takes nothing: somebody who wants to write is never turned away by somebody who looks.
+  if (!file || ::fcntl(file.get(), F_OFD_GETLK, &whole) != 0 || whole.l_type == F_UNLCK) return std::nullopt;
   const auto holder = written_by_holder(file.get());
   pid_t pid = 0;
   std::from_chars(holder.data(), holder.data() + holder.size(), pid);

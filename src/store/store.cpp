@@ -246,19 +246,15 @@ Result<void> Store::record_commands(const StoredSwitch& about, const std::vector
   });
 }
 
-Result<void> Store::end_switch(const StoredSwitch& about, const std::optional<Goal>& goal) {
+Result<void> Store::end_switch(const StoredSwitch& about, const std::optional<Goal>& goal, bool closes_earlier) {
   return in_transaction(*state_->database, "end the switch in the journal", [&] {
     write_switch(*state_->database, about);
     if (goal) write_goal(*state_->database, *goal);
-  });
-}
-
-Result<void> Store::close_interrupted(std::int64_t before_id) {
-  return in_transaction(*state_->database, "close interrupted switches", [&] {
+    if (!closes_earlier) return;
     SQLite::Statement update(*state_->database,
                              "UPDATE switches SET ended = ?, result = 'interrupted' WHERE ended IS NULL AND id < ?");
     update.bind(1, microseconds(wall_now()));
-    update.bind(2, before_id);
+    update.bind(2, about.id);
     update.exec();
   });
 }

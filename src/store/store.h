@@ -53,10 +53,9 @@ class Store {
   Result<std::int64_t> next_switch_id() const;
   /// Writes the switch (if it is not there yet) and the commands about to be issued, in one durable transaction.
   Result<void> record_commands(const StoredSwitch& about, const std::vector<Command>& commands);
-  /// Ends the switch and, in the same transaction, makes `goal` the goal where one is given.
-  Result<void> end_switch(const StoredSwitch& about, const std::optional<Goal>& goal);
-  /// Closes every earlier switch that was left open by a crash: `about` has dealt with what they left.
-  Result<void> close_interrupted(std::int64_t before_id);
+  /// Ends the switch and, in the same transaction, makes `goal` the goal where one is given and, with `closes_earlier`,
+  /// closes every earlier switch that a crash left open: this one has dealt with what they left.
+  Result<void> end_switch(const StoredSwitch& about, const std::optional<Goal>& goal, bool closes_earlier);
   /// Sets only the goal.
   Result<void> set_goal(const Goal& goal);
 

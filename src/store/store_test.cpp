@@ -95,7 +95,7 @@ TEST_F(StoreTest, EndingStoresTheGoalInTheSameBreath) {
   stored.result = "committed";
   stored.ended = wall_now();
   stored.report = "{}";
-  ASSERT_TRUE(store.end_switch(stored, goal("code")));
+  ASSERT_TRUE(store.end_switch(stored, goal("code"), false));
   EXPECT_FALSE(store.unfinished().value());
   EXPECT_EQ(store.goal().value()->mode, "code");
   EXPECT_EQ(store.history(10).value().front().result, "committed");
@@ -105,8 +105,15 @@ TEST_F(StoreTest, ATakenOverSwitchIsClosedAndTheNewOneStaysOpen) {
   auto store = Store::open(folder).value();
   ASSERT_TRUE(store.record_commands(about(1), {start("chat")}));
   ASSERT_TRUE(store.record_commands(about(2), {start("chat")}));
-  ASSERT_TRUE(store.close_interrupted(2));
-  EXPECT_EQ(store.unfinished().value()->id, 2);
+  auto ended = about(2);
+  ended.ended = wall_now();
+  ended.result = "failed";
+  ASSERT_TRUE(store.end_switch(ended, std::nullopt, false));
+  EXPECT_EQ(store.unfinished().value()->id, 1);
+  ended.id = 3;
+  ended.result = "committed";
+  ASSERT_TRUE(store.end_switch(ended, std::nullopt, true));
+  EXPECT_FALSE(store.unfinished().value());
   EXPECT_EQ(store.history(10).value().back().result, "interrupted");
 }
 

@@ -52,6 +52,7 @@ class Planner {
  private:
   Result<void> check_goal() {
     for (const auto& [id, residency] : goal_.wanted) {
+      if (!knowledge_.services.contains(id) && residency == Residency::stopped) continue;  // so it does not run
       if (!knowledge_.services.contains(id))
         return fail(ErrorCode::not_found,
                     fmt::format("the goal names service '{}', which the catalogue does not have", id));
@@ -101,6 +102,10 @@ class Planner {
   void add_freeing_steps() {
     for (auto& [name, unit] : units_) {
       if (!unit.alive()) continue;
+      if (unit.members.empty() && knowledge_.broken.contains(unit.status->tag)) {
+        plan_.notes.push_back(fmt::format("{} is left alone: the file of '{}' is broken", name, unit.status->tag));
+        continue;
+      }
       if (unit.restart || (unit.kept.empty() && (goal_.exclusive || told_to_stop(unit)))) {
         if (!unit.restart)
           unit.why = unit.members.empty() ? "orphan: nothing in the catalogue wants it" : "outside the goal";
@@ -256,9 +261,10 @@ class Planner {
 
   bool can_start_first(const std::vector<Step*>& takers) const {
     if (ports_conflict_) return false;
-    const bool same_unit = std::any_of(takers.begin(), takers.end(), [&](const Step* taker) {
-      return std::any_of(plan_.steps.begin(), plan_.steps.begin() + static_cast<long>(freeing_count_),
-                         [&](const Step& freeing) { return freeing.unit == taker->unit; });
+    const auto first_taking = plan_.steps.begin() + static_cast<long>(freeing_count_);
+    const bool same_unit = std::any_of(first_taking, plan_.steps.end(), [&](const Step& taking) {
+      return std::any_of(plan_.steps.begin(), first_taking,
+                         [&](const Step& freeing) { return freeing.unit == taking.unit; });
     });
     // A service whose need is unknown could take the memory of the one that it replaces.
     const bool all_known = std::all_of(takers.begin(), takers.end(), [&](const Step* taker) {
@@ -271,11 +277,34 @@ class Planner {
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
     Placement placement(snapshot_.gpus, free);
     for (auto* step : takers) {
-      auto place = TRY(placement.place(service(step->service)));
+      auto place = TRY(placement.place(as_placed(*step)));
       step->gpus = std::move(place.gpus);
       step->claim = std::move(place.claim);
     }
     return {};
+  }
+
+  /// What a step really takes, and where: a service that wakes, or a model that goes into a running router, is bound to
+  /// the GPUs its unit is on; and who sleeps already holds a part of its claim.
+  Service as_placed(const Step& step) const {
+    Service placed = service(step.service);
+    const auto& unit = units_.at(step.unit);
+    if (step.action == Action::start || !unit.alive() || unit.restart) return placed;
+    const auto used = gpus_used_by(step.unit);
+    if (used.empty()) return placed;
+    if (placed.gpu.any())
+      for (const auto gpu : used)
+        placed.gpu.devices.push_back(std::to_string(gpu));
+    if (step.action != Action::wake) return placed;
+    for (const auto& gpu : snapshot_.gpus) {
+      const auto claim = gpu.index == used.front() ? claim_on(placed, gpu.total.value_or(Bytes())) : std::nullopt;
+      const auto held = held_by_unit(snapshot_, step.unit, gpu);
+      if (!claim || !held) continue;
+      placed.options = CommandOptions{};  // from here on the figure counts, not the engine's rule
+      placed.vram = std::max(Bytes(1), *claim - *held);
+      break;
+    }
+    return placed;
   }
 
   std::map<GpuIndex, Bytes> free_now() const {
@@ -433,6 +462,12 @@ Goal goal_from(const Snapshot& snapshot) {
   Goal goal;
   goal.exclusive = false;
   for (const auto& [id, view] : snapshot.services) {
+    // Alive, but neither up nor asleep: nobody can be asked to restore that, and stopping it is not ours to decide.
+    const auto unit = snapshot.units.find(view.unit);
+    const bool alive = unit != snapshot.units.end() && !unit->second.gone();
+    if (alive && (view.residency == Residency::failed || view.residency == Residency::stopping ||
+                  view.residency == Residency::suspended))
+      continue;
     const bool comes_up = view.residency == Residency::running || view.residency == Residency::starting;
     const bool rests = sleeps(view.residency) || view.residency == Residency::unloaded;
     goal.wanted[id] = comes_up ? Residency::running : rests ? view.residency : Residency::stopped;

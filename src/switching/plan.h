@@ -23,13 +23,16 @@ struct Knowledge {
   Settings settings;
   /// Units whose services must be restarted whatever they look like: a probe or an unload has failed on them.
   std::set<std::string> distrusted;
+  /// Services whose files are broken: what runs of them is left alone.
+  std::set<ServiceId> broken;
 };
 
 /// Errors: refused (does not fit, port held by a stranger), environment (a GPU is needed and cannot be read),
 /// configuration (a device that does not exist). Nothing has been touched then.
 Result<Plan> plan(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge);
 
-/// What runs now, as a goal: what a rollback restores. Services of the catalogue that do not run are wanted stopped.
+/// What runs now, as a goal: what a rollback restores. Services of the catalogue that do not run are wanted stopped;
+/// those that are alive but neither up nor asleep are left out.
 Goal goal_from(const Snapshot& snapshot);
 
 }  // namespace gpumod

@@ -13,6 +13,8 @@ constexpr int max_rounds = 8;
 /// A process that outlives its unit's stop gets this long before it is killed.
 constexpr Duration survivor_grace = 10s;
 constexpr Duration residency_timeout = 120s;
+/// Unit managers have deadlines of their own for jobs; ours is only against one that never answers.
+constexpr Duration job_grace = 120s;
 
 }  // namespace
 
@@ -59,6 +61,32 @@ void Switch::observe(Commands& out) {
   out.push_back(std::move(look));
 }
 
+/// What ran before, as far as this switch has touched it: what it never acted on is not its business.
+Goal Switch::undo_goal(const Snapshot& snapshot) const {
+  if (request_.on_failure == OnFailure::blank && !cancelled_) return Goal{"", {}, true};
+  Goal goal = *request_.previous;
+  for (auto& [id, residency] : goal.wanted) {
+    const auto found = request_.knowledge.services.find(id);
+    if (found == request_.knowledge.services.end()) continue;
+    const bool sleeper = residency == Residency::sleeping1 || residency == Residency::sleeping2;
+    if (!sleeper) continue;
+    const auto view = snapshot.services.find(id);
+    const bool up = view != snapshot.services.end() && view->second.residency != Residency::stopped &&
+                    view->second.residency != Residency::failed;
+    // Starting somebody only to put it to sleep could take the room of those who ran; and an engine that falls asleep
+    // by itself cannot be told to.
+    if (!up) residency = Residency::stopped;
+    const auto ability = found->second.sleep;
+    if (up && (ability == SleepAbility::none || ability == SleepAbility::router)) residency = Residency::running;
+  }
+  if (!previous_given_)
+    std::erase_if(goal.wanted, [&](const auto& entry) {
+      const auto found = request_.knowledge.services.find(entry.first);
+      return found == request_.knowledge.services.end() || !touched_units_.contains(found->second.unit_name());
+    });
+  return goal;
+}
+
 /// The round cannot be begun.
 void Switch::refuse(Error error, Commands& out) {
   if (phase_ == Phase::undoing) {
@@ -90,13 +118,10 @@ void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
   ++rounds_;
   if (!first_snapshot_) {
     first_snapshot_ = snapshot;
+    previous_given_ = request_.previous.has_value();
     if (!request_.previous) request_.previous = goal_from(snapshot);
   }
-  Goal goal = request_.goal;
-  if (phase_ == Phase::undoing) {
-    goal = *request_.previous;
-    if (request_.on_failure == OnFailure::blank && !cancelled_) goal = Goal{"", {}, true};
-  }
+  const Goal goal = phase_ == Phase::undoing ? undo_goal(snapshot) : request_.goal;
   auto planned = plan(snapshot, goal, request_.knowledge);
   if (!planned) return refuse(std::move(planned).error(), out);
   if (!first_plan_) first_plan_ = *planned;
@@ -129,17 +154,27 @@ void Switch::advance(TimePoint now, Commands& out) {
   if (!draining_)
     for (std::size_t i = round_base_; i < steps_.size(); ++i)
       if (ready_to_issue(steps_[i])) issue(steps_[i], now, out);
+  bool stuck = false;
   for (std::size_t i = round_base_; i < steps_.size(); ++i) {
     if (steps_[i].in_flight()) return;
-    if (!draining_ && steps_[i].stage == Stage::pending) return;
+    stuck = stuck || steps_[i].stage == Stage::pending;
   }
+  // While undoing, what waits for something that failed is given up; forward, this cannot be, and must not hang if it
+  // is.
+  if (stuck && !draining_ && phase_ == Phase::forward)
+    problem_ = Error{ErrorCode::failed, "the steps of the plan wait for each other (a defect of gpumod)", {}, {}};
   end_round(now, out);
 }
 
 bool Switch::ready_to_issue(const Live& live) const {
   if (live.stage != Stage::pending) return false;
-  return std::all_of(live.step.after.begin(), live.step.after.end(),
-                     [&](int earlier) { return steps_[static_cast<std::size_t>(earlier)].stage == Stage::done; });
+  return std::all_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
+    const Live& first = steps_[static_cast<std::size_t>(earlier)];
+    // While undoing, one service that does not come up must not keep the others down: what it took was cleared away.
+    const bool passed_over = phase_ == Phase::undoing && first.stage == Stage::failed && allocates(first.step.action) &&
+                             first.step.unit != live.step.unit;
+    return first.stage == Stage::done || passed_over;
+  });
 }
 
 void Switch::issue(Live& live, TimePoint now, Commands& out) {
@@ -173,7 +208,8 @@ void Switch::act(Live& live, TimePoint now, Commands& out) {
     case Action::verify: return await(live, now, out);
   }
   mutated_ = true;
-  out.push_back(command(kind, live, now + startup_timeout(live.step)));
+  touched_units_.insert(live.step.unit);
+  out.push_back(command(kind, live, now + startup_timeout(live.step) + job_grace));
 }
 
 void Switch::await(Live& live, TimePoint now, Commands& out) {
@@ -253,7 +289,9 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
       if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::proving_kill, now, out);
       return;
     case Stage::clearing:
-      if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::clearing_proof, now, out);
+      if (!is(Kind::job_done, Kind::job_failed)) return;
+      if (live.step.action == Action::load) return cleared(live, now, out);  // the model was told to go
+      prove(live, Stage::clearing_proof, now, out);
       return;
     case Stage::clearing_kill:
       if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::clearing_last_proof, now, out);
@@ -267,6 +305,11 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
 /// The mutating command of the step has ended.
 void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& out) {
   const bool ok = event.kind == Event::Kind::job_done;
+  if (abandoned_ && allocates(live.step.action)) {
+    Event given_up = event;
+    given_up.abandoned = ok;
+    return step_not_up(live, given_up, now, out);
+  }
   switch (live.step.action) {
     // A stop job that failed may still have stopped everything: the proof decides, not the job.
     case Action::stop: return prove(live, Stage::proving, now, out);
@@ -302,6 +345,7 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
 
 void Switch::step_done(Live& live, const std::string& note, TimePoint now) {
   live.stage = Stage::done;
+  if (live.step.action == Action::start) request_.knowledge.distrusted.erase(live.step.unit);
   auto& line = report(live);
   line.result = "done";
   line.stage.clear();
@@ -325,14 +369,18 @@ void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands
       return;
     case Action::load:
       live.may_retry = event.transient && !given_up && live.attempt < max_attempts;
-      return cleared(live, now, out);
+      live.stage = Stage::clearing;
+      report(live).stage = "clearing away";
+      out.push_back(command(Command::Kind::unload_model, live, now + startup_timeout(live.step) + job_grace));
+      return;
     case Action::verify:
     case Action::wake:
     case Action::unload:
       // What it looked like was not what it is: the unit is restarted, once.
       step_failed(live, now);
       if (given_up) return;
-      if (request_.knowledge.distrusted.contains(live.step.unit)) return abandon_waits(out);
+      if (restarted_units_.contains(live.step.unit)) return abandon_waits(out);
+      restarted_units_.insert(live.step.unit);
       newly_distrusted_.insert(live.step.unit);
       draining_ = true;  // what is under way may end well: it stays in the next round
       return;
@@ -373,6 +421,7 @@ void Switch::note_failure(const Live& live, const Event& event) {
 
 /// The way forward (or back) is lost: no new steps, and whoever only waits stops waiting.
 void Switch::abandon_waits(Commands& out) {
+  if (phase_ == Phase::undoing) return;  // every service that can be brought back is worth it
   draining_ = true;
   if (std::exchange(abandoned_, true)) return;
   for (std::size_t i = round_base_; i < steps_.size(); ++i) {
@@ -396,7 +445,8 @@ void Switch::end_round(TimePoint, Commands& out) {
   for (std::size_t i = round_base_; i < steps_.size(); ++i)
     if (steps_[i].stage == Stage::pending) reports_[i].result = "skipped";
 
-  const bool only_distrust = !cancelled_ && !abandoned_ && !newly_distrusted_.empty() && rounds_ < max_rounds;
+  const bool only_distrust =
+      (phase_ == Phase::undoing || !cancelled_) && !abandoned_ && !newly_distrusted_.empty() && rounds_ < max_rounds;
   request_.knowledge.distrusted.merge(newly_distrusted_);
   newly_distrusted_.clear();
   if (only_distrust) return next_round(out);

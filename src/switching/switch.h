@@ -20,9 +20,12 @@
 //   load, wake      check_memory → the request → await_residency / await_ready → verify → done
 //   verify          await_ready → verify → done | distrust
 //
-//   A start that fails is stopped and its release proven before anything else happens: nothing half-started stays, and
-//   people's own restart loops cannot allocate in the middle of a switch. Then it is tried again if the cause was
-//   transient and attempts are left.
+//   While undoing, one service that does not come up keeps no other down: what waits for a failed stop is skipped, what
+//   only queued behind a failed start goes on. Only what this switch touched is restored.
+//
+//   A load that fails is unloaded. A start that fails is stopped and its release proven before anything else happens:
+//   nothing half-started stays, and people's own restart loops cannot allocate in the middle of a switch. Then it is
+//   tried again if the cause was transient and attempts are left.
 //
 // Interruptions: an event counts only if its step is in the stage that asked for it, with the same attempt; anything
 // else is late and ignored. A cancel before the first mutating command ends at once; after it, it is a failure whose
@@ -117,6 +120,7 @@ class Switch {
   void observe(Commands& out);
   void preflight(Commands& out);
   void refuse(Error error, Commands& out);
+  Goal undo_goal(const Snapshot& snapshot) const;
 
   Command command(Command::Kind kind, const Live& live, TimePoint deadline = TimePoint::max()) const;
   StepReport& report(const Live& live) { return reports_[static_cast<std::size_t>(live.step.index)]; }
@@ -136,6 +140,9 @@ class Switch {
   bool changed_ = false;  // some round did more than verify
   int rounds_ = 0;
   std::set<std::string> newly_distrusted_;
+  std::set<std::string> restarted_units_;  // once each: so every switch ends
+  std::set<std::string> touched_units_;    // what this switch has acted on, and may have to restore
+  bool previous_given_ = false;
   std::size_t round_base_ = 0;  // index of the round's first step
   std::vector<Live> steps_;     // of all rounds; the index of a step is its place here
   std::vector<StepReport> reports_;

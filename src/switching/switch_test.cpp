@@ -300,6 +300,56 @@ TEST_F(SwitchTest, ARestartStopsAndStartsOneService) {
   EXPECT_THAT(world.history, ElementsAre("stop_unit small", "start_unit small"));
 }
 
+TEST_F(SwitchTest, ARollbackLeavesAloneWhatTheSwitchNeverTouched) {
+  world.run_unit("gpumod-small.service");
+  world.run_unit("gpumod-cpu.service");
+  world.break_unit("gpumod-cpu.service");  // alive, but it does not answer just now
+  world.start_fails.insert("embed");
+  auto machine = make(only("embed", Residency::running));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
+  EXPECT_THAT(world.history, ElementsAre("start_unit embed", "stop_unit embed", "record_failure"));
+  for (const auto& line : machine.reports())
+    EXPECT_EQ(line.service, "embed") << "no other service may even be asked";
+}
+
+TEST_F(SwitchTest, OneServiceThatDoesNotComeBackKeepsNoOtherDown) {
+  world.run_unit("gpumod-small.service");
+  world.run_unit("gpumod-cpu.service");
+  world.run_unit("gpumod-embed.service");
+  world.start_fails.insert("chat");
+  auto machine = make(mode({"chat"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("start_unit chat")) world.start_fails.insert("embed");
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.runs("embed"));
+  EXPECT_TRUE(world.runs("small"));
+  EXPECT_TRUE(world.runs("cpu"));
+  EXPECT_THAT(machine.problem()->message, HasSubstr("'embed'"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, WhatRunsOfABrokenFileIsLeftAlone) {
+  world.run_unit("gpumod-typo.service", {"typo"});
+  world.tags["gpumod-typo.service"] = "typo";
+  world.knowledge.broken.insert("typo");
+  auto machine = make(mode({"small"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.unit_runs("gpumod-typo.service"));
+}
+
+TEST_F(SwitchTest, AServiceIsRestartedOnceAndNotForEver) {
+  world.run_unit("gpumod-chat.service");
+  world.wrong_model.insert("chat");
+  auto machine = make(mode({"chat"}));
+  world.run(machine);
+  EXPECT_NE(machine.result(), SwitchResult::committed);
+  EXPECT_LE(std::count(world.history.begin(), world.history.end(), "start_unit chat"), 3);
+  expect_clean();
+}
+
 struct RouterTest : SwitchTest {
   RouterTest() {
     world.add(make_router_service("coder", "llama", 7071, Bytes::mib(18000)));
@@ -350,6 +400,28 @@ TEST_F(RouterTest, AFailedLoadRestoresTheModelThatWasThere) {
   world.run(machine);
   EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
   EXPECT_TRUE(world.runs("coder"));
+}
+
+TEST_F(RouterTest, ARouterRestartBesideAnotherStartNeverWaitsForItself) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  world.break_unit("gpumod-router-llama.service");
+  Goal goal = mode({"small"});
+  goal.wanted["coder"] = Residency::unloaded;
+  auto machine = make(goal);
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.runs("small"));
+  EXPECT_TRUE(world.unit_runs("gpumod-router-llama.service"));
+  expect_clean();
+}
+
+TEST_F(RouterTest, AFailedLoadIsUnloadedAlsoWhenNothingIsRestored) {
+  world.wrong_model.insert("coder");
+  auto machine = make(mode({"coder"}), OnFailure::stay);
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.runs("coder"));
+  EXPECT_TRUE(world.did("unload_model coder"));
 }
 
 TEST_F(RouterTest, SleepingAModelKeepsItsRouter) {

@@ -87,6 +87,7 @@ class World {
     for (const auto& [name, unit] : units_) {
       UnitStatus status;
       status.name = name;
+      if (const auto tag = tags.find(name); tag != tags.end()) status.tag = tag->second;
       status.exists = true;
       status.active = unit.pid ? ActiveState::active : unit.failed ? ActiveState::failed : ActiveState::inactive;
       if (unit.pid) {
@@ -119,6 +120,7 @@ class World {
   }
 
   std::vector<PortHolder> strangers;
+  std::map<std::string, std::string> tags;  ///< GPUMOD_SERVICE of units outside the catalogue
   void break_unit(const std::string& unit) { units_[unit].broken = true; }
 
   /// Runs a switch to its end. `at` is called before each event with the number of events so far.
@@ -168,7 +170,7 @@ class World {
     Bytes sum;
     if (!unit.pid) return sum;
     for (const auto& id : unit.loaded)
-      sum += knowledge.services.at(id).vram.value_or(Bytes());
+      if (knowledge.services.contains(id)) sum += knowledge.services.at(id).vram.value_or(Bytes());
     if (unit.asleep) sum = Bytes::mib(600);
     if (!unit.loaded.empty() || !name.empty()) return sum;
     return sum;

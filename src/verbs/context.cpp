@@ -65,7 +65,13 @@ void Context::cancel() {
 namespace {
 
 Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted) {
-  return Knowledge{catalog.services, catalog.settings, std::move(distrusted)};
+  return Knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services};
+}
+
+/// A goal from the journal, less what no file defines any more.
+Goal known_part(Goal goal, const Catalog& catalog) {
+  std::erase_if(goal.wanted, [&](const auto& entry) { return !catalog.services.contains(entry.first); });
+  return goal;
 }
 
 JournaledSwitch journaled(const StoredSwitch& stored) {
@@ -109,6 +115,12 @@ Task<Result<json::value>> Context::carry_out(Order order) {
 
   auto previous = co_await recover_first(order);
   if (!previous) co_return fail(previous.error());
+  if (order.merges) {  // only now: a recovery may have changed what is stored
+    const auto stored = store_->goal();
+    if (!stored) co_return fail(stored.error());
+    order.goal.mode = *stored ? (*stored)->mode : "";
+    order.goal_after = merged_goal(*stored, order.goal);
+  }
   auto outcome = co_await run(std::move(order), std::move(*previous));
   if (!outcome) co_return fail(outcome.error());
   if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged)
@@ -132,8 +144,6 @@ Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previo
   if (cancelled_early_) director.cancel();
   auto outcome = co_await director.run(std::move(what));
   running_ = nullptr;
-  if (outcome && outcome->result != SwitchResult::refused)
-    if (const auto closed = store_->close_interrupted(outcome->id); !closed) notice(closed.error().message);
   co_return outcome;
 }
 
@@ -151,24 +161,26 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
   }
   if (order.goal.exclusive) {
     notice(fmt::format("switch {} was interrupted; this one takes over what it left", interrupted.id));
-    Goal previous = interrupted.previous;
+    Goal previous = known_part(interrupted.previous, *catalog_);
     co_return std::optional<Goal>(std::move(previous));
   }
   notice(recovery.sentence);
   Order repair;
   repair.kind = "recovery";
-  repair.goal = recovery.goal;
+  repair.goal = known_part(recovery.goal, *catalog_);
   if (recovery.direction == RecoveryDirection::forward) {
     const auto stored = store_->goal();
     repair.goal_after =
         recovery.goal.exclusive ? recovery.goal : merged_goal(stored.value_or(std::nullopt), recovery.goal);
   }
-  std::optional<Goal> previous = interrupted.previous;
+  std::optional<Goal> previous = known_part(interrupted.previous, *catalog_);
   const auto outcome = co_await run(std::move(repair), std::move(previous));
   if (!outcome) co_return fail(outcome.error());
   if (outcome->result != SwitchResult::committed && outcome->result != SwitchResult::unchanged)
-    notice(fmt::format("the interrupted switch could not be finished: {}",
-                       outcome->problem ? outcome->problem->message : "unknown"));
+    co_return fail(ErrorCode::refused,
+                   fmt::format("an interrupted switch has to be dealt with first, and could not be: {}",
+                               outcome->problem ? outcome->problem->message : "unknown"),
+                   "gpumod status shows what there is; gpumod repair tries again; gpumod mode switch takes over.");
   co_return std::optional<Goal>();
 }
 

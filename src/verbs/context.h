@@ -35,6 +35,7 @@ class Context {
     Goal goal;
     OnFailure on_failure = OnFailure::rollback;
     std::optional<Goal> goal_after;
+    bool merges = false;  ///< the goal changes single services: it is merged into what is stored when it is carried out
     std::set<std::string> distrusted;
     bool dry_run = false;
   };

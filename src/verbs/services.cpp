@@ -34,8 +34,7 @@ Answer change_one(Context& context, Request request, std::string kind, Residency
   order.kind = std::move(kind);
   order.goal.exclusive = false;
   order.goal.wanted[service.id] = target;
-  order.goal.mode = *goal ? (*goal)->mode : "";
-  order.goal_after = merged_goal(*goal, order.goal);
+  order.merges = true;
   order.dry_run = flag_of(request, "dry-run");
   if (restart) order.distrusted.insert(service.unit_name());
   const bool was_wanted = *goal && (*goal)->wanted.contains(service.id);

@@ -77,6 +77,8 @@ Answer repair(Context& context, Request request) {
                                 !stored.failure.empty(), stored.failure, stored.boot_id});
     if (recovery.direction == RecoveryDirection::forward)
       order.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(*goal, recovery.goal);
+    else if (!*goal)
+      order.goal_after = merged_goal(std::nullopt, recovery.goal);  // what ran before is all there is to go by
   }
   if (order.goal_after) {
     order.goal = *order.goal_after;
