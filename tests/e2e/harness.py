@@ -115,7 +115,7 @@ class Case(unittest.TestCase):
 
     def gpumod(self, *words, timeout=60, env=None):
         return Run(subprocess.run([GPUMOD, *map(str, words)], env=env or self.env, text=True, capture_output=True,
-                                  timeout=timeout, stdin=subprocess.DEVNULL))
+                                  timeout=timeout, stdin=subprocess.DEVNULL, cwd=self.root))
 
     def ok(self, *words, timeout=60):
         run = self.gpumod(*words, timeout=timeout)
