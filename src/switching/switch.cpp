@@ -216,15 +216,15 @@ void Switch::await(Live& live, TimePoint now, Commands& out) {
   live.stage = Stage::waiting;
   auto& line = report(live);
   const auto action = live.step.action;
-  if (action == Action::load || action == Action::unload || action == Action::sleep) {
+  // A router is ready without its models: one that is still loading must not be taken for one that does not answer.
+  const bool model_of_router = action == Action::verify && !live.step.service.empty() &&
+                               request_.knowledge.services.at(live.step.service).in_router();
+  if (action == Action::load || action == Action::unload || action == Action::sleep || model_of_router) {
+    const bool comes_up = action == Action::load || model_of_router;
     auto wait = command(Command::Kind::await_residency, live,
-                        now + (action == Action::load ? startup_timeout(live.step) : residency_timeout));
-    wait.target = action == Action::load     ? Residency::running
-                  : action == Action::unload ? Residency::unloaded
-                                             : live.step.target;
-    line.stage = action == Action::load     ? "loading the model"
-                 : action == Action::unload ? "unloading"
-                                            : "falling asleep";
+                        now + (comes_up ? startup_timeout(live.step) : residency_timeout));
+    wait.target = comes_up ? Residency::running : action == Action::unload ? Residency::unloaded : live.step.target;
+    line.stage = comes_up ? "loading the model" : action == Action::unload ? "unloading" : "falling asleep";
     out.push_back(std::move(wait));
     return;
   }
