@@ -213,7 +213,7 @@ TEST(LoadCatalog, lookups_tell_missing_from_broken) {
   EXPECT_EQ(catalog.service("cht").error().hint, "Did you mean 'chat'?");
   EXPECT_EQ(catalog.mode("cod").error().hint, "Did you mean 'code'?");
   EXPECT_EQ(catalog.service("sick").error().code, ErrorCode::configuration);
-  EXPECT_THAT(catalog.service("sick").error().hint, HasSubstr("services/sick.yaml:1:9: error"));
+  EXPECT_THAT(catalog.service("sick").error().message, HasSubstr("services/sick.yaml:1:9: error"));
   EXPECT_EQ(catalog.mode("ill").error().code, ErrorCode::configuration);
   EXPECT_TRUE(catalog.has_errors());
   EXPECT_EQ(catalog.services_of_unit("gpumod-chat.service").front()->id, "chat");
