@@ -85,8 +85,8 @@ enum class Readiness { readable, writable, priority };
 /// and must stay open while waited on.
 Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline = TimePoint::max());
 
-/// What `task` gives, or nothing when the deadline comes first. The task is not cancelled then: it goes on without anybody
-/// waiting for it, so what it refers to must outlive the loop.
+/// What `task` gives, or nothing when the deadline comes first. The task is not cancelled then: it goes on without
+/// anybody waiting for it, so what it refers to must outlive the loop.
 template <typename T>
 Task<std::optional<T>> within(Loop& loop, TimePoint deadline, Task<T> task);
 

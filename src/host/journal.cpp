@@ -175,10 +175,12 @@ class RunReader {
   std::vector<LogLine> collect() {
     std::vector<LogLine> newest_first;
     failure_seen_ = false;
+    output_seen_ = false;
     sd_journal_seek_tail(journal_.get());
     while (newest_first.size() < query_.limit && sd_journal_previous(journal_.get()) > 0) {
       if (query_.started && time_of(journal_.get()) < *query_.started) break;
       if (!belongs()) continue;
+      output_seen_ = output_seen_ || field(journal_.get(), "SYSLOG_IDENTIFIER") != "systemd";
       failure_seen_ = failure_seen_ || field(journal_.get(), "MESSAGE_ID") == failure_message;
       auto lines = lines_of(journal_.get());
       std::move(lines.rbegin(), lines.rend(), std::back_inserter(newest_first));
@@ -193,17 +195,21 @@ class RunReader {
   std::vector<LogLine> until_settled(std::vector<LogLine> lines) {
     constexpr Duration between_looks = 10ms;
     constexpr std::uint64_t between_looks_us = 10'000;
+    // Output and systemd's lines come on different sockets, in no fixed order, and a busy journald takes its time:
+    // systemd's word of the end does not mean that the server's words are there. One that said nothing yet gets more
+    // time.
+    constexpr int quiet_looks_after_output = 3;
+    constexpr int quiet_looks_without_output = 30;
     const auto deadline = now() + 1s;
-    // Output and systemd's lines come on different sockets, in no fixed order: complete must also be quiet, for two
-    // looks.
     int quiet = 0;
-    while (quiet < 2 && now() + between_looks < deadline) {
+    while (now() + between_looks < deadline) {
       sd_journal_wait(journal_.get(), between_looks_us);
       auto again = collect();
       const bool complete = query_.failed ? failure_seen_ : !again.empty();
       const bool same = again.size() == lines.size() && (again.empty() || again.back().time == lines.back().time);
       quiet = complete && same ? quiet + 1 : 0;
       lines = std::move(again);
+      if (quiet >= (output_seen_ ? quiet_looks_after_output : quiet_looks_without_output)) break;
     }
     return lines;
   }
@@ -211,6 +217,7 @@ class RunReader {
   JournalQuery query_;
   Journal journal_;
   bool failure_seen_ = false;
+  bool output_seen_ = false;
 };
 
 }  // namespace

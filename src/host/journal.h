@@ -2,7 +2,8 @@
 //
 // journald learns a line's unit and invocation from /proc while the writer lives. A process that prints one line and
 // exits may be gone before journald looks; its line then carries only the pid and the syslog identifier. Such lines are
-// taken too, where pid, user and time can only mean this run: they are the last words of a server that crashed.
+// taken too, where pid, user and time can only mean this run: they are the last words of a server that crashed. That
+// holds only for the unit's latest run; of an older one, such lines are left out rather than guessed.
 #pragma once
 
 #include <functional>

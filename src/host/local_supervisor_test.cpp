@@ -448,11 +448,13 @@ TEST_F(LocalSupervisor, SaysWhenSomethingChanges) {
   std::vector<std::string> seen;
   auto registration =
       manager_->on_change(unit, [&](const UnitStatus& now_seen) { seen.push_back(now_seen.sub_state); });
-  start_well(shell("exec sleep 1000"));
+  start_well(shell("trap '' TERM; echo up; while :; do sleep 0.01; done"));
+  ASSERT_TRUE(until_logged("up"));
   ASSERT_TRUE(until([&] { return ::testing::Value(seen, Contains("running")); }));
-  EXPECT_TRUE(stop().ok);
-  ASSERT_TRUE(until([&] { return seen.back() == "dead"; }));
-  EXPECT_THAT(seen, Contains("stop-sigterm"));
+  ::kill(state().shim.pid, SIGTERM);
+  ASSERT_TRUE(until([&] { return seen.back() == "stop-sigterm"; }));
+  EXPECT_TRUE(loop_.run_until_done(manager_->kill(unit, SIGKILL)));
+  ASSERT_TRUE(until([&] { return seen.back() == "failed"; }));
 
   start_well(shell("exec sleep 1000"));
   ASSERT_TRUE(until([&] { return seen.back() == "running"; }));

@@ -195,14 +195,22 @@ Task<Result<UnitManager::StartOutcome>> start_unit(Session session, UnitSpec spe
   std::filesystem::path file;
   remove_environment_file(*session, spec.name);
   if (!spec.environment.empty()) {
-    Result<std::filesystem::path> written;
-    // It syncs the file, and the runtime directory may be on a slow disk.
-    const std::function<void()> write = [&] {
-      written = write_environment_file(environment_folder(*session), spec.name, spec.environment);
+    // It syncs the file, and the runtime directory may be on a slow disk. What the helper thread uses is its own: the
+    // loop may end before the disk answers.
+    struct Writing {
+      std::filesystem::path folder;
+      UnitSpec spec;
+      Result<std::filesystem::path> written;
+    };
+    const auto writing = std::make_shared<Writing>();
+    writing->folder = environment_folder(*session);
+    writing->spec = spec;
+    const std::function<void()> write = [writing] {
+      writing->written = write_environment_file(writing->folder, writing->spec.name, writing->spec.environment);
     };
     co_await run_blocking(write);
-    if (!written) co_return fail(std::move(written).error());
-    file = std::move(*written);
+    if (!writing->written) co_return fail(std::move(writing->written).error());
+    file = std::move(*writing->written);
   }
   const bool remains = row.active == "failed";
   auto reply = co_await create_transient(session, bus, spec, file, remains);
@@ -376,10 +384,10 @@ Task<Result<std::vector<LogLine>>> read_log(Session session, std::string name, s
   // Without the manager the journal still knows the runs by their ids.
   auto described = co_await describe_run(session, query);
   if (described) query = std::move(*described);
-  Result<std::vector<LogLine>> lines;
-  const std::function<void()> read = [&] { lines = read_journal(query); };
+  const auto lines = std::make_shared<Result<std::vector<LogLine>>>();
+  const std::function<void()> read = [lines, query] { *lines = read_journal(query); };
   co_await run_blocking(read);
-  co_return lines;
+  co_return std::move(*lines);
 }
 
 // --- the seam

@@ -221,7 +221,7 @@ Result<std::vector<BusMessage>> list_requests(Bus& bus, const std::vector<std::s
 /// A unit whose details are asked for. A stranger is first asked for its tag alone.
 struct Candidate {
   UnitStatus status;
-  std::string path;
+  UnitRow row;
 };
 
 UnitStatus status_of_row(const UnitRow& row) {
@@ -240,17 +240,33 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   };
   std::vector<BusMessage> requests;
   std::vector<Asked> asked;
+  std::vector<std::string> in_transition;
+  std::vector<UnitStatus*> listed_again;
   for (auto& candidate : candidates) {
     if (!candidate.status.exists) continue;
-    auto query = detail_query(*bus, candidate.path, candidate.status);
+    auto query = detail_query(*bus, candidate.row.path, candidate.status);
     std::move(query.requests.begin(), query.requests.end(), std::back_inserter(requests));
     asked.push_back({&candidate.status, std::move(query.properties)});
+    if (candidate.status.active == ActiveState::active || candidate.status.active == ActiveState::inactive) continue;
+    in_transition.push_back(candidate.row.name);
+    listed_again.push_back(&candidate.status);
   }
+  // A unit on its way from one state to another may have gone on since the first listing: its state is asked again,
+  // together with the rest, so that the picture is of one moment.
+  if (!in_transition.empty())
+    if (auto again = by_names_request(*bus, in_transition)) requests.push_back(std::move(*again));
   const auto replies = co_await call_all(bus, std::move(requests), systemd_call_timeout);
   std::size_t first = 0;
   for (const auto& [status, properties] : asked) {
     read_details(properties, replies, first, *status);
     first += properties.size();
+  }
+  if (first == replies.size() || !replies[first]) co_return;
+  const auto rows = read_unit_rows(replies[first]->get());
+  if (!rows || rows->size() != listed_again.size()) co_return;
+  for (std::size_t i = 0; i < rows->size(); ++i) {
+    listed_again[i]->active = active_state_of((*rows)[i].active);
+    listed_again[i]->sub_state = (*rows)[i].sub;
   }
 }
 
@@ -281,7 +297,7 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& row = (*named)[i];
     known.insert(row.name);  // the real name, where people used an alias
-    candidates.push_back({status_of_row(row), row.path});
+    candidates.push_back({status_of_row(row), row});
     candidates.back().status.name = names[i];
   }
 
@@ -292,16 +308,16 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
     for (const auto& row : *all) {
       if (known.contains(row.name) || is_daemon_unit(row.name) || !row.exists()) continue;
       if (is_named_ours(row.name))
-        candidates.push_back({status_of_row(row), row.path});
+        candidates.push_back({status_of_row(row), row});
       else if (row.active != "inactive")
-        strangers.push_back({status_of_row(row), row.path});
+        strangers.push_back({status_of_row(row), row});
     }
   }
 
   // The strangers' tags travel together with the details of ours: one round trip.
   std::vector<BusMessage> tag_requests;
   for (const auto& stranger : strangers)
-    if (auto request = get_request(*bus, stranger.path, service_interface, "Environment"))
+    if (auto request = get_request(*bus, stranger.row.path, service_interface, "Environment"))
       tag_requests.push_back(std::move(*request));
   std::vector<Result<BusMessage>> tags;
   std::vector<Task<void>> both;

@@ -77,7 +77,7 @@ struct Property {
   const char* name;
   const char* signature;
   void (*read)(sd_bus_message*, UnitStatus&);
-  bool about_the_end = false;
+  bool settled_while_running = false;
 };
 
 /// The order is the order of the Gets. All but ControlGroup, FragmentPath and Environment also come in
@@ -101,7 +101,8 @@ constexpr std::array<Property, 9> details{{
     {unit_interface, "FragmentPath", "s", read_fragment},
 }};
 
-/// States are properties too, but the row of a listing already holds them; only PropertiesChanged reads these.
+/// States are properties too, but only PropertiesChanged reads them: a listing tells both of one moment, two Gets do
+/// not.
 constexpr std::array<Property, 2> states{{
     {unit_interface, "ActiveState", "s",
      [](sd_bus_message* m, UnitStatus& s) { s.active = active_state_of(read_text(m)); }},
@@ -189,7 +190,7 @@ DetailQuery detail_query(Bus& bus, const std::string& path, const UnitStatus& ro
   // systemd sets the result to success when a service starts, and to anything else only when it begins to end.
   const bool runs = row.active == ActiveState::active && row.sub_state == "running";
   for (std::size_t i = 0; i < details.size(); ++i) {
-    if (runs && details[i].about_the_end) continue;
+    if (runs && details[i].settled_while_running) continue;
     auto request = get_request(bus, path, details[i].interface, details[i].name);
     if (!request) return {};
     query.properties.push_back(i);

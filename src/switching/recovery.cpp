@@ -12,8 +12,8 @@ Recovery recover(const JournaledSwitch& journal) {
             fmt::format("{} was interrupted before it changed anything: it counts for nothing", what)};
   if (journal.failed)
     return {RecoveryDirection::back, journal.previous,
-            fmt::format("{} was interrupted while it was being rolled back ({}): what ran before is to be restored", what,
-                        journal.failure)};
+            fmt::format("{} was interrupted while it was being rolled back ({}): what ran before is to be restored",
+                        what, journal.failure)};
   return {RecoveryDirection::forward, journal.goal,
           fmt::format("{} was interrupted half-way: it is to be finished", what)};
 }

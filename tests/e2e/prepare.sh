@@ -4,19 +4,24 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 cache=${GPUMOD_TEST_CACHE:-$(readlink -f "$here/../..")/build/test-cache}
-mkdir -p "$cache/models"
+mkdir -p "$cache/models" "$cache/engine-models"
 
 if ! "$here/../support/get-llama.sh" "$cache/llama"; then
   printf '\n*** No llama-server: every test that needs one is SKIPPED. ***\n\n' >&2
 fi
 
 make() { # KIND FILE ARGS…
-  [ -s "$cache/models/$2" ] || python3 "$here/../support/make_gguf.py" "$1" "$cache/models/$2" "${@:3}"
+  [ -s "$cache/$2" ] || python3 "$here/../support/make_gguf.py" "$1" "$cache/$2" "${@:3}"
 }
-make script coder.gguf --text "I am the coder and I write code."
-make script nemotron.gguf --think "The user greets me." --text "I am nemotron at your service."
-make script single.gguf --text "A single model says good evening."
-make embed embed.gguf --dim 64
-make bad broken.gguf
+make script models/coder.gguf --text "I am the coder and I write code."
+make script models/nemotron.gguf --think "The user greets me." --text "I am nemotron at your service."
+make script models/single.gguf --text "A single model says good evening."
+make embed models/embed.gguf --dim 64
+make bad models/broken.gguf
+# What llama_engine_test.cpp names at its head.
+make script engine-models/alpha.gguf --text "Hello from alpha."
+make script engine-models/thinker.gguf --think "Let me see what two and two could be, one by one." --text "The answer is four."
+make embed engine-models/embed.gguf --dim 48
+make bad engine-models/bad.gguf
 # The test user is not the one who fetched.
 chmod -R a+rX "$cache" 2>/dev/null || true

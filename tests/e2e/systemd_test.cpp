@@ -563,12 +563,13 @@ TEST_F(SystemdTest, ARestartLoopOfAnAdoptedUnitIsSeenAndStoppable) {
   const auto name = unit_name("e2e-adopted");
   write_fragment(name,
                  "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/sh -c 'exit 3'\nRestart=on-failure\n"
-                 "RestartSec=100ms\n");
+                 "RestartSec=300ms\n");
   unsigned restarts_seen = 0;
   const auto watching =
       manager->on_change(name, [&](const UnitStatus& s) { restarts_seen = std::max(restarts_seen, s.restarts); });
   ASSERT_TRUE(await(manager->start_existing(name)));
-  const auto status = status_once(name, [](const auto& s) { return s.restarts >= 2 && s.restarting(); });
+  const auto status =
+      status_once(name, [](const auto& s) { return s.restarts >= 2 && s.restarting() && s.result != "success"; });
   EXPECT_EQ(status.active, ActiveState::activating);
   EXPECT_EQ(status.sub_state, "auto-restart");
   EXPECT_EQ(status.result, "exit-code");
@@ -681,8 +682,9 @@ TEST_F(SystemdTest, TheLogIsOfOneRunAndNeverOfAnOlder) {
   EXPECT_THAT(log, AllOf(HasSubstr("second run is well"), Not(HasSubstr("out of memory"))));
   EXPECT_THAT(texts(await(manager->log_tail(spec.name, "", 100))),
               AllOf(HasSubstr("second run is well"), Not(HasSubstr("out of memory"))));
+  // Of an older run, lines that journald could not attribute (journal.h) are left out rather than guessed.
   EXPECT_THAT(texts(await(manager->log_tail(spec.name, first->invocation, 100))),
-              AllOf(HasSubstr("out of memory"), Not(HasSubstr("second run is well"))));
+              AllOf(HasSubstr("Failed with result 'exit-code'"), Not(HasSubstr("second run"))));
 }
 
 TEST_F(SystemdTest, TheLastWordsOfAServerThatCrashesAtOnceAreThere) {
