@@ -259,11 +259,11 @@ Task<Result<UnitManager::StartOutcome>> LocalSupervisor::start(UnitSpec spec) {
   if (!made) co_return fail(made.error());
 
   const UnitStatus before = observe(spec.name);
-  const auto busy = [&](std::string_view what) {
-    return fail(ErrorCode::failed, fmt::format("{} {}", spec.name, what), "Stop it first, then start it.");
+  const auto busy = [&](std::string_view what, ErrorCode code = ErrorCode::failed) {
+    return fail(code, fmt::format("{} {}", spec.name, what), "Stop it first, then start it.");
   };
   if (before.active == ActiveState::deactivating) co_return busy("is still stopping");
-  if (before.active == ActiveState::activating) co_return busy("is already starting");
+  if (before.active == ActiveState::activating) co_return busy("is already starting", ErrorCode::busy);
   if (before.active == ActiveState::active) co_return busy(fmt::format("runs already (process {})", before.main_pid));
   if (!before.pids.empty())
     co_return busy(fmt::format("has processes left from an earlier run ({})", fmt::join(before.pids, ", ")));
