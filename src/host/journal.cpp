@@ -161,7 +161,7 @@ class RunReader {
     match_all(journal, {"USER_INVOCATION_ID=" + query_.invocation, own_uid()});
     if (!query_.started) return;
     match_all(journal, {"_SYSTEMD_USER_UNIT=" + query_.unit, own_uid()});
-    match_all(journal, {"SYSLOG_IDENTIFIER=" + identifier_of(query_.unit), own_uid()});
+    match_all(journal, {"SYSLOG_IDENTIFIER=" + identifier_of(query_.unit), "_TRANSPORT=stdout"});
     if (query_.main_pid > 0) match_all(journal, {fmt::format("_PID={}", query_.main_pid), own_uid()});
   }
 
@@ -169,7 +169,9 @@ class RunReader {
   bool belongs() const {
     const auto id = invocation_of(journal_.get());
     if (!id.empty()) return id == query_.invocation;
-    return query_.started && time_of(journal_.get()) >= *query_.started;
+    const auto uid = field(journal_.get(), "_UID");  // may be missing, too
+    return query_.started && time_of(journal_.get()) >= *query_.started &&
+           (uid.empty() || uid == std::to_string(::getuid()));
   }
 
   std::vector<LogLine> collect() {

@@ -1,9 +1,11 @@
 // What a user unit wrote, read from the systemd journal by the invocation: an old failure is never read as this run's.
 //
-// journald learns a line's unit and invocation from /proc while the writer lives. A process that prints one line and
-// exits may be gone before journald looks; its line then carries only the pid and the syslog identifier. Such lines are
-// taken too, where pid, user and time can only mean this run: they are the last words of a server that crashed. That
-// holds only for the unit's latest run; of an older one, such lines are left out rather than guessed.
+// journald learns a line's unit, invocation, pid and user from the kernel while the writer lives. A process that prints
+// one line and exits may be gone before journald looks, and its line carries less, down to the bare syslog identifier.
+// Such lines are taken too, where what they carry and their time can only mean this run: they are the last words of a
+// server that crashed. That holds only for the unit's latest run; of an older one, such lines are left out rather than
+// guessed. A line that lost even its user lies in the system's journal, which other users than root may not be allowed
+// to read.
 #pragma once
 
 #include <functional>
