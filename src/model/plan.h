@@ -26,6 +26,8 @@ struct Step {
   std::vector<int> after;           ///< indexes of steps that must be done first
   std::vector<GpuIndex> gpus;       ///< the GPUs it allocates on or frees
   std::map<GpuIndex, Bytes> claim;  ///< what it takes at its peak; empty: nothing, or unknown
+  /// Of a sleep or an unload: the most that its unit may hold afterwards. Empty: NVML does not say what it holds now.
+  std::map<GpuIndex, Bytes> ceiling;
   Residency target = Residency::running;
   std::string why;  ///< for people: "outside the mode", "does not answer"
 

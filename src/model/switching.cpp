@@ -64,6 +64,7 @@ std::string_view to_string(Command::Kind kind) {
     case Command::Kind::stop_unit: return "stop_unit";
     case Command::Kind::kill_unit: return "kill_unit";
     case Command::Kind::prove_release: return "prove_release";
+    case Command::Kind::prove_fall: return "prove_fall";
     case Command::Kind::load_model: return "load_model";
     case Command::Kind::unload_model: return "unload_model";
     case Command::Kind::sleep_service: return "sleep_service";

@@ -29,6 +29,7 @@ struct Command {
     stop_unit,      ///< → job_done | job_failed
     kill_unit,      ///< SIGKILL to every process of it → job_done | job_failed
     prove_release,  ///< cgroup empty, pids ended, NVML lists none → released | survived
+    prove_fall,     ///< the unit lives on: until it holds at most `ceiling` on each GPU → released | survived
     load_model,     ///< ask the router → job_done | job_failed
     unload_model,
     sleep_service,
@@ -48,6 +49,7 @@ struct Command {
   std::string unit;
   std::vector<GpuIndex> gpus;
   std::map<GpuIndex, Bytes> need;  ///< check_memory: bytes that must be free on each GPU, the margin included
+  std::map<GpuIndex, Bytes> ceiling;  ///< prove_fall: the most that the unit may still hold on each GPU
   Residency target = Residency::running;
   TimePoint deadline = TimePoint::max();
   SwitchResult result = SwitchResult::committed;

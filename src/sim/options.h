@@ -1,7 +1,7 @@
-// sim/ — a GPU in software and stand-ins for the inference servers, as nasty as the real ones: a broker process owns the
-// video memory, libgpumod-sim-nvml.so shows it to whoever asks NVML, and the engines are processes of their own which
-// allocate from it. Used by `gpumod demo` and by tests; nothing that runs on a real GPU comes through here.
-// It knows base/ and model/ (and, for the demo's private box, host/); it must never know how a switch is planned: the
+// sim/ — a GPU in software and stand-ins for the inference servers, as nasty as the real ones: a broker process owns
+// the video memory, libgpumod-sim-nvml.so shows it to whoever asks NVML, and the engines are processes of their own
+// which allocate from it. Used by `gpumod demo` and by tests; nothing that runs on a real GPU comes through here. It
+// knows base/ and model/ (and, for the demo's private box, host/); it must never know how a switch is planned: the
 // product is measured against it.
 //
 // Options: what a simulated process is told beyond the real program's command line. They come as text, "key=value"

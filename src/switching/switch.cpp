@@ -13,6 +13,8 @@ constexpr int max_rounds = 8;
 /// A process that outlives its unit's stop gets this long before it is killed.
 constexpr Duration survivor_grace = 10s;
 constexpr Duration residency_timeout = 120s;
+/// A router kills a child that will not end after ten seconds; one that has not by now never will.
+constexpr Duration unload_timeout = 30s;
 /// Unit managers have deadlines of their own for jobs; ours is only against one that never answers.
 constexpr Duration job_grace = 120s;
 
@@ -37,7 +39,11 @@ std::vector<Command> Switch::on(const Event& event, TimePoint now) {
   } else if (event.kind == Event::Kind::observed) {
     if (!observing_) return out;
     observing_ = false;
-    if (!event.snapshot)
+    const bool looking_back = std::exchange(looking_back_, false);
+    if (looking_back && !draining_)
+      // Each was verified by itself: a machine that cannot be looked at just now does not undo that.
+      event.snapshot ? last_look(*event.snapshot, now, out) : void(looked_back_ = true);
+    else if (!event.snapshot)
       refuse(event.error.value_or(Error{ErrorCode::environment, "the machine could not be observed", {}, {}}), out);
     else if (!draining_)
       plan_round(*event.snapshot, now, out);
@@ -221,8 +227,10 @@ void Switch::await(Live& live, TimePoint now, Commands& out) {
                                request_.knowledge.services.at(live.step.service).in_router();
   if (action == Action::load || action == Action::unload || action == Action::sleep || model_of_router) {
     const bool comes_up = action == Action::load || model_of_router;
-    auto wait = command(Command::Kind::await_residency, live,
-                        now + (comes_up ? startup_timeout(live.step) : residency_timeout));
+    const auto patience = comes_up                   ? startup_timeout(live.step)
+                          : action == Action::unload ? unload_timeout
+                                                     : residency_timeout;
+    auto wait = command(Command::Kind::await_residency, live, now + patience);
     wait.target = comes_up ? Residency::running : action == Action::unload ? Residency::unloaded : live.step.target;
     line.stage = comes_up ? "loading the model" : action == Action::unload ? "unloading" : "falling asleep";
     out.push_back(std::move(wait));
@@ -249,6 +257,14 @@ void Switch::prove(Live& live, Stage stage, TimePoint now, Commands& out) {
   out.push_back(command(Command::Kind::prove_release, live, now + patience));
 }
 
+void Switch::prove_fall(Live& live, TimePoint now, Commands& out) {
+  live.stage = Stage::falling;
+  report(live).stage = "releasing";
+  auto proof = command(Command::Kind::prove_fall, live, now + request_.knowledge.settings.release_timeout);
+  proof.ceiling = live.step.ceiling;
+  out.push_back(std::move(proof));
+}
+
 void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Commands& out) {
   using Kind = Event::Kind;
   const auto is = [&](Kind a, Kind b) { return event.kind == a || event.kind == b; };
@@ -270,10 +286,15 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
     case Stage::waiting:
       if (event.kind == Kind::ready) {
         const bool answers = !frees(live.step.action) && !router_process_only(live.step);
-        answers ? verify(live, now, out) : step_done(live, {}, now);
+        if (answers) return verify(live, now, out);
+        live.step.ceiling.empty() ? step_done(live, {}, now) : prove_fall(live, now, out);
       } else if (event.kind == Kind::not_ready) {
         step_not_up(live, event, now, out);
       }
+      return;
+    case Stage::falling:
+      if (event.kind == Kind::released) step_done(live, event.text, now);
+      if (event.kind == Kind::survived) step_not_up(live, event, now, out);
       return;
     case Stage::verifying:
       if (event.kind == Kind::verified) step_done(live, event.text, now);
@@ -436,6 +457,10 @@ void Switch::end_round(TimePoint, Commands& out) {
   const bool all_done = std::all_of(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
                                     [](const Live& live) { return live.stage == Stage::done; });
   if (all_done && (phase_ == Phase::undoing || !cancelled_)) {
+    if (owes_last_look()) {
+      looking_back_ = true;
+      return observe(out);
+    }
     if (phase_ == Phase::undoing)
       return finish(
           request_.on_failure == OnFailure::blank && !cancelled_ ? SwitchResult::failed : SwitchResult::rolled_back,
@@ -474,6 +499,47 @@ void Switch::end_round(TimePoint, Commands& out) {
   give_up_forward(out);
 }
 
+/// A service that was verified while others were still under way may have died since.
+bool Switch::owes_last_look() const {
+  if (phase_ == Phase::undoing || looked_back_ || !changed_) return false;
+  std::optional<TimePoint> first_verified, last_done;
+  for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+    const auto& step = steps_[i].step;
+    const auto ended = reports_[i].ended;
+    last_done = std::max(last_done, ended);
+    if (frees(step.action) || router_process_only(step)) continue;
+    if (!first_verified || ended < first_verified) first_verified = ended;
+  }
+  return first_verified && first_verified < last_done;
+}
+
+void Switch::last_look(const Snapshot& snapshot, TimePoint now, Commands& out) {
+  std::string died;
+  bool again = false;
+  for (const auto& [id, wanted] : request_.goal.wanted) {
+    const auto view = snapshot.services.find(id);
+    if (wanted != Residency::running || view == snapshot.services.end()) continue;
+    // One that is only slow to answer, busy with somebody's request, has not died.
+    const auto residency = view->second.residency;
+    if (residency == Residency::running || residency == Residency::starting) continue;
+    if (died.empty())
+      died = fmt::format("'{}' was verified, and then {}: it is {}", id,
+                         residency == Residency::failed ? "failed" : "went away",
+                         view->second.detail.empty() ? to_string(residency) : view->second.detail);
+    again = !restarted_units_.insert(view->second.unit).second || again;
+  }
+  if (died.empty()) {
+    looked_back_ = true;
+    return;
+  }
+  if (!again && rounds_ < max_rounds) {
+    round_base_ = steps_.size();
+    return plan_round(snapshot, now, out);
+  }
+  problem_ = Error{ErrorCode::failed, died, "See what its log says: gpumod service logs.", {}};
+  give_up_forward(out);
+}
+
 void Switch::give_up_forward(Commands& out) {
   if (!mutated_) return finish(cancelled_ ? SwitchResult::cancelled : SwitchResult::failed, out);
   Command record;
@@ -488,6 +554,7 @@ void Switch::give_up_forward(Commands& out) {
 void Switch::next_round(Commands& out) {
   draining_ = false;
   abandoned_ = false;
+  looked_back_ = false;
   round_base_ = steps_.size();
   observe(out);
 }

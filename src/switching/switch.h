@@ -5,7 +5,8 @@
 // can be started at all (binary, model file, port): if not, the switch is refused and nothing was touched. Three things
 // end a round:
 //
-//   every step is done            forward → committed (unchanged, if the plan only verified); undoing → rolled back
+//   every step is done            forward → a last look, where one service was verified before another was done; then
+//                                 committed (unchanged, if the plan only verified); undoing → rolled back
 //   a step distrusts its unit     (a service that "ran" did not answer, an unload did nothing): the steps under way
 //   end,
 //                                 then a new round is planned forward in which that unit is restarted; once per unit
@@ -15,7 +16,8 @@
 // What each step goes through:
 //
 //   stop            stop_unit → prove_release → done;  survivors → kill_unit → prove_release → done | failed
-//   unload, sleep   the request → await_residency → done | failed (an unload that fails distrusts the router)
+//   unload, sleep   the request → await_residency → prove_fall → done | failed (an unload that fails distrusts the
+//                   router). A server that says it sleeps and keeps its memory has not done what was asked.
 //   start           check_memory → start_unit → await_ready → verify → done
 //   load, wake      check_memory → the request → await_residency / await_ready → verify → done
 //   verify          await_ready → verify → done | distrust
@@ -81,6 +83,7 @@ class Switch {
     killing,       // survivors are being killed
     proving_kill,  // the last proof of a release
     waiting,       // await_ready or await_residency is out
+    falling,       // the proof that a sleeper's memory fell
     verifying,
     clearing,  // a failed start is being stopped
     clearing_proof,
@@ -105,6 +108,7 @@ class Switch {
   void await(Live& live, TimePoint now, Commands& out);
   void verify(Live& live, TimePoint now, Commands& out);
   void prove(Live& live, Stage stage, TimePoint now, Commands& out);
+  void prove_fall(Live& live, TimePoint now, Commands& out);
   void on_step_event(Live& live, const Event& event, TimePoint now, Commands& out);
   void on_acted(Live& live, const Event& event, TimePoint now, Commands& out);
   void on_proof(Live& live, const Event& event, TimePoint now, Commands& out);
@@ -115,6 +119,8 @@ class Switch {
   void abandon_waits(Commands& out);
   void next_round(Commands& out);
   void end_round(TimePoint now, Commands& out);
+  bool owes_last_look() const;
+  void last_look(const Snapshot& snapshot, TimePoint now, Commands& out);
   void give_up_forward(Commands& out);
   void finish(SwitchResult result, Commands& out);
   void observe(Commands& out);
@@ -133,8 +139,10 @@ class Switch {
   Phase phase_ = Phase::forward;
   bool observing_ = false;
   bool preflighting_ = false;
-  bool draining_ = false;   // no new steps are issued
-  bool abandoned_ = false;  // and the waits of the round were given up
+  bool looking_back_ = false;  // the observation under way is the last look
+  bool looked_back_ = false;   // and it found the round as it should be
+  bool draining_ = false;      // no new steps are issued
+  bool abandoned_ = false;     // and the waits of the round were given up
   bool cancelled_ = false;
   bool mutated_ = false;  // a mutating command has been issued
   bool changed_ = false;  // some round did more than verify

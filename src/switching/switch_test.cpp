@@ -130,6 +130,71 @@ TEST_F(SwitchTest, ATransientFailureIsTriedAgain) {
   expect_clean();
 }
 
+TEST_F(SwitchTest, WhatDiesWhileTheNextOneStartsIsNotCommitted) {
+  auto machine = make(mode({"chat", "small"}));
+  bool killed = false;
+  world.run(machine, [&](Switch&, int) {
+    if (!killed && world.did("start_unit small") && world.runs("small"))
+      killed = true, world.break_unit("gpumod-chat.service");
+  });
+  EXPECT_TRUE(killed);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("start_unit chat", "start_unit small", "stop_unit chat", "start_unit chat"));
+  EXPECT_TRUE(world.runs("chat"));
+  EXPECT_TRUE(world.runs("small"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, WhatDiesAgainAndAgainAfterItsVerificationFailsTheSwitch) {
+  auto machine = make(mode({"chat", "small"}));
+  int killed = 0;
+  world.run(machine, [&](Switch& now, int) {
+    const auto verified = std::count_if(now.reports().begin(), now.reports().end(), [](const StepReport& line) {
+      return line.subject == "chat" && line.action == Action::start && line.result == "done";
+    });
+    if (verified > killed) ++killed, world.break_unit("gpumod-chat.service");
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
+  ASSERT_TRUE(machine.problem());
+  EXPECT_THAT(machine.problem()->message, HasSubstr("'chat' was verified, and then failed"));
+  EXPECT_FALSE(world.unit_runs("gpumod-small.service"));
+}
+
+TEST_F(SwitchTest, AServiceAloneIsNotLookedAtAgain) {
+  auto machine = make(mode({"chat"}));
+  int looks = 0;
+  world.run(machine, [&](Switch&, int) { ++looks; });
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  // observed, preflight_ok, memory_ok, job_done, ready, verified: and no second observation.
+  EXPECT_EQ(looks, 6);
+}
+
+TEST_F(SwitchTest, ASleeperThatKeepsItsMemoryHasNotDoneWhatWasAsked) {
+  auto chat = make_service("chat", 7070, Bytes::mib(20000));
+  chat.sleep = SleepAbility::level1;
+  world.add(chat);
+  world.run_unit("gpumod-chat.service");
+  world.keeps_memory_asleep.insert("chat");
+  auto machine = make(only("chat", Residency::sleeping1));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::rolled_back);
+  ASSERT_TRUE(machine.problem());
+  EXPECT_THAT(machine.problem()->message, HasSubstr("still holds"));
+  EXPECT_THAT(world.history, ElementsAre("sleep_service chat", "record_failure", "wake_service chat"));
+  EXPECT_TRUE(world.runs("chat"));
+}
+
+TEST_F(SwitchTest, ASleeperWhoseMemoryFellHas) {
+  auto chat = make_service("chat", 7070, Bytes::mib(20000));
+  chat.sleep = SleepAbility::level1;
+  world.add(chat);
+  world.run_unit("gpumod-chat.service");
+  auto machine = make(only("chat", Residency::sleeping1));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("sleep_service chat"));
+}
+
 TEST_F(SwitchTest, TransientFailuresAreNotTriedForEver) {
   world.transient_failures["embed"] = 100;
   auto machine = make(mode({"embed"}));

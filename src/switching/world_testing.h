@@ -49,6 +49,7 @@ class World {
   std::set<std::string> survives_sigterm;  ///< needs the kill
   std::set<std::string> survives_everything;
   std::set<std::string> unload_does_nothing;
+  std::set<std::string> keeps_memory_asleep;    ///< says that it sleeps, and holds what it held
   std::map<std::string, Duration> release_lag;  ///< memory comes back this late
   Bytes foreign;                                ///< held by others
   std::optional<std::string> preflight_problem;
@@ -171,7 +172,9 @@ class World {
     if (!unit.pid) return sum;
     for (const auto& id : unit.loaded)
       if (knowledge.services.contains(id)) sum += knowledge.services.at(id).vram.value_or(Bytes());
-    if (unit.asleep) sum = Bytes::mib(600);
+    const bool keeps = std::any_of(unit.loaded.begin(), unit.loaded.end(),
+                                   [&](const ServiceId& id) { return keeps_memory_asleep.contains(id); });
+    if (unit.asleep && !keeps) sum = Bytes::mib(600);
     if (!unit.loaded.empty() || !name.empty()) return sum;
     return sum;
   }
@@ -266,6 +269,14 @@ class World {
         answer(command, gone ? 1ms : command.deadline - clock, [this, command] {
           return units_[command.unit].pid == 0 ? say(Event::Kind::released)
                                                : say(Event::Kind::survived, "it will not end");
+        });
+        return;
+      }
+      case Kind::prove_fall: {
+        const bool fell = std::all_of(command.ceiling.begin(), command.ceiling.end(),
+                                      [&](const auto& gpu) { return held(command.unit, unit) <= gpu.second; });
+        answer(command, fell ? 1ms : 10s, [fell] {
+          return fell ? say(Event::Kind::released) : say(Event::Kind::survived, "it still holds what it held");
         });
         return;
       }
