@@ -1,5 +1,7 @@
 #include "base/time.h"
 
+#include <cmath>
+
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
@@ -9,7 +11,7 @@ std::string format_seconds(Duration d) {
   const double value = seconds(d);
   if (value < 10) return fmt::format("{:.1f} s", value);
   if (value < 120) return fmt::format("{:.0f} s", value);
-  const auto whole = static_cast<long>(value + 0.5);
+  const auto whole = std::lround(value);
   return fmt::format("{} min {} s", whole / 60, whole % 60);
 }
 

@@ -15,9 +15,6 @@ namespace gpumod {
 
 namespace {
 
-/// NVML signals nothing: this often it is asked. Two equal samples this far apart count as settled.
-constexpr Duration gpu_interval = 50ms;
-
 /// HTTP readiness signals nothing: asked often enough that the lag stays under 10 ms for loads up to 10 s and under
 /// half a percent of the load beyond.
 Duration readiness_interval(Duration waited) {
@@ -66,6 +63,7 @@ Task<Event> Actor::carry_out(Command command) {
     case Kind::stop_unit: return stop_unit(std::move(command));
     case Kind::kill_unit: return kill_unit(std::move(command));
     case Kind::prove_release: return prove_release(std::move(command));
+    case Kind::prove_fall: return prove_fall(std::move(command));
     case Kind::load_model:
     case Kind::unload_model:
     case Kind::sleep_service:
@@ -99,80 +97,6 @@ Task<Event> Actor::check_start(Command command) {
   Event out = event(command, Event::Kind::preflight_failed, checked.error().message);
   out.error = checked.error();
   co_return out;
-}
-
-void Actor::note_gpus(const std::vector<GpuSample>& gpus) {
-  if (gpus.empty()) return;
-  Bytes used;
-  for (const auto& gpu : gpus)
-    if (gpu.total && gpu.free) used += *gpu.total - *gpu.free;
-  used_now_ = used;
-  used_peak_ = std::max(used_peak_.value_or(used), used);
-}
-
-/// Errors: the GPUs could not be read, now or within `deadline` (a driver may hang).
-Task<Result<std::vector<GpuSample>>> Actor::sample(TimePoint deadline) {
-  if (!machine_.gpus) co_return std::vector<GpuSample>();
-  auto gpus = co_await within(*machine_.loop, deadline, machine_.gpus->sample());
-  if (!gpus) co_return fail(ErrorCode::environment, "the NVIDIA driver does not answer");
-  if (!*gpus) {
-    log_warning("GPUs could not be read: {}", gpus->error().message);
-    co_return fail(gpus->error());
-  }
-  note_gpus(**gpus);
-  co_return std::move(**gpus);
-}
-
-std::string Actor::who_holds(const std::vector<GpuSample>& gpus, GpuIndex index) const {
-  std::vector<std::string> holders;
-  for (const auto& gpu : gpus) {
-    if (gpu.index != index) continue;
-    for (const auto& process : gpu.processes) {
-      const auto ours = unit_of_pid_.find(process.pid);
-      const auto info = process_info(process.pid);
-      holders.push_back(fmt::format("pid {} ({}{}): {}", process.pid, info ? info->command : "ended",
-                                    ours != unit_of_pid_.end() ? ", " + ours->second
-                                    : info                     ? fmt::format(", user {}, not ours", info->user)
-                                                               : "",
-                                    process.used ? to_string(*process.used) : "unknown"));
-    }
-  }
-  return holders.empty() ? "nobody that NVML lists" : join(holders, "; ");
-}
-
-/// Settled: our own processes hold the same as a moment ago. What foreign processes do counts only in what is free.
-Task<Event> Actor::check_memory(Command command) {
-  Signal wake(*machine_.loop);
-  waiting_[command.step] = &wake;
-  const Registration forget([this, step = command.step] { waiting_.erase(step); });
-  std::optional<std::map<pid_t, Bytes>> before;
-  for (;;) {
-    if (abandoned(command)) {
-      Event out = event(command, Event::Kind::not_ready);
-      out.abandoned = true;
-      co_return out;
-    }
-    const auto sampled = co_await sample(command.deadline);
-    const auto gpus = sampled.value_or(std::vector<GpuSample>());
-    std::map<pid_t, Bytes> ours;
-    std::string missing = gpus.empty() ? "the GPUs cannot be read" : "";
-    for (const auto& gpu : gpus) {
-      if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) == command.gpus.end()) continue;
-      for (const auto& process : gpu.processes)
-        if (unit_of_pid_.contains(process.pid)) ours[process.pid] += process.used.value_or(Bytes());
-      const auto need = command.need.find(gpu.index);
-      if (need != command.need.end() && gpu.free && *gpu.free < need->second)
-        missing = fmt::format("GPU {} has {} free, {} are needed; its memory is held by {}", gpu.index,
-                              to_string(*gpu.free), to_string(need->second), who_holds(gpus, gpu.index));
-    }
-    const bool settled = before && *before == ours;
-    if (settled && missing.empty()) co_return event(command, Event::Kind::memory_ok);
-    if (now() >= command.deadline)
-      co_return event(command, Event::Kind::memory_short,
-                      missing.empty() ? "the memory of our own services has not stopped moving" : missing);
-    before = std::move(ours);
-    (void)co_await wake.wait(std::min(command.deadline, now() + gpu_interval));
-  }
 }
 
 Task<Event> Actor::start_unit(Command command) {
@@ -233,35 +157,6 @@ Task<Event> Actor::kill_unit(Command command) {
   const auto killed = co_await machine_.units->kill(unit, SIGKILL);
   co_return event(command, killed ? Event::Kind::job_done : Event::Kind::job_failed,
                   killed ? "" : killed.error().message);
-}
-
-Task<Event> Actor::prove_release(Command command) {
-  const std::string unit = command.unit;
-  const std::vector<pid_t> pids = stopped_[unit];
-  const auto alive = co_await machine_.units->wait_gone(unit, pids, command.deadline);
-  if (!alive) co_return event(command, Event::Kind::survived, alive.error().message);
-  if (!alive->empty()) {
-    std::vector<std::string> names;
-    for (const auto pid : *alive) {
-      const auto info = process_info(pid);
-      names.push_back(info ? fmt::format("pid {} ({})", pid, info->command) : fmt::format("pid {}", pid));
-    }
-    co_return event(command, Event::Kind::survived, fmt::format("{} of {} will not end", join(names, ", "), unit));
-  }
-  // The processes are gone; the driver may still be at work for them.
-  while (machine_.gpus) {
-    const auto sampled = co_await sample(command.deadline);
-    const auto gpus = sampled.value_or(std::vector<GpuSample>());
-    std::string listed = sampled ? "" : fmt::format("its release cannot be proven: {}", sampled.error().message);
-    for (const auto& gpu : gpus)
-      for (const auto& process : gpu.processes)
-        if (std::find(pids.begin(), pids.end(), process.pid) != pids.end() && !process_info(process.pid))
-          listed = fmt::format("NVML still lists pid {} of {} on GPU {}", process.pid, unit, gpu.index);
-    if (listed.empty()) break;
-    if (now() >= command.deadline) co_return event(command, Event::Kind::survived, listed);
-    co_await wait_until(std::min(command.deadline, now() + gpu_interval));
-  }
-  co_return event(command, Event::Kind::released);
 }
 
 /// Load, unload, sleep, wake: the engine's requests in order.

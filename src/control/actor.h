@@ -38,6 +38,7 @@ class Actor {
   Task<Event> stop_unit(Command command);
   Task<Event> kill_unit(Command command);
   Task<Event> prove_release(Command command);
+  Task<Event> prove_fall(Command command);
   Task<Event> ask_engine(Command command);
   Task<Event> await_ready(Command command);
   Task<Event> await_residency(Command command);
@@ -46,6 +47,7 @@ class Actor {
   Task<std::optional<std::string>> wrong_listener(const Service& service);
   Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min());
   Task<Result<std::vector<GpuSample>>> sample(TimePoint deadline);
+  Task<void> learn_owners();
   std::string who_holds(const std::vector<GpuSample>& gpus, GpuIndex gpu) const;
   const Service* service_of(const Command& command) const;
   bool abandoned(const Command& command) const { return abandoned_.contains(command.step); }

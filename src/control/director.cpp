@@ -39,6 +39,7 @@ json::object to_json(const StepReport& step) {
   line["seconds"] = timed ? json::value(rounded_seconds(*step.ended - *step.began)) : json::value(nullptr);
   if (!step.stage.empty()) line["stage"] = step.stage;
   if (!step.note.empty()) line["note"] = step.note;
+  if (!step.earlier.empty()) line["earlier"] = json::value_from(step.earlier);
   if (!step.remedy.empty()) line["remedy"] = step.remedy;
   if (!step.log_line.empty()) line["log"] = step.log_line;
   return line;
@@ -176,7 +177,10 @@ Task<void> Director::sample_vram(std::shared_ptr<bool> finished) {
   while (!*finished) {
     const auto gpus = co_await machine_.gpus->sample();
     if (*finished) co_return;
-    if (gpus) actor_.note_gpus(*gpus);
+    if (gpus) {
+      actor_.note_gpus(*gpus);
+      show_vram(*gpus);
+    }
     co_await wait_for(vram_interval);
   }
 }
@@ -221,6 +225,20 @@ Task<void> Director::carry_out(Command command) {
   log_info("switch {}: {} step {} attempt {} {}", journal_.id, to_string(event.kind), event.step, event.attempt,
            event.text);
   post(std::move(event));
+}
+
+void Director::show_vram(const std::vector<GpuSample>& gpus) {
+  if (!progress_) return;
+  json::array shown;
+  for (const auto& gpu : gpus)
+    if (gpu.total && gpu.free)
+      shown.push_back(json::object{{"index", gpu.index},
+                                   {"name", gpu.name},
+                                   {"total", gpu.total->count()},
+                                   {"used", (*gpu.total - *gpu.free).count()}});
+  if (shown.empty() || shown == vram_shown_) return;
+  vram_shown_ = shown;
+  progress_({{"event", "vram"}, {"gpus", std::move(shown)}});
 }
 
 void Director::show_progress() {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 
+#include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 
 #include "control/actor.h"
@@ -13,7 +14,7 @@
 
 namespace gpumod {
 
-/// What goes on, for whoever watches: {"event": "plan" | "step" | "notice" | "undoing", …}.
+/// What goes on, for whoever watches: {"event": "plan" | "step" | "vram" | "notice", …}.
 using ProgressSink = std::function<void(boost::json::object)>;
 
 struct SwitchOrder {
@@ -53,6 +54,7 @@ class Director {
   Task<void> sample_vram(std::shared_ptr<bool> finished);
   void post(Event event);
   void show_progress();
+  void show_vram(const std::vector<GpuSample>& gpus);
 
   Machine& machine_;
   Store& store_;
@@ -64,6 +66,7 @@ class Director {
   StoredSwitch journal_;
   std::vector<std::string> shown_;  // the last shown state of each step
   bool plan_shown_ = false;
+  boost::json::array vram_shown_;
 };
 
 boost::json::object to_json(const StepReport& step);

@@ -187,7 +187,7 @@ Task<void> check_unit_names(Preflight& check, const Service& service) {
 }
 
 /// The --help text of a binary, kept by path, size and time of change: asking some of them takes seconds.
-Task<std::string> help_of(Machine& machine, fs::path binary, std::vector<std::string> arguments) {
+Task<std::string> help_of(Machine& machine, fs::path binary, std::vector<std::string> arguments, Duration patience) {
   struct stat info {};
   if (::stat(binary.c_str(), &info) != 0) co_return "";
   std::string key =
@@ -195,18 +195,22 @@ Task<std::string> help_of(Machine& machine, fs::path binary, std::vector<std::st
   const auto file = machine.paths.cache / "help" / fmt::format("{:016x}.txt", std::hash<std::string>()(key));
   if (auto cached = read_file(file, 4 << 20)) co_return *cached;
   arguments.insert(arguments.begin(), binary.string());
-  const auto outcome = co_await run_program(std::move(arguments), 10s);
+  const auto outcome = co_await run_program(std::move(arguments), patience);
   if (!outcome || outcome->timed_out) co_return "";
   if (make_directories(file.parent_path(), 0700)) (void)write_file_atomically(file, outcome->output, 0600);
   co_return outcome->output;
 }
 
 Task<void> check_flags(Preflight& check, const Service& service, const UnitSpec& spec) {
-  if (!service.llama() && !service.fastapi())
-    co_return;  // vLLM needs many seconds for its --help; commands are people's own
+  if (service.command()) co_return;  // people's own program
+  // vLLM imports all of PyTorch before it prints its --help: asked once for each build, and only where people wrote
+  // arguments of their own. What gpumod itself passes has been vLLM's for years.
+  const auto* settings = engine_settings(check.catalog, service.engine);
+  if (service.vllm() && service.extra_args.empty() && (!settings || settings->extra_args.empty())) co_return;
+  const Duration patience = service.vllm() ? 90s : 10s;
   for (const auto& arguments : engine_for(service.engine).help_arguments(service)) {
     const fs::path binary = spec.argv.front();
-    const auto help = co_await help_of(check.machine, binary, arguments);
+    const auto help = co_await help_of(check.machine, binary, arguments, patience);
     const auto unknown = unknown_flags(spec.argv, help);
     for (const auto& flag : unknown)
       check.add({ErrorCode::refused,

@@ -100,6 +100,7 @@ struct StepReport {
   std::string result;  ///< "pending", "running", "done", "failed", "skipped"
   std::string stage;   ///< what it is doing: "stopping", "waiting for the model" …
   std::string note;    ///< the probe's answer, or the cause of the failure
+  std::vector<std::string> earlier;  ///< what went wrong on the way and was dealt with: failed attempts, survivors
   std::string remedy;
   std::string log_line;
   int attempts = 0;

@@ -349,6 +349,7 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
 
   const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof;
   if (!last) {
+    report(live).earlier.push_back(fmt::format("needed SIGKILL: {}", event.text));
     live.stage = clearing ? Stage::clearing_kill : Stage::killing;
     report(live).stage = "killing what survived";
     out.push_back(command(Command::Kind::kill_unit, live, now + survivor_grace));
@@ -414,6 +415,7 @@ void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands
 void Switch::cleared(Live& live, TimePoint now, Commands& out) {
   if (live.may_retry && !abandoned_) {
     live.may_retry = false;
+    report(live).earlier.push_back(fmt::format("attempt {}: {}", live.attempt, report(live).note));
     ++live.attempt;
     return issue(live, now, out);
   }

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "faces/cli/fields.h"
 #include "faces/cli/table.h"
 
@@ -79,6 +80,15 @@ void ProgressView::on_event(const json::object& event, TimePoint now) {
       step.subject = subject_of(planned.get_object());
     }
   }
+  if (kind == "vram") {
+    gpus_.clear();
+    for (const auto& gpu : elements(member(event, "gpus")))
+      gpus_.push_back({gpus_.empty() && elements(member(event, "gpus")).size() == 1
+                           ? "VRAM"
+                           : fmt::format("GPU {}", number(member(gpu, "index")).value_or(0)),
+                       static_cast<std::int64_t>(number(member(gpu, "used")).value_or(0)),
+                       static_cast<std::int64_t>(number(member(gpu, "total")).value_or(0))});
+  }
   if (kind != "step") return;
   auto& step = step_of(event);
   step.action = text(member(event, "action"));
@@ -130,6 +140,25 @@ std::string ProgressView::line_of(const Step& step, int action_width, int subjec
          (step.result == "pending" || step.result == "skipped" ? paint(screen, Ink::dim, line) : line);
 }
 
+std::vector<std::string> ProgressView::vram_bars(const Screen& screen) const {
+  std::vector<std::string> out;
+  const int width = screen.width ? screen.width : 80;
+  for (const auto& gpu : gpus_) {
+    if (gpu.total <= 0) continue;
+    const auto figures = fmt::format(" {} of {}", to_string(Bytes(gpu.used)), to_string(Bytes(gpu.total)));
+    const int room = std::min(40, width - 6 - display_width(gpu.name + figures));
+    if (room < 8) continue;
+    const auto share = static_cast<double>(gpu.used) / static_cast<double>(gpu.total);
+    const int filled = std::clamp(static_cast<int>(share * room + 0.5), 0, room);
+    std::string full, empty;
+    for (int i = 0; i < room; ++i)
+      (i < filled ? full : empty) += glyph(screen, i < filled ? Glyph::full : Glyph::empty);
+    out.push_back("  " + gpu.name + " " + paint(screen, Ink::cyan, full) + paint(screen, Ink::dim, empty) +
+                  paint(screen, Ink::dim, figures));
+  }
+  return out;
+}
+
 std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now, unsigned turn) const {
   const int width = screen.width ? screen.width : 80;
   std::string title = title_;
@@ -151,7 +180,8 @@ std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now
   subject_width = std::min(subject_width, std::max(8, width / 3));
 
   // What cannot all be shown loses first what waits, then what is done.
-  const std::size_t room = static_cast<std::size_t>(std::max(2, screen.height - 3));
+  const auto bars = vram_bars(screen);
+  const std::size_t room = static_cast<std::size_t>(std::max(2, screen.height - 3 - static_cast<int>(bars.size())));
   std::vector<const Step*> shown;
   for (const auto& step : steps_)
     shown.push_back(&step);
@@ -170,6 +200,7 @@ std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now
   for (const auto* step : shown)
     out.push_back(line_of(*step, action_width, subject_width, screen, now, turn));
   if (hidden > 0) out.push_back(paint(screen, Ink::dim, fit(screen, fmt::format("  and {} more", hidden), width - 1)));
+  if (static_cast<int>(out.size() + bars.size()) < screen.height) out.insert(out.end(), bars.begin(), bars.end());
   return out;
 }
 

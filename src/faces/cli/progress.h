@@ -25,6 +25,8 @@ class ProgressView {
   /// Shown instead of how to take it back.
   void set_hint(std::string hint) { hint_ = std::move(hint); }
 
+  /// How full each GPU is, one line each; nothing while that is unknown.
+  std::vector<std::string> vram_bars(const Screen& screen) const;
   /// At most `screen.height - 1` lines, each narrower than the screen, without '\n'.
   std::vector<std::string> lines(const Screen& screen, TimePoint now, unsigned turn) const;
   /// What an event says, as one appended line; nothing when it is not worth one.
@@ -56,6 +58,11 @@ class ProgressView {
   std::string from_, to_;
   std::optional<std::int64_t> id_;
   std::vector<Step> steps_;
+  struct Gpu {
+    std::string name;
+    std::int64_t used = 0, total = 0;  // bytes
+  };
+  std::vector<Gpu> gpus_;
 };
 
 /// The lines at the bottom of a terminal that are ours to redraw. While there are any, the cursor is hidden.

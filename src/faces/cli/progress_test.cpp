@@ -13,8 +13,10 @@ namespace gpumod::cli {
 namespace {
 
 namespace json = boost::json;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 json::object event(const char* text) {
   return json::parse(text).as_object();
@@ -54,6 +56,23 @@ TEST(ProgressView, TimeRunsFromTheStepsBeginningAndLongOnesHaveMinutes) {
   view.on_event(event(start_running), TimePoint{} + 10s);
   view.on_event(event(start_running), TimePoint{} + 60s);  // another stage: the clock goes on
   EXPECT_THAT(view.lines(screen(80), TimePoint{} + 200s, 0).back(), HasSubstr("3:10 min"));
+}
+
+TEST(ProgressView, MemoryIsABarUnderTheSteps) {
+  ProgressView view("x");
+  view.on_event(event(start_running), {});
+  view.on_event(event(R"({"event":"vram","gpus":[{"index":0,"name":"A","total":25757220864,"used":12878610432}]})"),
+                {});
+  EXPECT_EQ(view.lines(screen(60), {}, 0).back(), "  VRAM ██████████████░░░░░░░░░░░░░ 12282 MiB of 24564 MiB");
+  view.on_event(
+      event(
+          R"({"event":"vram","gpus":[{"index":0,"total":1048576,"used":0},{"index":3,"total":1048576,"used":1048576}]})"),
+      {});
+  const auto lines = view.lines(screen(60), {}, 0);
+  EXPECT_THAT(lines.back(), AllOf(HasSubstr("GPU 3 █"), Not(HasSubstr("░"))));
+  EXPECT_THAT(lines[lines.size() - 2], AllOf(HasSubstr("GPU 0 ░"), Not(HasSubstr("█"))));
+  // What is done matters more than how full it is: on a low screen the steps stay.
+  EXPECT_THAT(view.lines(screen(60, 3), {}, 0), ElementsAre(HasSubstr("x"), HasSubstr("embedding")));
 }
 
 TEST(ProgressView, UndoAndFailuresAreNamed) {

@@ -100,6 +100,15 @@ std::string causes(const json::value& body, const Screen& screen) {
   return out.empty() ? out : out + "\n";
 }
 
+/// What went wrong on the way and was dealt with.
+std::string mishaps(const json::value& body, const Screen& screen) {
+  std::string out;
+  for (const auto& step : elements(member(body, "steps")))
+    for (const auto& mishap : texts(member(step, "earlier")))
+      out += paragraph(fmt::format("{}: {}", subject_of(step), mishap), screen, 4, "  !", Ink::yellow);
+  return out;
+}
+
 std::string probe_answers(const json::value& body, const Screen& screen) {
   std::string out;
   for (const auto& step : elements(member(body, "steps"))) {
@@ -165,6 +174,7 @@ std::string render_switch(const json::value& answer, const Screen& screen, Steps
                  fmt::format("; VRAM in use {}{}", after, peak.empty() ? "" : fmt::format(", {} at the peak", peak)));
   }
   out += "\n";
+  out += mishaps(body, screen);
   if (result == "committed" || result == "unchanged") out += probe_answers(body, screen);
   return out;
 }

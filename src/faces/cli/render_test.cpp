@@ -125,17 +125,20 @@ TEST(Plan, SaysWhenNothingWouldChange) {
 
 constexpr auto committed = R"({"switch":{"id":4,"from":"code","to":"rag","result":"committed","seconds":1.234,"steps":[
   {"step":0,"service":"coder","unit":"u","action":"stop","seconds":0.4,"attempts":1,"result":"done"},
-  {"step":1,"service":"embedding","unit":"v","action":"start","seconds":0.8,"attempts":2,"result":"done","note":"2048 dimensions"}],
+  {"step":1,"service":"embedding","unit":"v","action":"start","seconds":0.8,"attempts":2,"result":"done","note":"2048 dimensions",
+   "earlier":["attempt 1: memory moved while it profiled"]}],
   "vram":{"before":1,"after":6291456000,"peak":7340032000}}})";
 
 TEST(Switch, EndsWithOneLineAndTheAnswersOfTheProbes) {
   EXPECT_EQ(render_switch(json::parse(committed), {}, Steps::hidden),
             "code → rag: committed in 1.2 s; VRAM in use 6000 MiB, 7000 MiB at the peak\n"
+            "  ! embedding: attempt 1: memory moved while it profiled\n"
             "  embedding: 2048 dimensions\n");
   EXPECT_EQ(render_switch(json::parse(committed), {}, Steps::shown, "service start embedding"),
             "✔  stop   coder      0.4 s\n"
             "✔  start  embedding  0.8 s  (attempt 2)\n"
             "service start embedding: committed in 1.2 s; VRAM in use 6000 MiB, 7000 MiB at the peak\n"
+            "  ! embedding: attempt 1: memory moved while it profiled\n"
             "  embedding: 2048 dimensions\n");
 }
 
