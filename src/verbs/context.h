@@ -43,6 +43,7 @@ class Context {
 
   /// Takes back the switch under way, if there is one.
   void cancel();
+  bool cancelled() const { return cancelled_early_; }
   void set_probing(bool probing) { probing_ = probing; }
 
  private:

@@ -38,5 +38,6 @@ Answer unit_install(Context& context, Request request);
 Answer unit_remove(Context& context, Request request);
 
 Answer init(Context& context, Request request);
+Answer demo(Context& context, Request request);
 
 }  // namespace gpumod

@@ -46,6 +46,19 @@ std::vector<Verb> declare() {
         {"apply", Kind::flag, false, false, "write what was found (what faces send after consent)"}},
        R"({"found":{…},"files":[{"path","text","exists"}],"written":[…],"advice":[…]})",
        init},
+      {"demo",
+       "See modes switch on a simulated GPU, in a private directory",
+       "Replays blank, code, rag, code, nemotron, blank with the real gpumod, simulated engines and a simulated RTX "
+       "4090. Nothing\n"
+       "of yours is read or touched, and nothing stays behind. With a fault, the table says what happened and what was "
+       "done about it.",
+       Effect::reads,
+       {{"modes", Kind::list, false, false, "the modes to switch to: blank, code, rag, nemotron", Names::none, "MODE"},
+        {"fault", Kind::text, false, false, "what goes wrong; `list` describes them all", Names::none, "NAME"},
+        {"speed", Kind::text, false, false, "how many times faster than real the engines run (12)", Names::none, "N"},
+        {"keep", Kind::flag, false, false, "leave the private directory behind, with its files and logs"}},
+       R"({"passed","transitions":[{"from","to","seconds","result","notes","vram","steps"}],"orphans":[{"pid","command","vram"}],"final_vram"})",
+       demo},
       {"status",
        "Show services, VRAM, and how what runs differs from what should",
        "",

@@ -1,17 +1,15 @@
 // Following a worker. The first Ctrl-C asks it to take the switch back, the second leaves it running and lets go of the
 // terminal. Whatever else ends this process (SIGTERM, a closed terminal) ends only this process: the worker goes on.
 
-#include <array>
-
 #include <boost/json.hpp>
 #include <fmt/format.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include "faces/cli/fields.h"
 #include "faces/cli/progress.h"
 #include "faces/cli/render.h"
 #include "faces/cli/run.h"
+#include "faces/cli/signals.h"
 #include "verbs/worker.h"
 
 namespace gpumod::cli {
@@ -19,52 +17,6 @@ namespace gpumod::cli {
 namespace json = boost::json;
 
 namespace {
-
-// Signal handlers can reach nothing else.
-volatile sig_atomic_t interrupts = 0;
-volatile sig_atomic_t ended_by = 0;
-volatile sig_atomic_t was_suspended = 0;
-
-void on_signal(int number) {
-  const int saved = errno;
-  if (number == SIGINT) {
-    interrupts = interrupts + 1;
-  } else if (number == SIGTSTP) {
-    constexpr std::string_view show_cursor = "\x1b[?25h";
-    if (::write(STDOUT_FILENO, show_cursor.data(), show_cursor.size()) > 0) was_suspended = 1;
-    ::kill(::getpid(), SIGSTOP);
-  } else {
-    ended_by = number;
-  }
-  errno = saved;
-}
-
-/// Our handlers, for as long as it lives. A signal that our caller made us ignore stays ignored.
-class Signals {
- public:
-  explicit Signals(bool live) {
-    for (std::size_t i = 0; i < numbers.size(); ++i) {
-      if (numbers[i] == SIGTSTP && !live) continue;
-      ::sigaction(numbers[i], nullptr, &before_[i]);
-      installed_[i] = before_[i].sa_handler != SIG_IGN;
-      if (!installed_[i]) continue;
-      struct sigaction action {};
-      action.sa_handler = on_signal;  // no SA_RESTART: waiting must wake up
-      ::sigaction(numbers[i], &action, nullptr);
-    }
-  }
-  ~Signals() {
-    for (std::size_t i = 0; i < numbers.size(); ++i)
-      if (installed_[i]) ::sigaction(numbers[i], &before_[i], nullptr);
-  }
-  Signals(const Signals&) = delete;
-  Signals& operator=(const Signals&) = delete;
-
- private:
-  static constexpr std::array<int, 5> numbers{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
-  std::array<struct sigaction, numbers.size()> before_{};
-  std::array<bool, numbers.size()> installed_{};
-};
 
 /// What a person sees of it.
 class Watcher {
@@ -94,10 +46,7 @@ class Watcher {
 
   void tick() {
     if (!live_) return;
-    if (was_suspended) {
-      was_suspended = 0;
-      area_.forget();
-    }
+    if (Signals::take_suspension()) area_.forget();
     screen_.measure(STDOUT_FILENO);
     area_.draw(view_.lines(screen_, now(), turn_++), screen_);
   }
@@ -145,17 +94,18 @@ int follow(const Paths& paths, const Invocation& invocation, const Output& outpu
     answer = follow_worker(
         *worker, [&](const json::object& event) { watcher.on_event(event); },
         [&] {
-          if (interrupts > 0 && !taken_back) {
+          if (Signals::interrupts() > 0 && !taken_back) {
             taken_back = true;
             cancel_worker(*worker);
             watcher.taking_back();
           }
           watcher.tick();
-          return interrupts > 1 || ended_by != 0;
+          return Signals::interrupts() > 1 || Signals::ended_by() != 0;
         });
     watcher.clear();
   }
-  if (ended_by != 0) {  // by our own default handling, so that whoever sent it sees what it expects
+  if (const int ended_by = Signals::ended_by()) {
+    // By our own default handling, so that whoever sent it sees what it expects.
     ::raise(ended_by);
     return 128 + ended_by;
   }

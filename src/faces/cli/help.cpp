@@ -21,6 +21,8 @@ struct Example {
 constexpr Example examples[] = {
     {"init", "gpumod init", "find engines and models, and write a first configuration"},
     {"init", "gpumod init --models /data/gguf --yes", "without questions"},
+    {"demo", "gpumod demo", "the product at work, on a simulated GPU"},
+    {"demo", "gpumod demo --fault profile-abort", "and what it does when something goes wrong"},
     {"status", "gpumod status", "what runs, and whether it is what should run"},
     {"mode switch", "gpumod mode switch code", "switch, and wait until every service has answered"},
     {"mode switch", "gpumod mode switch rag --dry-run", "what would be stopped and started"},

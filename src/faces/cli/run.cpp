@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "faces/cli/completion.h"
+#include "faces/cli/demo.h"
 #include "faces/cli/editor.h"
 #include "faces/cli/fields.h"
 #include "faces/cli/first_steps.h"
@@ -143,6 +144,7 @@ namespace {
 int run_verb(const Paths& paths, const Invocation& invocation, const Output& output) {
   const Verb& verb = *invocation.verb;
   if (verb.name == "init") return run_init(paths, invocation, output);
+  if (verb.name == "demo") return run_demo(paths, invocation, output);
   if (verb.name == "mode edit" && !invocation.request.contains("text") && !output.json)
     return run_editor(paths, invocation, output);
   if (verb.effect == Verb::Effect::mutates && !flag_of(invocation.request, "dry-run"))

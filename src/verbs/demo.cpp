@@ -1,0 +1,261 @@
+// The product at work where there is no GPU: the real gpumod, its worker and its local supervisor, in a private box with
+// a simulated GPU and simulated engines. Every switch goes the way of `gpumod mode switch`: nothing here is staged.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include <boost/json.hpp>
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "sim/box.h"
+#include "verbs/demo_script.h"
+#include "verbs/handlers.h"
+#include "verbs/worker.h"
+
+namespace gpumod {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr double default_speed = 12;
+
+Result<double> speed_of(const Request& request) {
+  const auto words = text_of(request, "speed");
+  if (words.empty()) return default_speed;
+  double speed = 0;
+  const auto [end, problem] = std::from_chars(words.data(), words.data() + words.size(), speed);
+  if (problem != std::errc() || end != words.data() + words.size() || !(speed >= 0.1 && speed <= 100))
+    return fail(ErrorCode::usage, fmt::format("--speed is '{}'", printable(words)),
+                "It is how many times faster than real the engines run: a number from 0.1 to 100.");
+  return speed;
+}
+
+json::array describe_faults() {
+  json::array list;
+  for (const auto& fault : demo_faults())
+    list.push_back(
+        json::object{{"name", fault.name}, {"what", fault.what}, {"outcome", fault.outcome}, {"passes", fault.passes}});
+  return list;
+}
+
+/// The words of one row's report that a person wants to read: what answered, what went wrong, what was done about it.
+std::string notes_of(const json::value& report, const std::optional<Error>& error) {
+  std::vector<std::string> notes;
+  const auto* body = report.is_object() ? report.as_object().if_contains("switch") : nullptr;
+  const auto* steps = body && body->is_object() ? body->as_object().if_contains("steps") : nullptr;
+  if (steps && steps->is_array())
+    for (const auto& entry : steps->as_array()) {
+      const auto& step = entry.as_object();
+      const auto said = [&](const char* key) { return text_of(step, key); };
+      const auto subject = step.at("service").is_string() ? said("service") : said("unit");
+      if (const auto* earlier = step.if_contains("earlier"))
+        for (const auto& mishap : earlier->as_array())
+          notes.push_back(fmt::format("{}: {}", subject, std::string_view(mishap.as_string())));
+      const auto action = said("action");
+      const bool comes_up = action == "start" || action == "load" || action == "wake" || action == "verify";
+      if (said("result") == "failed" && !said("note").empty() && !error)
+        notes.push_back(fmt::format("{}: {}", subject, said("note")));
+      if (said("result") == "done" && comes_up && !said("note").empty())
+        notes.push_back(fmt::format("{}: {}", subject, said("note")));
+    }
+  if (error) notes.insert(notes.begin(), error->message);
+  return join(notes, "; ");
+}
+
+class Demo {
+ public:
+  Demo(Context& context, const sim::Box& box) : context_(context), box_(box) {}
+
+  enum class Cancel { taken_back, ignored };
+  /// One verb, carried out by a worker and followed.
+  Result<std::optional<json::value>> carry_out(std::string_view verb, const json::object& request,
+                                               Cancel cancel = Cancel::taken_back) {
+    const auto paths = TRY(Paths::from_environment());
+    const auto worker = TRY(start_worker(paths, verb, request));
+    bool taken_back = false;
+    return follow_worker(
+        worker, [&](const json::object& event) { tell(event); },
+        [&] {
+          tell({{"event", "tick"}});
+          const bool unwanted = cancel == Cancel::taken_back && context_.cancelled();
+          if (unwanted && !std::exchange(taken_back, true)) cancel_worker(worker);
+          return false;
+        });
+  }
+
+  json::object play(const DemoRow& row, std::string from) {
+    const auto to = row.sleep ? row.target + " asleep" : row.target;
+    tell({{"event", "row"}, {"from", from}, {"to", to}});
+    const TimePoint began = now();
+    auto answer = row.sleep ? carry_out("service sleep", {{"service", row.target}})
+                            : carry_out("mode switch", {{"mode", row.target}});
+    const double took = seconds(now() - began);
+    std::optional<Error> error;
+    json::value report;
+    if (answer && *answer)
+      report = std::move(**answer);
+    else if (!answer)
+      error = answer.error();
+    if (error && error->details.is_object()) report = error->details;
+    json::object line{{"from", from}, {"to", to}, {"seconds", static_cast<double>(std::llround(took * 1000)) / 1000}};
+    line["result"] = error ? to_string(error->code) : "committed";
+    line["vram"] = nullptr;
+    line["steps"] = json::array();
+    if (const auto* body = report.is_object() ? report.as_object().if_contains("switch") : nullptr) {
+      const auto& body_object = body->as_object();
+      line["result"] = body_object.at("result");
+      line["vram"] = body_object.at("vram").at("after");
+      line["steps"] = body_object.at("steps");
+    }
+    line["notes"] = notes_of(report, error);
+    line["passed"] = !error;
+    if (error && !error->hint.empty()) line["hint"] = error->hint;
+    auto event = line;
+    event["event"] = "row_done";
+    tell(std::move(event));
+    return line;
+  }
+
+  void tell(json::object event) const {
+    if (context_.progress()) context_.progress()(std::move(event));
+  }
+
+ private:
+  Context& context_;
+  const sim::Box& box_;
+};
+
+/// Whoever still holds memory of the simulated GPU and is no desktop program of ours.
+json::array orphans_in(const json::object& gpu, const sim::Box& box) {
+  json::array orphans;
+  const auto* holders = gpu.if_contains("holders");
+  if (!holders || !holders->is_array()) return orphans;
+  for (const auto& holder : holders->as_array()) {
+    const auto pid = holder.at("pid").to_number<std::int64_t>();
+    const auto& desktops = box.desktops();
+    if (std::find(desktops.begin(), desktops.end(), static_cast<pid_t>(pid)) != desktops.end()) continue;
+    orphans.push_back(json::object{{"pid", pid}, {"command", holder.at("command")}, {"vram", holder.at("bytes")}});
+  }
+  return orphans;
+}
+
+std::int64_t used_in(const json::object& gpu) {
+  std::int64_t used = 0;
+  if (const auto* gpus = gpu.if_contains("gpus"); gpus && gpus->is_array())
+    for (const auto& one : gpus->as_array())
+      used += one.at("used").to_number<std::int64_t>();
+  return used;
+}
+
+Result<void> act(sim::Box& box, const std::vector<DemoAct>& acts, DemoAct::When when, const std::string& target,
+                 std::vector<bool>& played) {
+  for (std::size_t i = 0; i < acts.size(); ++i) {
+    const auto& one = acts[i];
+    if (played[i] || one.when != when || one.target != target) continue;
+    played[i] = true;
+    if (!one.tell.empty()) TRY(box.tell(one.tell));
+    if (!one.desktop.empty()) TRY(box.start_desktop(one.desktop));
+    if (one.quit)
+      for (const auto pid : std::vector<pid_t>(box.desktops()))
+        box.end_desktop(pid);
+  }
+  return {};
+}
+
+Result<std::vector<DemoRow>> rows_of(const Request& request, const DemoFault* fault) {
+  const auto modes = list_of(request, "modes");
+  if (modes.empty()) return fault && !fault->rows.empty() ? fault->rows : usual_chain();
+  std::vector<DemoRow> rows;
+  const std::vector<std::string> known{"blank", "code", "rag", "nemotron"};
+  for (const auto& mode : modes) {
+    if (std::find(known.begin(), known.end(), mode) == known.end())
+      return fail(ErrorCode::not_found, fmt::format("the demo has no mode '{}'", printable(mode)),
+                  did_you_mean(mode, known));
+    rows.push_back({mode});
+  }
+  if (rows.size() > 1 && rows.front().target == "blank") rows.erase(rows.begin());  // where it begins anyway
+  return rows;
+}
+
+}  // namespace
+
+Answer demo(Context& context, Request request) {
+  const auto fault_name = text_of(request, "fault");
+  if (fault_name == "list") co_return json::value(json::object{{"faults", describe_faults()}});
+  const DemoFault* fault = nullptr;
+  if (!fault_name.empty()) {
+    const auto found = find_demo_fault(fault_name);
+    if (!found) co_return fail(found.error());
+    fault = *found;
+  }
+  const auto speed = speed_of(request);
+  if (!speed) co_return fail(speed.error());
+  const auto rows = rows_of(request, fault);
+  if (!rows) co_return fail(rows.error());
+
+  sim::BoxOptions options;
+  options.speed = *speed;
+  options.keep = flag_of(request, "keep");
+  if (fault) {
+    options.vllm_options = fault->vllm_options;
+    options.model_options = fault->model_options;
+  }
+  auto built = sim::Box::build(options);
+  if (!built) co_return fail(built.error());
+  sim::Box& box = *built;
+  box.enter();
+  Demo demo(context, box);
+  json::object begun{{"event", "demo"}, {"directory", box.directory().string()}, {"speed", *speed}};
+  if (fault) begun["fault"] = json::object{{"name", fault->name}, {"what", fault->what}, {"outcome", fault->outcome}};
+  demo.tell(std::move(begun));
+
+  std::optional<Error> problem;
+  json::array transitions;
+  std::vector<bool> played(fault ? fault->acts.size() : 0);
+  const auto acts = fault ? fault->acts : std::vector<DemoAct>();
+  std::string at = "blank";
+  bool passed = true;
+  for (const auto& row : *rows) {
+    if (context.cancelled()) break;
+    const auto prepared = act(box, acts, DemoAct::When::before, row.target, played);
+    if (!prepared) problem = prepared.error();
+    if (problem) break;
+    auto line = demo.play(row, at);
+    const bool went_well = line.at("passed").as_bool();
+    passed = passed && went_well;
+    if (went_well && !row.sleep) at = row.target;
+    transitions.push_back(std::move(line));
+    const auto wound_up = act(box, acts, DemoAct::When::after, row.target, played);
+    if (!wound_up) problem = wound_up.error();
+  }
+  // A chain that passed and ended in blank has left nothing, and that is looked at as it is. Any other end is wound up
+  // first: whatever happened, nothing stays behind.
+  if (at != "blank" || !passed || context.cancelled()) {
+    const auto emptied = demo.carry_out("mode switch", {{"mode", "blank"}}, Demo::Cancel::ignored);
+    if (!emptied && !problem) problem = emptied.error();
+  }
+  json::object answer;
+  if (const auto gpu = box.gpu()) {
+    answer["orphans"] = orphans_in(*gpu, box);
+    answer["final_vram"] = used_in(*gpu);
+  } else if (!problem) {
+    problem = gpu.error();
+  }
+  if (context.cancelled())
+    co_return fail(ErrorCode::cancelled, "the demo was stopped; everything it had started has ended");
+  if (problem) co_return fail(*problem);
+
+  answer["passed"] = passed && answer.at("orphans").as_array().empty();
+  answer["transitions"] = std::move(transitions);
+  answer["speed"] = *speed;
+  answer["fault"] = fault ? json::value(fault->name) : json::value(nullptr);
+  answer["directory"] = options.keep ? json::value(box.directory().string()) : json::value(nullptr);
+  if (answer.at("passed").as_bool()) co_return json::value(std::move(answer));
+  Error error{ErrorCode::failed, "not every switch of the demo passed", fault ? fault->outcome : "", {}};
+  error.details = json::object{{"demo", std::move(answer)}};
+  co_return fail(std::move(error));
+}
+
+}  // namespace gpumod
