@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "base/time.h"
 #include "base/units.h"
 
 namespace gpumod::sim {
@@ -20,7 +21,7 @@ class Gpu {
   static Result<Gpu> open(int device = 0);
 
   struct Memory {
-    Bytes total;
+    Bytes total;  ///< without what the driver keeps for itself: less than NVML's, as with CUDA
     Bytes free;
   };
   Result<Memory> memory();
@@ -29,8 +30,12 @@ class Gpu {
   Result<void> allocate(std::string_view label, Bytes amount);
   /// Gives back everything under the label. Giving back what was never taken is no error.
   Result<void> release(std::string_view label);
-  /// Waits until at least so much is free. Errors: failed when `patience` ran out.
+  /// Waits until at least so much is free. Errors: failed when `patience` (simulated time) ran out.
   Result<void> wait_for_free(Bytes amount, Duration patience);
+
+  /// In which of NVML's lists this process stands: "compute" if not said, "graphics", "mps", or "both" of the first
+  /// two.
+  Result<void> show_as(std::string_view kind);
 
   int index() const { return index_; }  ///< in NVML's order
 
