@@ -118,9 +118,10 @@ Result<std::string> Gpu::ask(std::string_view line) {
   answer.pop_back();
   if (answer == "ok") return std::string();
   if (answer.starts_with("ok ")) return answer.substr(3);
+  // "error CODE MESSAGE": the code is for programs of another kind.
   std::string_view message = answer;
-  for (const std::string_view skipped : {"error ", "out-of-memory ", "timeout ", "usage "})
-    if (message.starts_with(skipped)) message.remove_prefix(skipped.size());
+  for (int word = 0; word < 2; ++word)
+    message.remove_prefix(std::min(message.find(' ') + 1, message.size()));
   return fail(ErrorCode::failed, std::string(message));
 }
 

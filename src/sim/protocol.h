@@ -8,7 +8,7 @@
 //
 //   gpus                              ok UUID UUID …
 //   memory INDEX                      ok TOTAL RESERVED USED FREE        TOTAL is the sum of the others
-//   allocate INDEX BYTES LABEL        ok | error out-of-memory MESSAGE
+//   allocate INDEX BYTES LABEL        ok | error out-of-memory MESSAGE | error lost MESSAGE
 //   release INDEX LABEL               ok
 //   kind INDEX compute|graphics|mps|both    ok       in which of NVML's lists the asking process stands: compute if not
 //   said wait INDEX BYTES MILLISECONDS     ok as soon as so much is free | error timeout MESSAGE     (milliseconds by
