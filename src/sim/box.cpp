@@ -33,6 +33,7 @@ constexpr Duration broker_patience = 10s;
 
 /// What the session's machine had: an RTX 4090 under driver 580.
 constexpr const char* gpu_description = "NVIDIA GeForce RTX 4090=24564MiB";
+constexpr std::string_view empty_gguf("GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24);
 constexpr const char* driver_version = "580.65.06";
 
 /// A port of the loopback that nobody uses now.
@@ -181,9 +182,10 @@ Result<void> Box::write_files(const BoxOptions& options) const {
 
   const auto model = [&](const std::string& name, const std::string& usual) {
     // The head of a GGUF file of version 3 without tensors: the stand-in reads no more of it.
-    files[models / (name + ".gguf")] = std::string("GGUF\3\0\0\0", 8) + std::string(16, '\0');
+    files[models / (name + ".gguf")] = std::string(empty_gguf);
     const auto more = options.model_options.find(name);
-    files[models / (name + ".sim")] = usual + (more == options.model_options.end() ? "" : more->second) + "\n";
+    files[models / (name + ".sim")] =
+        fmt::format("{}{}\n", usual, more == options.model_options.end() ? "" : more->second);
   };
   model(coder_model,
         "weights=17699MiB\nkv-per-1k=136MiB\ncompute=463MiB\nload=4s\ntokens-per-second=171\n"
