@@ -1,13 +1,14 @@
-# gpumod_room(NAME KNOWS room… LINKS library…) declares one room of the house.
+# gpumod_room(NAME KNOWS room… LINKS library… [APART folder…]) declares one room of the house.
 #
 # A room is a folder under src/ and a static library. Its headers are reachable as "NAME/file.h" only through a
 # directory that belongs to that library, so a room which does not link another cannot even include it. KNOWS is
-# checked against the order of the rooms: a room may know those above it, and no other.
+# checked against the order of the rooms: a room may know those above it, and no other. APART names subfolders that are
+# no part of the room's library, but something of their own: src/CMakeLists.txt says what.
 
 set(GPUMOD_ROOM_ORDER base model formats catalog fit switching engines host store control sim verbs gateway faces)
 
 function(gpumod_room name)
-  cmake_parse_arguments(ROOM "" "" "KNOWS;LINKS" ${ARGN})
+  cmake_parse_arguments(ROOM "" "" "KNOWS;LINKS;APART" ${ARGN})
   list(FIND GPUMOD_ROOM_ORDER ${name} own_place)
   if(own_place EQUAL -1)
     message(FATAL_ERROR "room '${name}' is not in GPUMOD_ROOM_ORDER")
@@ -21,6 +22,9 @@ function(gpumod_room name)
 
   set(folder "${CMAKE_CURRENT_SOURCE_DIR}/${name}")
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${folder}/*.cpp")
+  foreach(apart IN LISTS ROOM_APART)
+    list(FILTER sources EXCLUDE REGEX "^${folder}/${apart}/")
+  endforeach()
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_(test|main)\\.cpp$")
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")

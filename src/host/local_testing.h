@@ -1,4 +1,4 @@
-// For the tests of this room only: a temporary directory, and child processes whose output can be read line by line.
+// For the tests of this room and of the simulation: a temporary directory, and child processes whose output can be read line by line.
 #pragma once
 
 #include <cstdlib>

@@ -11,6 +11,7 @@
 #include "sim/flags.h"
 #include "sim/options.h"
 #include "sim/programs.h"
+#include "sim/protocol.h"
 
 namespace gpumod::sim {
 
@@ -18,7 +19,8 @@ namespace {
 
 constexpr const char* usage =
     "usage: gpumod-sim broker --socket PATH --gpu \"NAME=AMOUNT\" [--gpu …] [--reserved AMOUNT] [--driver-version V]\n"
-    "         [--release-delay D] [--release-ramp D] [--release-unlisted] [--fault NAME[=VALUE]]… [--with-parent]\n";
+    "         [--release-delay D] [--release-ramp D] [--release-unlisted] [--release-always]\n"
+    "         [--fault NAME[=VALUE]]… [--with-parent]\n";
 
 /// What a driver keeps for itself on a 24 GB card: NVML says 24564 MiB there, CUDA 23.65 GiB.
 constexpr Bytes usual_reserve = Bytes::mib(348);
@@ -53,10 +55,12 @@ Result<Requests::Setup> setup_of(const Flags& flags) {
   for (const auto& text : flags.all("gpu"))
     setup.cards.push_back(TRY(card_of(text, setup.cards.size(), reserved)));
   if (setup.cards.empty()) return fail(ErrorCode::usage, "at least one --gpu is needed");
+  if (setup.cards.size() > most_gpus) return fail(ErrorCode::usage, fmt::format("at most {} GPUs", most_gpus));
   setup.driver_version = printable(flags.text("driver-version", setup.driver_version));
   setup.curve.delay = scaled(TRY(flags.duration("release-delay", {})));
   setup.curve.ramp = scaled(TRY(flags.duration("release-ramp", {})));
   setup.curve.listed = !flags.has("release-unlisted");
+  setup.curve.always = flags.has("release-always");
   for (const auto& fault : flags.all("fault"))
     TRY(setup.faults.set(fault, static_cast<int>(setup.cards.size())));
   return setup;
@@ -65,7 +69,7 @@ Result<Requests::Setup> setup_of(const Flags& flags) {
 Result<void> run_broker(const Arguments& arguments) {
   const auto flags = TRY(
       Flags::parse(arguments, {"socket", "gpu", "reserved", "driver-version", "release-delay", "release-ramp", "fault"},
-                   {"release-unlisted", "with-parent"}));
+                   {"release-unlisted", "release-always", "with-parent"}));
   if (!flags.has("socket")) return fail(ErrorCode::usage, "--socket is needed");
   auto setup = TRY(setup_of(flags));
 

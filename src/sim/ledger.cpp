@@ -70,7 +70,7 @@ void Ledger::release(int gpu, HolderId holder, const std::string& label, TimePoi
   if (found == allocations_.end()) return;
   const auto part = found->second.find(label);
   if (part == found->second.end()) return;
-  give_back(gpu, holder, part->second, now);
+  if (curve_.always) return_slowly(gpu, holder, part->second, now);
   found->second.erase(part);
   if (found->second.empty()) allocations_.erase(found);
 }
@@ -79,7 +79,7 @@ void Ledger::ended(HolderId holder, TimePoint now) {
   for (int gpu = 0; has_gpu(gpu); ++gpu) {
     const auto found = allocations_.find({gpu, holder});
     if (found != allocations_.end()) {
-      give_back(gpu, holder, sum_of(found->second), now);
+      return_slowly(gpu, holder, sum_of(found->second), now);
       allocations_.erase(found);
     }
     listings_.erase({gpu, holder});
@@ -91,7 +91,7 @@ Listing Ledger::listing_of(int gpu, HolderId holder) const {
   return found == listings_.end() ? Listing::compute : found->second;
 }
 
-void Ledger::give_back(int gpu, HolderId holder, Bytes amount, TimePoint now) {
+void Ledger::return_slowly(int gpu, HolderId holder, Bytes amount, TimePoint now) {
   std::erase_if(returning_, [&](const Returning& part) { return part.remaining(now) == Bytes(); });
   // Steps of less than a nanosecond are none.
   const Duration ramp = curve_.ramp < Duration(ramp_steps) ? Duration{} : curve_.ramp;

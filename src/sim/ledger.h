@@ -41,6 +41,9 @@ struct ReleaseCurve {
   Duration delay{};    ///< nothing comes back so long
   Duration ramp{};     ///< then it comes back bit by bit; zero: all at once
   bool listed = true;  ///< meanwhile still shown under the process
+  /// Not only at a process's end: also for what a living one gives back. Off unless asked for: whoever frees and takes
+  /// all the time (a browser) would soon have filled the GPU with what is on its way back.
+  bool always = false;
 };
 
 /// Which of NVML's process lists shows a holder. A browser stands among the graphics processes, some games in both.
@@ -108,7 +111,7 @@ class Ledger {
   using Key = std::pair<int, HolderId>;
 
   Listing listing_of(int gpu, HolderId holder) const;
-  void give_back(int gpu, HolderId holder, Bytes amount, TimePoint now);
+  void return_slowly(int gpu, HolderId holder, Bytes amount, TimePoint now);
 
   std::vector<Card> cards_;
   ReleaseCurve curve_;

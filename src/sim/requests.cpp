@@ -182,6 +182,10 @@ Result<void> Requests::set_curve(Words& words) {
   const auto kind = words.next();
   if (kind != "listed" && kind != "unlisted") return fail(ErrorCode::usage, "returning memory is listed or unlisted");
   curve.listed = kind == "listed";
+  const auto when = words.next();
+  if (!when.empty() && when != "always")
+    return fail(ErrorCode::usage, fmt::format("'{}' is not 'always'", printable(when)));
+  curve.always = when == "always";
   curve_ = curve;
   ledger_.set_curve(curve_);
   return {};
@@ -257,7 +261,10 @@ std::string Requests::state(TimePoint now) const {
   json::object faults;
   for (const auto& [name, value] : faults_.values())
     faults[name] = value;
-  json::object curve{{"delay_s", seconds(curve_.delay)}, {"ramp_s", seconds(curve_.ramp)}, {"listed", curve_.listed}};
+  json::object curve{{"delay_s", seconds(curve_.delay)},
+                     {"ramp_s", seconds(curve_.ramp)},
+                     {"listed", curve_.listed},
+                     {"always", curve_.always}};
   const json::object all{{"driver", driver_version_},
                          {"gpus", std::move(gpus)},
                          {"faults", std::move(faults)},
