@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   if (program == "broker") return broker_main(arguments);
   if (program == "desktop") return desktop_main(arguments);
   if (program == "vllm") return vllm_main(arguments);
+  if (program == "VLLM::EngineCore") return vllm_engine_main();
   if (program == "llama-server") return llama_server_main(arguments);
   std::fputs("usage: gpumod-sim broker | desktop | vllm | llama-server …\n", stderr);
   return 2;

@@ -11,6 +11,7 @@ using Arguments = std::vector<std::string>;
 int broker_main(const Arguments& arguments);
 int desktop_main(const Arguments& arguments);  ///< somebody else's process on the GPU: a browser, a game
 int vllm_main(const Arguments& arguments);
+int vllm_engine_main();  ///< vLLM's second process; only vllm_main starts it
 int llama_server_main(const Arguments& arguments);
 
 }  // namespace gpumod::sim
