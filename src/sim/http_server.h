@@ -1,6 +1,5 @@
 // The HTTP side of a stand-in server: requests in, replies or event streams out, on a loop's thread. Faithful where
-// clients notice (status codes, content types, keep-alive, a stream that ends when the client leaves), simple
-// elsewhere.
+// clients notice (status codes, content types, keep-alive, a stream that ends when the client leaves), simple elsewhere.
 #pragma once
 
 #include <functional>
@@ -15,10 +14,10 @@ namespace gpumod::sim {
 
 struct ServerRequest {
   std::string method;
-  std::string path;                            ///< without the query
-  std::map<std::string, std::string> query;    ///< decoded; a name without '=' has ""
+  std::string path;                         ///< without the query
+  std::map<std::string, std::string> query;  ///< decoded; a name without '=' has ""
   std::map<std::string, std::string> headers;  ///< names in lower case
-  std::string body;                            ///< at most 32 MiB; longer ones are answered 413 before the handler
+  std::string body;                         ///< at most 32 MiB; longer ones are answered 413 before the handler
 };
 
 struct ServerReply {
