@@ -174,7 +174,7 @@ Result<void> Box::write_files(const BoxOptions& options) const {
       "probe: {{kind: embedding, dimensions: 2048}}\n"
       "env: {{GPUMOD_SIM_OPTIONS: \"{}\"}}\n",
       embedding_port, (models / "vllm-embedding").string(),
-      "weights=4100MiB;load=12s;profile=6s;graphs=4s;dims=2048;" + options.vllm_options);
+      "weights=3800MiB;load=12s;profile=6s;graphs=4s;dims=2048;" + options.vllm_options);
   files[config / "modes/blank.yaml"] = "services: []\n";
   files[config / "modes/code.yaml"] = "services: [qwen3-coder]\n";
   files[config / "modes/rag.yaml"] = "services: [vllm-embedding]\n";
@@ -207,7 +207,7 @@ Result<void> Box::start_broker() {
   ::setenv("GPUMOD_SIM_SPEED", fmt::format("{}", speed_).c_str(), 1);
   broker_ = TRY(spawn(program_,
                       {"broker", "--socket", (directory_ / "gpu.sock").string(), "--gpu", gpu_description,
-                       "--driver-version", driver_version, "--with-parent"},
+                       "--reserved", "15MiB", "--driver-version", driver_version, "--with-parent"},
                       theirs.get()));
   theirs.reset();
   const TimePoint deadline = now() + broker_patience;

@@ -68,10 +68,8 @@ class Demo {
  public:
   Demo(Context& context, const sim::Box& box) : context_(context), box_(box) {}
 
-  enum class Cancel { taken_back, ignored };
   /// One verb, carried out by a worker and followed.
-  Result<std::optional<json::value>> carry_out(std::string_view verb, const json::object& request,
-                                               Cancel cancel = Cancel::taken_back) {
+  Result<std::optional<json::value>> carry_out(std::string_view verb, const json::object& request) {
     const auto paths = TRY(Paths::from_environment());
     const auto worker = TRY(start_worker(paths, verb, request));
     bool taken_back = false;
@@ -79,10 +77,22 @@ class Demo {
         worker, [&](const json::object& event) { tell(event); },
         [&] {
           tell({{"event", "tick"}});
-          const bool unwanted = cancel == Cancel::taken_back && context_.cancelled();
-          if (unwanted && !std::exchange(taken_back, true)) cancel_worker(worker);
+          if (context_.cancelled() && !std::exchange(taken_back, true)) cancel_worker(worker);
           return false;
         });
+  }
+
+  /// However it ended, and wherever: nothing that it started goes on. Not shown, and not to be taken back.
+  Result<void> wind_up() {
+    const auto paths = TRY(Paths::from_environment());
+    const auto worker = TRY(start_worker(paths, "mode switch", {{"mode", "blank"}}));
+    TRY(follow_worker(
+        worker, [](const json::object&) {},
+        [&] {
+          tell({{"event", "tick"}});
+          return false;
+        }));
+    return {};
   }
 
   json::object play(const DemoRow& row, std::string from) {
@@ -145,7 +155,7 @@ std::int64_t used_in(const json::object& gpu) {
   std::int64_t used = 0;
   if (const auto* gpus = gpu.if_contains("gpus"); gpus && gpus->is_array())
     for (const auto& one : gpus->as_array())
-      used += one.at("used").to_number<std::int64_t>();
+      used += one.at("total").to_number<std::int64_t>() - one.at("free").to_number<std::int64_t>();
   return used;
 }
 
@@ -233,7 +243,7 @@ Answer demo(Context& context, Request request) {
   // A chain that passed and ended in blank has left nothing, and that is looked at as it is. Any other end is wound up
   // first: whatever happened, nothing stays behind.
   if (at != "blank" || !passed || context.cancelled()) {
-    const auto emptied = demo.carry_out("mode switch", {{"mode", "blank"}}, Demo::Cancel::ignored);
+    const auto emptied = demo.wind_up();
     if (!emptied && !problem) problem = emptied.error();
   }
   json::object answer;
