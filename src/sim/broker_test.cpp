@@ -130,13 +130,12 @@ TEST_F(Broker, ReturningMemoryFreesItselfAtItsTime) {
   auto gpu = Gpu::open();
   ASSERT_TRUE(gpu);
   Holder holder({"--holds", "20GiB"});
+  const TimePoint before = now();
   holder.kill();
-  const TimePoint killed = now();
   ASSERT_TRUE(gpu->wait_for_free(Bytes::gib(14), patience));
-  EXPECT_GE(now() - killed, 290ms) << "half of it";  // the end was seen a little before `killed`
-  EXPECT_LT(gpu->memory()->free, everything);
+  EXPECT_GE(now() - before, 300ms) << "half of it";
   ASSERT_TRUE(gpu->wait_for_free(everything, patience));
-  EXPECT_GE(now() - killed, 390ms);
+  EXPECT_GE(now() - before, 400ms);
 }
 
 TEST_F(Broker, SimulatedTimeMayRunFaster) {
@@ -280,9 +279,9 @@ TEST_F(Broker, ADesktopGoesUpAndDownAndEndsWhenTold) {
   std::set<std::int64_t> seen;
   EXPECT_TRUE(until([&] {
     seen.insert((everything - gpu->memory()->free).count());
-    return seen.size() >= 5;
+    return *seen.begin()<350 * mib&& * seen.rbegin()> 450 * mib;
   }));
-  EXPECT_GE(*seen.begin(), 400 * mib);
+  EXPECT_GE(*seen.begin(), 100 * mib);
   EXPECT_LE(*seen.rbegin(), 700 * mib);
   ::kill(firefox.pid(), SIGTERM);
   siginfo_t end{};

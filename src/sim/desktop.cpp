@@ -1,5 +1,6 @@
 // Somebody else's process on the GPU: a browser whose memory goes up and down, or a game that takes the room a switch
 // has just made. It is nobody's service: gpumod may count it and must never touch it.
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -53,7 +54,9 @@ struct Habits {
   Duration keep{};
 };
 
-/// Goes up and down around what it holds, in a pattern that repeats itself: a test that fails fails again.
+constexpr const char* noise_label = "noise";
+
+/// Between nothing and `most`, in a pattern that repeats itself: a test that fails fails again.
 class Noise {
  public:
   explicit Noise(Bytes most) : most_(most) {}
@@ -69,7 +72,7 @@ class Noise {
 };
 
 Result<void> live(Gpu gpu, const Habits& habits, const Ending& ending) {
-  Noise noise(habits.noise);
+  Noise noise(habits.noise + habits.noise);
   if (habits.grab > Bytes()) {
     if (ending.within(scaled(habits.after))) return {};
     // In slices, so that we can be told to end while we wait.
@@ -88,9 +91,9 @@ Result<void> live(Gpu gpu, const Habits& habits, const Ending& ending) {
       TRY(gpu.memory());
       continue;
     }
-    TRY(gpu.release("noise"));
+    TRY(gpu.release(noise_label));
     // A full GPU is no reason to end: browsers fall back to ordinary memory.
-    if (const auto taken = gpu.allocate("noise", noise.next()); !taken && taken.error().code != ErrorCode::failed)
+    if (const auto taken = gpu.allocate(noise_label, noise.next()); !taken && taken.error().code != ErrorCode::failed)
       return fail(taken.error());
   }
 }
@@ -114,7 +117,10 @@ Result<void> run_desktop(const Arguments& arguments) {
   ::prctl(PR_SET_NAME, name.c_str());
   auto gpu = TRY(Gpu::open(device));
   TRY(gpu.show_as(flags.text("list", "graphics")));
-  TRY(gpu.allocate("window", holds));
+  // What goes up and down is taken in the middle: twice the noise at most, at first as much as makes up what it holds.
+  const Bytes steady = std::max(holds - habits.noise, Bytes());
+  TRY(gpu.allocate("window", steady));
+  TRY(gpu.allocate(noise_label, holds - steady));
   std::puts("ready");
   std::fflush(stdout);
   return live(std::move(gpu), habits, ending);

@@ -1,5 +1,6 @@
 // A process's hand on the simulated GPU: what cudaMalloc, cudaFree and cudaMemGetInfo would be. The broker knows the
-// process by the kernel's word (SO_PEERCRED), holds a pidfd on it, and takes its memory back when it has ended.
+// process by the kernel's word (SO_PEERCRED), holds a pidfd on it, and takes its memory back when it has ended. Memory
+// is the process's, not this object's; as with CUDA, a forked child opens its own.
 //
 // Calls block for one exchange over a Unix socket: well under a millisecond. Not for several threads at once.
 #pragma once
