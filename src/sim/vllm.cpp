@@ -62,7 +62,7 @@ Result<Fd> hold_port(const std::string& host, std::uint16_t port) {
 }
 
 /// What the real one refuses before it starts an engine. The message is the exception.
-Result<void> check_configuration(const VllmCommand& command, const VllmOptions& options) {
+Result<void> check_configuration(const VllmCommand& command, const VllmBehaviour& options) {
   if (command.model.starts_with("/") && !std::filesystem::exists(command.model))
     return fail(ErrorCode::failed,
                 fmt::format("ValueError: Invalid repository ID or local directory specified: '{}'", command.model));
@@ -121,7 +121,7 @@ Result<EngineProcess> start_engine() {
 
 class ApiServer {
  public:
-  ApiServer(std::vector<std::string> arguments, VllmCommand command, VllmOptions options)
+  ApiServer(std::vector<std::string> arguments, VllmCommand command, VllmBehaviour options)
       : arguments_(std::move(arguments)),
         command_(std::move(command)),
         options_(std::move(options)),
@@ -245,7 +245,7 @@ class ApiServer {
 
   std::vector<std::string> arguments_;
   VllmCommand command_;
-  VllmOptions options_;
+  VllmBehaviour options_;
   Loop loop_;
   VllmLog log_;
   Signal server_over_;
@@ -265,7 +265,7 @@ int vllm_main(const Arguments& arguments) {
     return last_words->exit_code;
   }
   auto& command = std::get<VllmCommand>(parsed);
-  auto options = vllm_options_for(command.model);
+  auto options = vllm_behaviour_for(command.model);
   if (!options) {
     std::fprintf(stderr, "vllm (simulated): %s\n", options.error().message.c_str());
     if (!options.error().hint.empty()) std::fprintf(stderr, "%s\n", options.error().hint.c_str());

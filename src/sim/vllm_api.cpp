@@ -30,7 +30,7 @@ bool stands_in(const std::string_view (&list)[n], std::string_view path) {
 
 }  // namespace
 
-VllmApi::VllmApi(const VllmCommand& command, const VllmOptions& options, EngineClient& engine, const VllmLog& log,
+VllmApi::VllmApi(const VllmCommand& command, const VllmBehaviour& options, EngineClient& engine, const VllmLog& log,
                  std::function<void()> on_dead_engine)
     : command_(command),
       options_(options),

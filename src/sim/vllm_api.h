@@ -18,7 +18,7 @@ namespace gpumod::sim {
 class VllmApi {
  public:
   /// `on_dead_engine` is called when a request found the engine dead.
-  VllmApi(const VllmCommand& command, const VllmOptions& options, EngineClient& engine, const VllmLog& log,
+  VllmApi(const VllmCommand& command, const VllmBehaviour& options, EngineClient& engine, const VllmLog& log,
           std::function<void()> on_dead_engine);
 
   Task<ServerReply> handle(ServerRequest request);
@@ -54,7 +54,7 @@ class VllmApi {
   boost::json::object usage(const Body& finish);
 
   const VllmCommand& command_;
-  const VllmOptions& options_;
+  const VllmBehaviour& options_;
   EngineClient& engine_;
   const VllmLog& log_;
   std::function<void()> on_dead_engine_;

@@ -85,7 +85,7 @@ class EngineCore {
     for (const auto& word : message.at("arguments").as_array())
       arguments.emplace_back(word.as_string());
     auto parsed = parse_vllm(arguments);
-    auto options = vllm_options_for(std::get<VllmCommand>(parsed).model);
+    auto options = vllm_behaviour_for(std::get<VllmCommand>(parsed).model);
     if (!options) detail::die(options.error().message.c_str());
     command_ = std::move(std::get<VllmCommand>(parsed));
     options_ = std::move(*options);
@@ -219,14 +219,18 @@ class EngineCore {
     return memory->free;
   }
 
+  /// As many blocks on every GPU: the one with the least room decides.
   Result<void> allocate_cache() {
+    std::optional<KvCache> least;
     for (auto& gpu : gpus_) {
       const auto memory = TRY(gpu.memory());
-      cache_ = TRY(plan_kv_cache(command_, options_, memory.total));
-      log_.info("gpu_worker.py:358", fmt::format("Available KV cache memory: {:.2f} GiB",
-                                                 static_cast<double>(cache_.size.count()) / (1 << 30)));
-      TRY(gpu.allocate("kv", cache_.size));
+      const auto cache = TRY(plan_kv_cache(command_, options_, memory.total));
+      if (!least || cache.tokens < least->tokens) least = cache;
     }
+    cache_ = *least;
+    log_.info("gpu_worker.py:358", fmt::format("Available KV cache memory: {:.2f} GiB",
+                                               static_cast<double>(cache_.size.count()) / (1 << 30)));
+    TRY(allocate_everywhere("kv", cache_.size));
     log_.info("kv_cache_utils.py:1305", fmt::format("GPU KV cache size: {} tokens", cache_.tokens));
     log_.info("kv_cache_utils.py:1310",
               fmt::format("Maximum concurrency for {} tokens per request: {:.2f}x", cache_.max_model_len,
@@ -490,7 +494,7 @@ class EngineCore {
   Signal awake_;
   Signal never_;
   VllmCommand command_;
-  VllmOptions options_;
+  VllmBehaviour options_;
   std::vector<Gpu> gpus_;
   KvCache cache_;
   bool weights_resident_ = false;

@@ -46,7 +46,7 @@ Result<void> check_profile(Bytes free_before, Bytes free_after) {
                           two_places(gib(free_before)), two_places(gib(free_after))));
 }
 
-Result<KvCache> plan_kv_cache(const VllmCommand& command, const VllmOptions& options, Bytes total) {
+Result<KvCache> plan_kv_cache(const VllmCommand& command, const VllmBehaviour& options, Bytes total) {
   const auto gpus = command.tensor_parallel_size;
   const auto per_token = share(options.kv_per_token, gpus).count();
   const auto available = command.kv_cache_memory ? *command.kv_cache_memory

@@ -33,7 +33,7 @@ Result<void> check_free_memory(std::int64_t device, Bytes free, Bytes total, dou
 /// take and mis-sizes its cache then; both are defects of how it was started, so here every rise is told.
 Result<void> check_profile(Bytes free_before, Bytes free_after);
 /// Errors: failed, with the exception's text, when nothing is left for a cache or one request does not fit.
-Result<KvCache> plan_kv_cache(const VllmCommand& command, const VllmOptions& options, Bytes total);
+Result<KvCache> plan_kv_cache(const VllmCommand& command, const VllmBehaviour& options, Bytes total);
 
 /// As Python writes a number rounded to two places: "3.6", "4.0", "22.38".
 std::string two_places(double value);

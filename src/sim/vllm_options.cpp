@@ -39,7 +39,7 @@ Result<std::int64_t> whole(const Options& options, std::string_view key, std::in
   return static_cast<std::int64_t>(value);
 }
 
-Result<void> read_faults(std::string_view list, VllmOptions& into) {
+Result<void> read_faults(std::string_view list, VllmBehaviour& into) {
   while (!list.empty()) {
     const auto name = trim(list.substr(0, list.find(',')));
     list.remove_prefix(
@@ -60,13 +60,13 @@ Result<void> read_faults(std::string_view list, VllmOptions& into) {
 
 }  // namespace
 
-Result<VllmOptions> vllm_options(const Options& options) {
+Result<VllmBehaviour> vllm_behaviour(const Options& options) {
   if (const auto unknown = options.unknown(known_keys); !unknown.empty()) {
     const std::vector<std::string> known(known_keys.begin(), known_keys.end());
     return fail(ErrorCode::usage, fmt::format("vLLM has no simulated option '{}'", unknown.front()),
                 did_you_mean(unknown.front(), known));
   }
-  VllmOptions read;
+  VllmBehaviour read;
   read.weights = TRY(options.amount("weights", read.weights));
   read.activations = TRY(options.amount("activations", read.activations));
   read.context = TRY(options.amount("context", read.context));
@@ -98,7 +98,7 @@ Result<VllmOptions> vllm_options(const Options& options) {
   return read;
 }
 
-Result<VllmOptions> vllm_options_for(const std::string& model) {
+Result<VllmBehaviour> vllm_behaviour_for(const std::string& model) {
   Options options;
   const auto file = read_file(model + ".sim", 64 * 1024);
   if (file)
@@ -106,7 +106,7 @@ Result<VllmOptions> vllm_options_for(const std::string& model) {
   else if (file.error().code != ErrorCode::not_found)
     return fail(file.error());
   options.merge(TRY(Options::parse(environment_variable("GPUMOD_SIM_OPTIONS"))));
-  return vllm_options(options);
+  return vllm_behaviour(options);
 }
 
 }  // namespace gpumod::sim

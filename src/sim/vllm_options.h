@@ -23,7 +23,7 @@
 
 namespace gpumod::sim {
 
-struct VllmOptions {
+struct VllmBehaviour {
   Bytes weights = Bytes::gib(1);
   Bytes activations = Bytes::mib(256);
   Bytes context = Bytes::mib(500);
@@ -54,8 +54,8 @@ struct VllmOptions {
 };
 
 /// Errors: usage, naming an unknown key or fault, or a value that is none.
-Result<VllmOptions> vllm_options(const Options& options);
+Result<VllmBehaviour> vllm_behaviour(const Options& options);
 /// From the file beside the model and from the environment.
-Result<VllmOptions> vllm_options_for(const std::string& model);
+Result<VllmBehaviour> vllm_behaviour_for(const std::string& model);
 
 }  // namespace gpumod::sim
