@@ -141,6 +141,7 @@ class ApiServer {
     for (;;) {
       const int number = co_await next_ending_signal(signals.get());
       if (number >= 0 && options_.has("ignore-sigterm")) continue;
+      ending_ = true;
       const bool was_up = server_ != nullptr && client_->ready();
       if (server_) server_->stop_listening();
       co_await end_engine();
@@ -187,6 +188,7 @@ class ApiServer {
       client_->set_ready(message->at("max_model_len").to_number<std::int64_t>());
       if (!server_) listen(*held);
     }
+    if (ending_) co_return;  // we ended it ourselves
     engine_is_dead();
     if (environment_variable("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH") == "1") co_return;
     // Its watchdog looks every few seconds; a request that finds the engine dead ends it at once.
@@ -249,6 +251,7 @@ class ApiServer {
   Loop loop_;
   VllmLog log_;
   Signal server_over_;
+  bool ending_ = false;
   EngineProcess engine_;
   std::unique_ptr<VllmLink> link_;
   std::unique_ptr<EngineClient> client_;

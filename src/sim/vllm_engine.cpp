@@ -201,6 +201,7 @@ class EngineCore {
     std::vector<Bytes> before;
     for (auto& gpu : gpus_)
       before.push_back(free_of(gpu));
+    log_.info("backends.py:703", "Using cache directory: ~/.cache/vllm/torch_compile_cache for vLLM's torch.compile");
     co_await wait_for(scaled(options_.profile));
     for (std::size_t i = 0; i < gpus_.size(); ++i)
       check(check_profile(before[i], free_of(gpus_[i])));

@@ -109,7 +109,7 @@ TEST_F(VllmFaults, ItMayBeHealthyAndNeverAnswer) {
 }
 
 TEST_F(VllmFaults, ItsHealthMayLie) {
-  auto vllm = start("fault=health-lies;load=25s");
+  auto vllm = start("fault=health-lies;load=50s");
   ASSERT_TRUE(vllm.says(up)) << vllm.log();
   EXPECT_EQ(status_of("GET", "/health"), 200);
   EXPECT_EQ(chat()->status, 503);
@@ -127,7 +127,7 @@ TEST_F(VllmFaults, ItMayServeAnotherModel) {
 }
 
 TEST_F(VllmFaults, ADeadEngineTakesItsServerAlong) {
-  auto vllm = start("crash-after=10s");
+  auto vllm = start("crash-after=50s");
   ASSERT_TRUE(vllm.says(up)) << vllm.log();
   EXPECT_TRUE(probe().ok);
   EXPECT_EQ(vllm.end(), 0) << "as the real one: it shuts down in order";

@@ -19,7 +19,7 @@ bool is_full_claim(Bytes held) {
 }
 
 TEST_F(VllmTest, StartsServesAndEnds) {
-  auto vllm = start("weights=8GiB;load=10s");
+  auto vllm = start("weights=8GiB;load=40s");
   ASSERT_TRUE(vllm.says("Loading safetensors checkpoint shards:  50%"));
   EXPECT_FALSE(ask("GET", "/health")) << "it listens only when its engine is up";
   ASSERT_TRUE(vllm.says(up)) << vllm.log();
@@ -177,28 +177,18 @@ TEST_F(VllmTest, RefusesALengthThatDoesNotFitAndNamesOneThatDoes) {
 
 TEST_F(VllmTest, GivesUpWhenSomebodyFreesMemoryWhileItMeasures) {
   Holder other({"--as", "game", "--holds", "1GiB"});
-  auto vllm = start("weights=8GiB;profile=500s");
-  ASSERT_TRUE(vllm.says("Model loading took")) << vllm.log();
+  auto vllm = start("weights=8GiB;profile=50s");
+  ASSERT_TRUE(vllm.says("torch.compile")) << vllm.log();  // it measures for a second now
   other.kill();
-  // Not before it began to measure: after the line it does so at once.
-  EXPECT_EQ(held(), Bytes::gib(8) + context);
-  vllm.kill(SIGTERM);
-  EXPECT_NE(vllm.status(), 0);
-
-  Holder another({"--as", "game", "--holds", "1GiB"});
-  auto second = start("weights=8GiB;profile=25s");
-  ASSERT_TRUE(second.says("Model loading took")) << second.log();
-  std::this_thread::sleep_for(100ms);  // it measures half a second; nothing tells that it began
-  another.kill();
-  EXPECT_EQ(second.end(), 1);
-  EXPECT_EQ(second.cause().kind, FailureCause::Class::transient);
-  EXPECT_THAT(second.cause().cause, HasSubstr("another process freed memory while vLLM measured it"));
+  EXPECT_EQ(vllm.end(), 1);
+  EXPECT_EQ(vllm.cause().kind, FailureCause::Class::transient);
+  EXPECT_THAT(vllm.cause().cause, HasSubstr("another process freed memory while vLLM measured it"));
 }
 
 TEST_F(VllmTest, RunsOutOfMemoryWhenSomebodyTakesItMeanwhile) {
-  auto vllm = start("weights=16GiB;load=50s");
+  auto vllm = start("weights=16GiB;load=100s");
   ASSERT_TRUE(vllm.says("25% Completed")) << vllm.log();
-  Holder other({"--as", "game", "--holds", "10GiB"});
+  Holder other({"--as", "game", "--holds", "14GiB"});
   EXPECT_EQ(vllm.end(), 1);
   EXPECT_THAT(vllm.log(), HasSubstr("torch.OutOfMemoryError: CUDA out of memory"));
 }

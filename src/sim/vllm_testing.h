@@ -103,10 +103,16 @@ class VllmTest : public ::testing::Test {
     service_.probe.timeout = 20s;
   }
   ~VllmTest() override {
-    for (const pid_t pid : descendants_of(::getpid()))
-      if (pid != broker_.pid()) ::kill(pid, SIGKILL);
-    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
-    }
+    EXPECT_TRUE(until([&] {
+      std::size_t left = 0;
+      for (const pid_t pid : descendants_of(::getpid())) {
+        if (pid == broker_.pid()) continue;
+        ++left;
+        ::kill(pid, SIGKILL);
+        (void)::waitpid(pid, nullptr, WNOHANG);
+      }
+      return left == 0;
+    }));
     ::prctl(PR_SET_CHILD_SUBREAPER, 0);
   }
   gpumod::VllmOptions& options() { return std::get<gpumod::VllmOptions>(service_.options); }
