@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr Duration broker_patience = 10s;
+constexpr Duration program_patience = 10s;
 
 /// What the session's machine had: an RTX 4090 under driver 580.
 constexpr const char* gpu_description = "NVIDIA GeForce RTX 4090=24564MiB";
@@ -199,18 +199,16 @@ Result<void> Box::write_files(const BoxOptions& options) const {
   return {};
 }
 
-Result<void> Box::start_broker() {
+/// Starts one of gpumod-sim's programs and waits until it says that it is ready.
+Result<pid_t> Box::start_program(std::vector<std::string> words) const {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail(system_error("create a pipe", errno, ErrorCode::environment));
   const Fd listening(ends[0]);
   Fd theirs(ends[1]);
-  ::setenv("GPUMOD_SIM_SPEED", fmt::format("{}", speed_).c_str(), 1);
-  broker_ = TRY(spawn(program_,
-                      {"broker", "--socket", (directory_ / "gpu.sock").string(), "--gpu", gpu_description,
-                       "--reserved", "15MiB", "--driver-version", driver_version, "--with-parent"},
-                      theirs.get()));
+  const auto what = words.front();
+  const auto pid = TRY(spawn(program_, std::move(words), theirs.get()));
   theirs.reset();
-  const TimePoint deadline = now() + broker_patience;
+  const TimePoint deadline = now() + program_patience;
   std::string said;
   while (said.find('\n') == std::string::npos) {
     pollfd waiting{listening.get(), POLLIN, 0};
@@ -219,9 +217,19 @@ Result<void> Box::start_broker() {
     if (ready < 0 && errno == EINTR) continue;
     char buffer[256];
     const ssize_t n = ready > 0 ? ::read(listening.get(), buffer, sizeof buffer) : 0;
-    if (n <= 0) return fail(ErrorCode::environment, "the simulated GPU did not start");
+    if (n <= 0) {
+      end_and_reap(pid);
+      return fail(ErrorCode::environment, fmt::format("the simulated GPU's {} did not start", what));
+    }
     said.append(buffer, static_cast<std::size_t>(n));
   }
+  return pid;
+}
+
+Result<void> Box::start_broker() {
+  ::setenv("GPUMOD_SIM_SPEED", fmt::format("{}", speed_).c_str(), 1);
+  broker_ = TRY(start_program({"broker", "--socket", (directory_ / "gpu.sock").string(), "--gpu", gpu_description,
+                               "--reserved", "15MiB", "--driver-version", driver_version, "--with-parent"}));
   return {};
 }
 
@@ -277,8 +285,7 @@ Result<void> Box::tell(const std::string& line) const {
 Result<pid_t> Box::start_desktop(const std::vector<std::string>& words) {
   std::vector<std::string> all{"desktop"};
   all.insert(all.end(), words.begin(), words.end());
-  const Fd nowhere(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-  const auto pid = TRY(spawn(program_, std::move(all), nowhere.get()));
+  const auto pid = TRY(start_program(std::move(all)));
   desktops_.push_back(pid);
   return pid;
 }

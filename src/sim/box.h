@@ -39,7 +39,7 @@ class Box {
   /// From here on this process and its children see the box instead of the machine.
   void enter() const;
 
-  /// The broker's state: {"gpus": […], "holders": […]}.
+  /// The broker's state: {"gpus": [{"total", "free", "holders": [{"pid", "command", "bytes"}], …}]}.
   Result<boost::json::object> gpu() const;
   /// One line of the broker's protocol that is answered with ok: "curve 90s 0s listed".
   Result<void> tell(const std::string& line) const;
@@ -54,6 +54,7 @@ class Box {
   Result<void> find_programs();
   Result<void> write_files(const BoxOptions& options) const;
   Result<void> start_broker();
+  Result<pid_t> start_program(std::vector<std::string> words) const;
   Result<std::string> ask(const std::string& line) const;
 
   std::filesystem::path directory_;

@@ -20,7 +20,8 @@ namespace {
 
 constexpr const char* usage =
     "usage: gpumod-sim desktop --as NAME [--gpu DEVICE] [--list graphics|compute|mps|both] --holds AMOUNT\n"
-    "         [--noise AMOUNT] [--period D] [--grab AMOUNT [--when-free AMOUNT] [--after D] [--for D]]\n";
+    "         [--noise AMOUNT] [--period D] [--grab AMOUNT [--when-free AMOUNT] [--after D] [--for D]]\n"
+    "         [--until-label LABEL]\n";
 
 /// Blocked signals, waited for with a deadline: how this program sleeps.
 class Ending {
@@ -52,6 +53,7 @@ struct Habits {
   Bytes when_free;
   Duration after{};
   Duration keep{};
+  std::string until_label;
 };
 
 constexpr const char* noise_label = "noise";
@@ -85,6 +87,13 @@ Result<void> live(Gpu gpu, const Habits& habits, const Ending& ending) {
       return {};
     TRY(gpu.release("grabbed"));
   }
+  if (!habits.until_label.empty()) {  // it ends just when somebody else comes to that point
+    while (!gpu.wait_for_label(habits.until_label, 200ms)) {
+      if (ending.within(Duration{})) return {};
+      TRY(gpu.memory());
+    }
+    return {};
+  }
   for (;;) {
     if (ending.within(scaled(habits.period))) return {};
     if (habits.noise == Bytes()) {
@@ -100,7 +109,8 @@ Result<void> live(Gpu gpu, const Habits& habits, const Ending& ending) {
 
 Result<void> run_desktop(const Arguments& arguments) {
   const auto flags = TRY(Flags::parse(
-      arguments, {"as", "gpu", "list", "holds", "noise", "period", "grab", "when-free", "after", "for"}, {}));
+      arguments, {"as", "gpu", "list", "holds", "noise", "period", "grab", "when-free", "after", "for", "until-label"},
+      {}));
   const std::string name = flags.text("as", "firefox");
   Habits habits;
   const int device = TRY(flags.number("gpu", 0));
@@ -111,6 +121,7 @@ Result<void> run_desktop(const Arguments& arguments) {
   habits.when_free = TRY(flags.amount("when-free", habits.grab));
   habits.after = TRY(flags.duration("after", {}));
   habits.keep = TRY(flags.duration("for", {}));
+  habits.until_label = flags.text("until-label", "");
   if (habits.period <= Duration{}) return fail(ErrorCode::usage, "--period: it must be longer than nothing");
 
   const Ending ending;

@@ -153,6 +153,12 @@ Result<void> Gpu::wait_for_free(Bytes amount, Duration patience) {
   return {};
 }
 
+Result<void> Gpu::wait_for_label(std::string_view label, Duration patience) {
+  const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(std::min(scaled(patience), longest_wait));
+  TRY(ask(fmt::format("held {} {} {}", index_, milliseconds.count(), one_line(label))));
+  return {};
+}
+
 Result<void> Gpu::show_as(std::string_view kind) {
   TRY(ask(fmt::format("kind {} {}", index_, one_line(kind))));
   return {};

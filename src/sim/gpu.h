@@ -33,6 +33,8 @@ class Gpu {
   Result<void> release(std::string_view label);
   /// Waits until at least so much is free. Errors: failed when `patience` (simulated time) ran out.
   Result<void> wait_for_free(Bytes amount, Duration patience);
+  /// Waits until some process holds memory under the label. Errors: failed when `patience` ran out.
+  Result<void> wait_for_label(std::string_view label, Duration patience);
 
   /// In which of NVML's lists this process stands: "compute" if not said, "graphics", "mps", or "both" of the first
   /// two.

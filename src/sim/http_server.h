@@ -14,10 +14,10 @@ namespace gpumod::sim {
 
 struct ServerRequest {
   std::string method;
-  std::string path;                         ///< without the query
-  std::map<std::string, std::string> query;  ///< decoded; a name without '=' has ""
+  std::string path;                            ///< without the query
+  std::map<std::string, std::string> query;    ///< decoded; a name without '=' has ""
   std::map<std::string, std::string> headers;  ///< names in lower case
-  std::string body;                         ///< at most 32 MiB; longer ones are answered 413 before the handler
+  std::string body;                            ///< at most 32 MiB; longer ones are answered 413 before the handler
 };
 
 struct ServerReply {

@@ -13,6 +13,7 @@
 //   kind INDEX LIST               ok       in which of NVML's lists the asking process stands: compute (if not said),
 //                                          graphics, mps, or both of the first two
 //   wait INDEX BYTES MS           ok, as soon as so much is free | error timeout MESSAGE     (milliseconds by the clock)
+//   held INDEX MS LABEL           ok, as soon as somebody holds memory under that label | error timeout MESSAGE
 //   curve DELAY RAMP listed|unlisted [always]
 //                                 ok       how memory comes back when a process ends (simulated time: "90s", "0s"),
 //                                          with `always` also when a living one gives some back

@@ -131,6 +131,17 @@ Result<Requests::Answer> Requests::carry_out(HolderId asker, std::string_view ve
     if (auto known = answer_now(waiting, now)) return std::move(*known);
     return waiting;
   }
+  if (verb == "held") {
+    Waiting waiting;
+    ForLabel label{TRY(gpu_in(words)), {}};
+    const auto patience = TRY(words.number<std::int64_t>("number of milliseconds"));
+    label.label = printable(words.rest());
+    if (label.label.empty()) return fail(ErrorCode::usage, "a label is missing");
+    waiting.what = std::move(label);
+    waiting.deadline = now + std::chrono::milliseconds(std::clamp<std::int64_t>(patience, 0, longest_wait_ms));
+    if (auto known = answer_now(waiting, now)) return std::move(*known);
+    return waiting;
+  }
   if (verb == "curve") {
     TRY(set_curve(words));
     return ok;
@@ -161,6 +172,12 @@ std::optional<std::string> Requests::answer_now(const Waiting& waiting, TimePoin
     return fmt::format("error timeout {} are free on GPU {}, not {}\n",
                        gpumod::to_string(ledger_.memory(free->gpu, now).free), free->gpu,
                        gpumod::to_string(free->amount));
+  }
+  if (const auto* label = std::get_if<ForLabel>(&waiting.what)) {
+    for (const auto& entry : ledger_.entries(label->gpu, now))
+      if (entry.allocations.contains(label->label)) return ok;
+    if (now < waiting.deadline) return std::nullopt;
+    return fmt::format("error timeout nobody holds '{}' on GPU {}\n", label->label, label->gpu);
   }
   const auto after = std::get<ForEvent>(waiting.what).after;
   const auto next = std::find_if(events_.begin(), events_.end(), [&](const GpuEvent& e) { return e.number > after; });

@@ -16,16 +16,20 @@
 
 namespace gpumod::sim {
 
-/// A question whose answer is not known yet: is so much free, what comes after that event.
+/// A question whose answer is not known yet: is so much free, does somebody hold that, what comes after that event.
 struct ForFree {
   int gpu = 0;
   Bytes amount;
+};
+struct ForLabel {
+  int gpu = 0;
+  std::string label;
 };
 struct ForEvent {
   std::uint64_t after = 0;
 };
 struct Waiting {
-  std::variant<ForFree, ForEvent> what;
+  std::variant<ForFree, ForLabel, ForEvent> what;
   TimePoint deadline;
 };
 

@@ -62,6 +62,8 @@ TEST_F(SimRequests, NonsenseIsAnsweredAndChangesNothing) {
                                  "release",
                                  "kind 0",
                                  "kind 0 all",
+                                 "held 0 5",
+                                 "held 9 5 x",
                                  "wait 0 5",
                                  "wait 0 5 x",
                                  "wait 0 5 5 5",
@@ -82,6 +84,17 @@ TEST_F(SimRequests, NonsenseIsAnsweredAndChangesNothing) {
     EXPECT_THAT(ask(line), StartsWith("error usage ")) << line;
   EXPECT_EQ(ask("state"), before);
   EXPECT_THAT(ask("fault slw=1s"), HasSubstr("Did you mean 'slow'?"));
+}
+
+TEST_F(SimRequests, AWaitForALabelEndsWhenSomebodyHoldsIt) {
+  const auto answer = requests_.answer(firefox, "held 0 1000 profiling", start);
+  const auto* waiting = std::get_if<Waiting>(&answer);
+  ASSERT_TRUE(waiting);
+  ask(fmt::format("allocate 0 {} weights", gib));
+  EXPECT_EQ(requests_.answer_now(*waiting, start + 999ms), std::nullopt);
+  EXPECT_EQ(requests_.answer_now(*waiting, start + 1s), "error timeout nobody holds 'profiling' on GPU 0\n");
+  ask(fmt::format("allocate 0 {} profiling", gib));
+  EXPECT_EQ(requests_.answer_now(*waiting, start), "ok\n");
 }
 
 TEST_F(SimRequests, AWaitEndsWhenSoMuchIsFreeOrPatienceRunsOut) {

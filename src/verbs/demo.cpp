@@ -140,22 +140,20 @@ class Demo {
 /// Whoever still holds memory of the simulated GPU and is no desktop program of ours.
 json::array orphans_in(const json::object& gpu, const sim::Box& box) {
   json::array orphans;
-  const auto* holders = gpu.if_contains("holders");
-  if (!holders || !holders->is_array()) return orphans;
-  for (const auto& holder : holders->as_array()) {
-    const auto pid = holder.at("pid").to_number<std::int64_t>();
-    const auto& desktops = box.desktops();
-    if (std::find(desktops.begin(), desktops.end(), static_cast<pid_t>(pid)) != desktops.end()) continue;
-    orphans.push_back(json::object{{"pid", pid}, {"command", holder.at("command")}, {"vram", holder.at("bytes")}});
-  }
+  for (const auto& one : gpu.at("gpus").as_array())
+    for (const auto& holder : one.at("holders").as_array()) {
+      const auto pid = holder.at("pid").to_number<std::int64_t>();
+      const auto& desktops = box.desktops();
+      if (std::find(desktops.begin(), desktops.end(), static_cast<pid_t>(pid)) != desktops.end()) continue;
+      orphans.push_back(json::object{{"pid", pid}, {"command", holder.at("command")}, {"vram", holder.at("bytes")}});
+    }
   return orphans;
 }
 
 std::int64_t used_in(const json::object& gpu) {
   std::int64_t used = 0;
-  if (const auto* gpus = gpu.if_contains("gpus"); gpus && gpus->is_array())
-    for (const auto& one : gpus->as_array())
-      used += one.at("total").to_number<std::int64_t>() - one.at("free").to_number<std::int64_t>();
+  for (const auto& one : gpu.at("gpus").as_array())
+    used += one.at("total").to_number<std::int64_t>() - one.at("free").to_number<std::int64_t>();
   return used;
 }
 
