@@ -149,7 +149,12 @@ Task<Event> Actor::stop_unit(Command command) {
       stopped ? *stopped
               : Result<JobOutcome>(fail(ErrorCode::failed, "the unit manager did not finish the stop in time"));
   if (!outcome) co_return event(command, Event::Kind::job_failed, outcome.error().message);
-  co_return event(command, outcome->ok ? Event::Kind::job_done : Event::Kind::job_failed, outcome->result);
+  if (!outcome->ok) co_return event(command, Event::Kind::job_failed, outcome->result);
+  // The manager's job is done either way; its result tells whether SIGTERM was enough.
+  const auto ended = co_await machine_.units->status(unit);
+  const bool killed = ended && ended->result == "timeout";
+  co_return event(command, Event::Kind::job_done,
+                  killed ? "its processes did not end on SIGTERM: the unit manager killed them" : "");
 }
 
 Task<Event> Actor::kill_unit(Command command) {

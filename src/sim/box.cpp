@@ -170,7 +170,7 @@ Result<void> Box::write_files(const BoxOptions& options) const {
   files[config / "services/nemotron-3-nano.yaml"] = router_service(nemotron_model, 22054);
   files[config / "services/vllm-embedding.yaml"] = fmt::format(
       "engine: vllm\nport: {}\nmodel: {{path: {}, served_name: Qwen3-VL-Embedding-2B}}\nrunner: pooling\n"
-      "gpu_memory_utilization: 0.22\nmax_model_len: 8192\nsleep: l1\nstartup_timeout: 180s\n"
+      "gpu_memory_utilization: 0.22\nmax_model_len: 8192\nsleep: l1\nstartup_timeout: 180s\nstop_timeout: 3s\n"
       "probe: {{kind: embedding, dimensions: 2048}}\n"
       "env: {{GPUMOD_SIM_OPTIONS: \"{}\"}}\n",
       embedding_port, (models / "vllm-embedding").string(),

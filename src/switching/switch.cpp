@@ -333,7 +333,9 @@ void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& o
   }
   switch (live.step.action) {
     // A stop job that failed may still have stopped everything: the proof decides, not the job.
-    case Action::stop: return prove(live, Stage::proving, now, out);
+    case Action::stop:
+      if (ok && !event.text.empty()) report(live).earlier.push_back(event.text);
+      return prove(live, Stage::proving, now, out);
     case Action::start: return ok ? await(live, now, out) : step_not_up(live, event, now, out);
     case Action::load:
     case Action::wake:

@@ -95,6 +95,15 @@ TEST_F(SwitchTest, AServiceThatOnlyLooksAliveIsRestarted) {
   expect_clean();
 }
 
+TEST_F(SwitchTest, AKillThatWasNeededIsReported) {
+  world.run_unit("gpumod-chat.service");
+  world.survives_sigterm.insert("gpumod-chat.service");
+  auto machine = make(mode({}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(machine.reports().front().earlier, ElementsAre(HasSubstr("needed SIGKILL")));
+}
+
 TEST_F(SwitchTest, OrphansAreStoppedWhateverTheirState) {
   world.run_unit("gpumod-forgotten.service");
   world.run_unit("gpumod-embed.service");
