@@ -7,7 +7,7 @@
 //
 // Utilities (sleep, wake, RPC) are carried out by the loop that reads the link, one after the other and nothing else
 // meanwhile, as the real engine's busy loop does; generations are tasks of their own that pause while it sleeps. A
-// request to a sleeper waits until it wakes (vLLM since 0.13; before, it killed the engine: fault dies-asleep).
+// request to a sleeper waits until it wakes, as in newer vLLM; in older ones it killed the engine (fault dies-asleep).
 #include <algorithm>
 #include <csignal>
 #include <ctime>
