@@ -209,6 +209,7 @@ Task<void> serve(std::shared_ptr<Core> core, std::shared_ptr<Connection> connect
     }
     if (!incoming.request) break;
     const bool head_only = incoming.request->method == "HEAD";
+    incoming.request->has_left = [connection] { return has_left(*connection); };
     auto deciding = core->handler(std::move(*incoming.request));
     auto reply = co_await std::move(deciding);
     auto answering = answer(connection, std::move(reply), head_only, incoming.keep_alive);

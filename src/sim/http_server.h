@@ -1,5 +1,6 @@
 // The HTTP side of a stand-in server: requests in, replies or event streams out, on a loop's thread. Faithful where
-// clients notice (status codes, content types, keep-alive, a stream that ends when the client leaves), simple elsewhere.
+// clients notice (status codes, content types, keep-alive, a stream that ends when the client leaves), simple
+// elsewhere.
 #pragma once
 
 #include <functional>
@@ -18,6 +19,7 @@ struct ServerRequest {
   std::map<std::string, std::string> query;    ///< decoded; a name without '=' has ""
   std::map<std::string, std::string> headers;  ///< names in lower case
   std::string body;                            ///< at most 32 MiB; longer ones are answered 413 before the handler
+  std::function<bool()> has_left;              ///< whether the client is gone; asks the socket, valid until the answer
 };
 
 struct ServerReply {

@@ -89,8 +89,7 @@ Result<LlamaQuestion> read_question(LlamaQuestion::Kind kind, const std::string&
 LlamaAnswer make_answer(const LlamaModel& model, const LlamaQuestion& question, int context) {
   LlamaAnswer answer;
   constexpr int around_a_chat = 10;  // what a template writes around the messages
-  answer.prompt_tokens =
-      tokens_in(question.prompt) + (question.kind == LlamaQuestion::Kind::chat ? around_a_chat : 1);
+  answer.prompt_tokens = tokens_in(question.prompt) + (question.kind == LlamaQuestion::Kind::chat ? around_a_chat : 1);
 
   auto& tokens = answer.tokens;
   const auto add = [&](std::string text, std::string shown, bool thought) {

@@ -13,7 +13,7 @@
 namespace gpumod::sim {
 
 struct LlamaFlag {
-  std::vector<std::string> names;     ///< "-ngl", "--gpu-layers", "--n-gpu-layers": the last one is the full name
+  std::vector<std::string> names;      ///< "-ngl", "--gpu-layers", "--n-gpu-layers": the last one is the full name
   std::vector<std::string> opposites;  ///< "--no-jinja"
   std::string value;                   ///< what the help calls its value; empty: it takes none
   std::string variable;                ///< the environment variable that sets it, too

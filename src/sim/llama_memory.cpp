@@ -6,7 +6,7 @@ namespace gpumod::sim {
 
 namespace {
 
-constexpr int context_step = 256;   // contexts are rounded up to this
+constexpr int context_step = 256;     // contexts are rounded up to this
 constexpr double expert_share = 0.8;  // of a layer's weights, what --n-cpu-moe leaves in the machine's memory
 
 struct Wish {

@@ -11,10 +11,23 @@ namespace gpumod::sim {
 
 namespace {
 
-const std::vector<std::string_view> known_keys{
-    "weights",           "kv-per-1k",                "compute",               "cuda",   "layers",    "context", "load",
-    "unload",            "tokens-per-second",        "cpu-tokens-per-second", "answer", "think",     "loop",    "dims",
-    "busy-stop",         "prompt-tokens-per-second", "fault"};
+const std::vector<std::string_view> known_keys{"weights",
+                                               "kv-per-1k",
+                                               "compute",
+                                               "cuda",
+                                               "layers",
+                                               "context",
+                                               "load",
+                                               "unload",
+                                               "tokens-per-second",
+                                               "cpu-tokens-per-second",
+                                               "answer",
+                                               "think",
+                                               "loop",
+                                               "dims",
+                                               "busy-stop",
+                                               "prompt-tokens-per-second",
+                                               "fault"};
 
 const std::vector<std::string> known_faults{
     std::string(llama_faults::bad_model),    std::string(llama_faults::crash_load),

@@ -10,7 +10,8 @@
 //   answer, think                 what it says to everything, and what it thinks before ("Hello from NAME.", nothing)
 //   loop=yes                      it begins its answer anew until the tokens run out
 //   dims                          an embedding model with so many dimensions; it cannot chat
-//   busy-stop=wedge|end           what becomes of a process that is to end while it generates. The real one mostly stays
+//   busy-stop=wedge|end           what becomes of a process that is to end while it generates. The real one mostly
+//   stays
 //                                 for ever (it waits for its own request), and sometimes cuts its streams and ends.
 //   fault=NAME[,NAME]             see llama_faults
 #pragma once
@@ -24,14 +25,14 @@
 namespace gpumod::sim {
 
 namespace llama_faults {
-constexpr std::string_view bad_model = "bad-model";          ///< the file lacks a tensor: the load fails, exit code 1
-constexpr std::string_view crash_load = "crash-load";        ///< aborts with half of its weights taken
-constexpr std::string_view hang_load = "hang-load";          ///< takes half of its weights and loads for ever
-constexpr std::string_view health_lies = "health-lies";      ///< says that it is ready from the first moment
-constexpr std::string_view wedged_child = "wedged-child";    ///< loads, then answers no question and heeds no order
+constexpr std::string_view bad_model = "bad-model";            ///< the file lacks a tensor: the load fails, exit code 1
+constexpr std::string_view crash_load = "crash-load";          ///< aborts with half of its weights taken
+constexpr std::string_view hang_load = "hang-load";            ///< takes half of its weights and loads for ever
+constexpr std::string_view health_lies = "health-lies";        ///< says that it is ready from the first moment
+constexpr std::string_view wedged_child = "wedged-child";      ///< loads, then answers no question and heeds no order
 constexpr std::string_view ignore_sigterm = "ignore-sigterm";  ///< only SIGKILL ends it, or its router's order
-constexpr std::string_view slow_unload = "slow-unload";      ///< `unload` is 30s unless it says otherwise
-constexpr std::string_view wrong_model = "wrong-model";      ///< names another model than it was given
+constexpr std::string_view slow_unload = "slow-unload";        ///< `unload` is 30s unless it says otherwise
+constexpr std::string_view wrong_model = "wrong-model";        ///< names another model than it was given
 }  // namespace llama_faults
 
 struct LlamaModel {

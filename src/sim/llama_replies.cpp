@@ -43,12 +43,8 @@ const char* finish_of(const LlamaTelling& telling) {
 }
 
 json::object envelope(const LlamaTelling& telling, json::array choices, const char* object) {
-  return {{"choices", std::move(choices)},
-          {"created", telling.created},
-          {"id", telling.id},
-          {"model", telling.identity.name},
-          {"system_fingerprint", llama_build},
-          {"object", object}};
+  return {{"choices", std::move(choices)},  {"created", telling.created},        {"id", telling.id},
+          {"model", telling.identity.name}, {"system_fingerprint", llama_build}, {"object", object}};
 }
 
 json::object chat_chunk(const LlamaTelling& telling, json::object delta, json::value finish = nullptr) {
@@ -109,8 +105,8 @@ ServerReply llama_reply(const json::value& body, int status) {
 }
 
 ServerReply llama_error(int status, std::string_view message, std::string_view type) {
-  return llama_reply(
-      json::object{{"error", json::object{{"code", status}, {"message", message}, {"type", type}}}}, status);
+  return llama_reply(json::object{{"error", json::object{{"code", status}, {"message", message}, {"type", type}}}},
+                     status);
 }
 
 ServerReply llama_bad_request(std::string_view message) {
@@ -279,8 +275,8 @@ json::object embedding_reply(const LlamaIdentity& identity, const json::value& r
   int tokens = 0;
   for (const auto& text : embedding_inputs(request)) {
     tokens += tokens_in(text) + 2;
-    data.emplace_back(json::object{
-        {"embedding", vector_for(text, dimensions)}, {"index", data.size()}, {"object", "embedding"}});
+    data.emplace_back(
+        json::object{{"embedding", vector_for(text, dimensions)}, {"index", data.size()}, {"object", "embedding"}});
   }
   const auto* model = request.if_object() ? request.get_object().if_contains("model") : nullptr;
   return {{"model", model && model->is_string() ? *model : json::value(identity.name)},
@@ -308,8 +304,8 @@ json::object model_entry(const LlamaIdentity& identity, const LlamaModel& model,
           {"aliases", std::move(aliases)},
           {"tags", json::array()},
           {"object", "model"},
-          {"architecture", json::object{{"input_modalities", json::array{"text"}},
-                                        {"output_modalities", json::array{"text"}}}},
+          {"architecture",
+           json::object{{"input_modalities", json::array{"text"}}, {"output_modalities", json::array{"text"}}}},
           {"created", identity.created},
           {"owned_by", "llamacpp"},
           {"meta", json::object{{"vocab_type", model.dimensions > 0 ? 3 : 1},

@@ -49,7 +49,7 @@ Result<LlamaQuestion> read_question(LlamaQuestion::Kind kind, const std::string&
 /// The tokens of one answer, made before the first of them is said: what is simulated is only when they come.
 struct LlamaAnswer {
   struct Token {
-    std::string text;  ///< as /completion says it
+    std::string text;   ///< as /completion says it
     std::string shown;  ///< as a chat says it: without the tags around a thought
     bool thought = false;
   };
