@@ -163,7 +163,7 @@ Result<void> Box::write_files(const BoxOptions& options) const {
   const auto router_service = [&](const char* model, int mib) {
     return fmt::format(
         "engine: llamacpp\nrouter: llama\nport: {}\nmodels_dir: {}\nmodel: {}\nvram: {} MiB\n"
-        "context_size: 32768\ngpu_layers: 99\nprobe: {{kind: chat, timeout: 5s}}\n",
+        "context_size: 32768\ngpu_layers: 99\nprobe: {{kind: chat, timeout: 5s}}\nstop_timeout: 3s\n",
         router_port, models.string(), model, mib);
   };
   files[config / "services/qwen3-coder.yaml"] = router_service(coder_model, 22514);

@@ -26,6 +26,7 @@ const std::vector<std::string_view> known_keys{"weights",
                                                "loop",
                                                "dims",
                                                "busy-stop",
+                                               "wedge-after",
                                                "prompt-tokens-per-second",
                                                "fault"};
 
@@ -109,6 +110,7 @@ Result<LlamaModel> read_llama_model(const std::filesystem::path& file) {
   model.think = options.text("think");
   model.loops = TRY(yes_or_no(options, "loop", "yes", "no", false));
   model.wedges_when_busy = TRY(yes_or_no(options, "busy-stop", "wedge", "end", true));
+  model.wedge_after = static_cast<int>(TRY(options.number("wedge-after", 0)));
   return model;
 }
 

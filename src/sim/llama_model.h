@@ -11,8 +11,8 @@
 //   loop=yes                      it begins its answer anew until the tokens run out
 //   dims                          an embedding model with so many dimensions; it cannot chat
 //   busy-stop=wedge|end           what becomes of a process that is to end while it generates. The real one mostly
-//   stays
-//                                 for ever (it waits for its own request), and sometimes cuts its streams and ends.
+//                                 stays for ever (it waits for its own request), and sometimes cuts its streams and ends
+//   wedge-after                   with the fault wedged-child: how many questions it answers first (0)
 //   fault=NAME[,NAME]             see llama_faults
 #pragma once
 
@@ -53,6 +53,7 @@ struct LlamaModel {
   bool loops = false;
   unsigned dimensions = 0;
   bool wedges_when_busy = true;
+  int wedge_after = 0;
   std::set<std::string, std::less<>> faults;
 
   bool has(std::string_view fault) const { return faults.contains(fault); }

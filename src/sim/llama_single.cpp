@@ -65,6 +65,7 @@ class LlamaSingle {
   Task<void> tell(Shared telling, std::shared_ptr<Ticket> ticket, ServerReply::Write write);
   Task<bool> pass(TimePoint until, std::function<bool()> has_left);
   Task<void> hang();
+  bool is_wedged() const;
   void count(const LlamaTelling& telling);
   TimePoint said_by(TimePoint start, const LlamaTelling& telling, std::size_t token) const;
 
@@ -84,6 +85,7 @@ class LlamaSingle {
   LlamaCounters counters_;
   int in_flight_ = 0;
   int tasks_ = 0;
+  int questions_ = 0;
   bool loaded_ = false;
   bool asleep_ = false;
   bool waking_ = false;
@@ -349,9 +351,13 @@ Task<ServerReply> LlamaSingle::route(ServerRequest request) {
   co_return reply;
 }
 
+bool LlamaSingle::is_wedged() const {
+  return model_.has(llama_faults::wedged_child) && questions_ >= model_.wedge_after;
+}
+
 Task<ServerReply> LlamaSingle::slots() {
   if (!settings_.flag("slots", true)) co_return llama_not_supported("slots endpoint", "--slots");
-  if (model_.has(llama_faults::wedged_child)) co_await hang();
+  if (is_wedged()) co_await hang();
   co_await wake();
   co_return llama_reply(llama_slots(slots_));
 }
@@ -359,7 +365,8 @@ Task<ServerReply> LlamaSingle::slots() {
 /// Waits for a free slot, as the real one's queue does.
 Task<std::shared_ptr<LlamaSingle::Ticket>> LlamaSingle::take_slot() {
   auto ticket = std::make_shared<Ticket>(*this);
-  if (model_.has(llama_faults::wedged_child)) co_await hang();
+  if (is_wedged()) co_await hang();
+  ++questions_;
   co_await wake();
   for (;;) {
     if (ending_) co_await hang();

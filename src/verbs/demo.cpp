@@ -60,7 +60,7 @@ std::string notes_of(const json::value& report, const std::optional<Error>& erro
       if (said("result") == "done" && comes_up && !said("note").empty())
         notes.push_back(fmt::format("{}: {}", subject, said("note")));
     }
-  if (error) notes.insert(notes.begin(), error->message);
+  if (error) notes.insert(notes.begin(), error->hint.empty() ? error->message : error->message + ". " + error->hint);
   return join(notes, "; ");
 }
 

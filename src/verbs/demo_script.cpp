@@ -61,12 +61,14 @@ std::vector<DemoFault> declare() {
   {
     DemoFault fault;
     fault.name = "wedged-child";
-    fault.what = "The process that holds the coder's model stops answering, behind a router that says it is healthy.";
+    fault.what =
+        "The process that holds the coder's model answers one question and no other, behind a router that says it is "
+        "healthy.";
     fault.outcome =
         "Switching to the mode that runs already asks every service a real question: the wedge is found, the router "
-        "restarted and the model loaded again. Every row passes.";
+        "restarted and the model loaded again. Later switches end the process that heeds no order. Every row passes.";
     fault.rows = {{"code"}, {"code"}, {"rag"}, {"code"}, {"nemotron"}, {"blank"}};
-    fault.model_options[sim::coder_model] = "fault=wedged-child\nwedge-after=1\nwedge-once=1\n";
+    fault.model_options[sim::coder_model] = "fault=wedged-child\nwedge-after=1\n";
     faults.push_back(std::move(fault));
   }
   {
@@ -90,7 +92,7 @@ std::vector<DemoFault> declare() {
         "the chain goes on.";
     fault.passes = false;
     // The chain meets code twice: the grabber comes before the one that follows rag.
-    fault.acts = {{When::after, "rag", "", {"--as", "blender", "--grab", "8GiB", "--when-free", "16GiB"}, false},
+    fault.acts = {{When::after, "rag", "", {"--as", "blender", "--grab", "8GiB", "--when-free", "20GiB"}, false},
                   {When::before, "nemotron", "", {}, true}};
     faults.push_back(std::move(fault));
   }
