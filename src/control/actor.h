@@ -62,6 +62,7 @@ class Actor {
   std::map<pid_t, std::string> unit_of_pid_;           // of the last observation
   std::optional<Bytes> used_now_;
   std::optional<Bytes> used_peak_;
+  std::string gpu_complaint_;  // the last one that was logged
 };
 
 }  // namespace gpumod

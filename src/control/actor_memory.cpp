@@ -46,6 +46,11 @@ Reading read(const GpuSample& gpu, const std::map<pid_t, std::string>& owners) {
   return reading;
 }
 
+/// It will not come back by waiting, and nothing that was on it is held any more.
+bool is_lost(const Error& error) {
+  return error.details.is_object() && error.details.as_object().contains("gpu_lost");
+}
+
 }  // namespace
 
 void Actor::note_gpus(const std::vector<GpuSample>& gpus) {
@@ -63,7 +68,9 @@ Task<Result<std::vector<GpuSample>>> Actor::sample(TimePoint deadline) {
   auto gpus = co_await within(*machine_.loop, deadline, machine_.gpus->sample());
   if (!gpus) co_return fail(ErrorCode::environment, "the NVIDIA driver does not answer");
   if (!*gpus) {
-    log_warning("GPUs could not be read: {}", gpus->error().message);
+    // Asked every few milliseconds, it would say the same every time.
+    if (std::exchange(gpu_complaint_, gpus->error().message) != gpus->error().message)
+      log_warning("GPUs could not be read: {}", gpus->error().message);
     co_return fail(gpus->error());
   }
   note_gpus(**gpus);
@@ -116,6 +123,8 @@ Task<Event> Actor::check_memory(Command command) {
       co_return out;
     }
     const auto sampled = co_await sample(command.deadline);
+    if (!sampled && is_lost(sampled.error()))
+      co_return event(command, Event::Kind::memory_short, sampled.error().message);
     const auto gpus = sampled.value_or(std::vector<GpuSample>());
     std::string missing = gpus.empty() ? "the GPUs cannot be read" : "";
     std::optional<GpuIndex> short_of;
@@ -174,6 +183,8 @@ Task<Event> Actor::prove_release(Command command) {
   // The processes are gone; the driver may still be at work for them.
   while (machine_.gpus) {
     const auto sampled = co_await sample(command.deadline);
+    if (!sampled && is_lost(sampled.error()))
+      co_return event(command, Event::Kind::released, "its processes have ended; " + sampled.error().message);
     const auto gpus = sampled.value_or(std::vector<GpuSample>());
     std::string listed = sampled ? "" : fmt::format("its release cannot be proven: {}", sampled.error().message);
     for (const auto& gpu : gpus)

@@ -15,7 +15,8 @@ class GpuMonitor {
  public:
   virtual ~GpuMonitor() = default;
   virtual std::string driver_version() const = 0;
-  /// One sample of every GPU, its processes included. Errors: environment when a GPU or the driver is lost.
+  /// One sample of every GPU, its processes included. Errors: environment when a GPU or the driver is lost; a
+  /// lost GPU stays lost until it is reset, and is named in the details: {"gpu_lost": INDEX}.
   virtual Task<Result<std::vector<GpuSample>>> sample() = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include <boost/json/object.hpp>
 #include <dlfcn.h>
 
 #include "base/log.h"
@@ -221,7 +222,7 @@ Error Library::lost(const Gpu& gpu, Return code) const {
                fmt::format("GPU {} ({}, {}) is lost: {}", gpu.identity.index, gpu.identity.name, gpu.identity.uuid,
                            explain(code)),
                "It needs a reset (`nvidia-smi --gpu-reset`) or a reboot; `dmesg | grep Xid` says why it fell.",
-               {}};
+               boost::json::object{{"gpu_lost", gpu.identity.index}}};
 }
 
 Result<std::vector<GpuSample>> Library::sample() {

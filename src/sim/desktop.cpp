@@ -73,6 +73,15 @@ class Noise {
   std::uint64_t state_ = 1;
 };
 
+/// It ends just when somebody else comes to a certain point.
+Result<void> wait_for_label(Gpu& gpu, const Habits& habits, const Ending& ending) {
+  while (!gpu.wait_for_label(habits.until_label, 200ms)) {
+    if (ending.within(Duration{})) return {};
+    TRY(gpu.memory());
+  }
+  return {};
+}
+
 Result<void> live(Gpu gpu, const Habits& habits, const Ending& ending) {
   Noise noise(habits.noise + habits.noise);
   if (habits.grab > Bytes()) {
@@ -83,17 +92,12 @@ Result<void> live(Gpu gpu, const Habits& habits, const Ending& ending) {
       TRY(gpu.memory());  // tells apart: not enough yet, and no broker any more
     }
     TRY(gpu.allocate("grabbed", habits.grab));
+    if (!habits.until_label.empty()) return wait_for_label(gpu, habits, ending);
     if (ending.within(habits.keep > Duration{} ? scaled(habits.keep) : Duration(std::chrono::hours(24 * 365))))
       return {};
     TRY(gpu.release("grabbed"));
   }
-  if (!habits.until_label.empty()) {  // it ends just when somebody else comes to that point
-    while (!gpu.wait_for_label(habits.until_label, 200ms)) {
-      if (ending.within(Duration{})) return {};
-      TRY(gpu.memory());
-    }
-    return {};
-  }
+  if (!habits.until_label.empty()) return wait_for_label(gpu, habits, ending);
   for (;;) {
     if (ending.within(scaled(habits.period))) return {};
     if (habits.noise == Bytes()) {

@@ -141,6 +141,7 @@ class EngineCore {
       const auto memory = TRY(gpu.memory());
       if (!command_.kv_cache_memory)
         TRY(check_free_memory(device, memory.free, memory.total, command_.gpu_memory_utilization));
+      free_at_start_.push_back(memory.free);
       gpus_.push_back(std::move(gpu));
     }
     return {};
@@ -200,13 +201,10 @@ class EngineCore {
   /// What the dummy run takes for its time stands under a label of its own, so that others can tell when it happens.
   Task<void> profile() {
     check(allocate_everywhere("profiling", Bytes::mib(64)));
-    std::vector<Bytes> before;
-    for (auto& gpu : gpus_)
-      before.push_back(free_of(gpu));
     log_.info("backends.py:703", "Using cache directory: ~/.cache/vllm/torch_compile_cache for vLLM's torch.compile");
     co_await wait_for(scaled(options_.profile));
     for (std::size_t i = 0; i < gpus_.size(); ++i)
-      check(check_profile(before[i], free_of(gpus_[i])));
+      check(check_profile(free_at_start_[i], free_of(gpus_[i])));
     for (auto& gpu : gpus_)
       check(gpu.release("profiling"));
     check(take_activations());
@@ -501,6 +499,7 @@ class EngineCore {
   VllmCommand command_;
   VllmBehaviour options_;
   std::vector<Gpu> gpus_;
+  std::vector<Bytes> free_at_start_;  // of each, before the weights: what profiling compares with
   KvCache cache_;
   bool weights_resident_ = false;
   bool weights_good_ = false;

@@ -347,7 +347,8 @@ void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& o
 
 void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& out) {
   const bool clearing = live.stage == Stage::clearing_proof || live.stage == Stage::clearing_last_proof;
-  if (event.kind == Event::Kind::released) return clearing ? cleared(live, now, out) : step_done(live, {}, now);
+  if (event.kind == Event::Kind::released)
+    return clearing ? cleared(live, now, out) : step_done(live, event.text, now);
 
   const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof;
   if (!last) {

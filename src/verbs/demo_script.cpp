@@ -27,13 +27,16 @@ std::vector<DemoFault> declare() {
   {
     DemoFault fault;
     fault.name = "profile-abort";
-    fault.what = "Somebody's program gives memory back while vLLM profiles, so vLLM aborts its start.";
+    fault.what = "Somebody's program takes 8 GiB and gives them back while vLLM profiles, so vLLM aborts its start.";
     fault.outcome =
         "The cause is recognised as one that passes: what is left of the attempt is cleared away, and once memory has "
         "settled vLLM is started again. Every row passes; rag needed two attempts.";
-    fault.acts = {
-        {When::before, "rag", "", {"--as", "blender", "--holds", "1GiB", "--until-label", "profiling"}, false},
-        {When::after, "rag", "", {}, true}};
+    fault.acts = {{When::before,
+                   "rag",
+                   "",
+                   {"--as", "blender", "--grab", "8GiB", "--when-free", "20GiB", "--until-label", "profiling"},
+                   false},
+                  {When::after, "rag", "", {}, true}};
     faults.push_back(std::move(fault));
   }
   {
