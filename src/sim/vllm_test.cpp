@@ -177,6 +177,7 @@ TEST_F(VllmTest, RefusesALengthThatDoesNotFitAndNamesOneThatDoes) {
 
 TEST_F(VllmTest, GivesUpWhenSomebodyFreesMemoryWhileItMeasures) {
   // More than vLLM itself has taken by then: it compares with what was free before its weights.
+  options().gpu_memory_utilization = 0.5;
   Holder other({"--as", "game", "--holds", "8GiB"});
   auto vllm = start("weights=2GiB;profile=50s");
   ASSERT_TRUE(vllm.says("torch.compile")) << vllm.log();  // it measures for a second now
