@@ -86,9 +86,10 @@ std::vector<std::string> LlamaFleet::words(const Model& model) const {
 std::shared_ptr<void> LlamaFleet::use(Shared model) {
   ++model->in_flight;
   model->last_used = now();
-  return {nullptr, [model](void*) {
+  return {nullptr, [this, model](void*) {
             --model->in_flight;
             model->last_used = now();
+            moved_.set();
           }};
 }
 
@@ -104,12 +105,32 @@ LlamaFleet::Shared LlamaFleet::longest_unused() const {
   return oldest;
 }
 
-Task<Result<void>> LlamaFleet::load(Shared model) {
+Task<void> LlamaFleet::quiet() {
+  const auto busy = [this] {
+    return std::any_of(models_.begin(), models_.end(), [](const auto& entry) { return entry.second->in_flight > 0; });
+  };
+  while (busy()) {
+    moved_.reset();
+    (void)co_await moved_.wait();
+  }
+}
+
+bool LlamaFleet::has_room() const {
   const auto running = std::count_if(models_.begin(), models_.end(),
                                      [](const auto& entry) { return entry.second->state != LlamaState::unloaded; });
-  if (model->state == LlamaState::unloaded && most_ > 0 && running >= most_) {
+  return most_ <= 0 || running < most_;
+}
+
+Task<Result<void>> LlamaFleet::load(Shared model, Patience patience) {
+  while (model->state == LlamaState::unloaded && !has_room()) {
     const auto oldest = longest_unused();
-    if (!oldest) co_return fail(ErrorCode::failed, "model limit reached, try again later");
+    if (!oldest && patience == Patience::refuse)
+      co_return fail(ErrorCode::failed, "model limit reached, try again later");
+    if (!oldest) {
+      moved_.reset();
+      (void)co_await moved_.wait();
+      continue;
+    }
     llama_log('I',
               fmt::format("srv    unload_lru: models_max limit reached, removing LRU name={}", oldest->listed.name));
     begin_end(oldest);
@@ -157,6 +178,7 @@ Task<void> LlamaFleet::watch(Shared model) {
   model->ending = false;
   model->info = nullptr;
   model->changed.set();
+  moved_.set();
   tell(*model, "status_change", {{"status", "unloaded"}, {"exit_code", code}});
 }
 
@@ -175,6 +197,7 @@ void LlamaFleet::hear(Shared model, std::string line) {
   if (status->get_string() == "sleeping") model->state = LlamaState::sleeping;
   if (const auto* info = said.if_contains("info")) model->info = *info;
   model->changed.set();
+  moved_.set();
   tell(*model, "status_change", said);
 }
 

@@ -51,8 +51,10 @@ class LlamaFleet {
   /// By name or alias; null when there is none.
   Shared find(std::string_view name) const;
 
-  /// Starts its process, once there is room. Errors: refused ("model is already running"), failed (the limit).
-  Task<Result<void>> load(Shared model);
+  enum class Patience { refuse, wait };
+  /// Starts its process, once there is room: who is patient waits until another model is idle, as an autoload does.
+  /// Errors: refused ("model is already running"), failed (the limit).
+  Task<Result<void>> load(Shared model, Patience patience);
   /// Errors: refused ("model is not running").
   Result<void> unload(Shared model);
   /// Waits until it is no longer loading. Errors: failed.
@@ -60,13 +62,15 @@ class LlamaFleet {
   Task<void> unload_all();
 
   /// Held by a request for as long as it is on its way.
-  static std::shared_ptr<void> use(Shared model);
+  std::shared_ptr<void> use(Shared model);
+  /// Returns when no request is on its way.
+  Task<void> quiet();
   std::vector<std::string> words(const Model& model) const;
 
   std::shared_ptr<LlamaListener> listen();
-  void close_listeners();
 
  private:
+  bool has_room() const;
   Shared longest_unused() const;
   Result<void> spawn(Shared model);
   Task<void> watch(Shared model);
@@ -81,7 +85,7 @@ class LlamaFleet {
   std::string program_;
   std::map<std::string, Shared> models_;
   std::vector<std::weak_ptr<LlamaListener>> listeners_;
-  bool closed_ = false;
+  Signal moved_{loop_};  ///< a model has changed, or has one request less
 };
 
 }  // namespace gpumod::sim

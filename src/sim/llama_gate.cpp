@@ -12,9 +12,9 @@ namespace {
 
 void add_keys(std::vector<std::string>& keys, std::string_view list, char separator) {
   while (!list.empty()) {
-    const auto key = trim(list.substr(0, list.find(separator)));
-    list.remove_prefix(
-        std::min(list.size(), list.find(separator) == std::string_view::npos ? list.size() : list.find(separator) + 1));
+    const auto entry = list.substr(0, list.find(separator));
+    list.remove_prefix(std::min(list.size(), entry.size() + 1));
+    const auto key = trim(entry);
     if (!key.empty() && !key.starts_with('#')) keys.emplace_back(key);
   }
 }
@@ -58,7 +58,7 @@ std::optional<ServerReply> llama_gate(const std::vector<std::string>& keys, cons
                      {"Access-Control-Allow-Headers", "*"}};
     return reply;
   }
-  if (keys.empty() || is_health(request)) return std::nullopt;
+  if (keys.empty() || is_health(request) || request.path == "/") return std::nullopt;
   if (std::find(keys.begin(), keys.end(), key_of(request)) != keys.end()) return std::nullopt;
   llama_log('W', "srv    operator(): unauthorized: Invalid API Key");
   return llama_error(401, "Invalid API Key", "authentication_error");

@@ -137,7 +137,7 @@ void log_unreadable_model(const std::string& path, const Error& error) {
       break;
     default:
       llama_log('E',
-                fmt::format("gguf_init_from_file_ptr: invalid magic characters: '{}', expected 'GGUF'", error.message));
+                fmt::format("gguf_init_from_reader: invalid magic characters: '{}', expected 'GGUF'", error.message));
       break;
   }
   log_failed_load(path, fmt::format("llama_model_loader: failed to load model from {}", path));

@@ -95,8 +95,9 @@ Task<void> LlamaRouter::live() {
 
 Task<void> LlamaRouter::end() {
   ending_ = true;
-  llama_log('I', "srv    operator(): operator(): cleaning up before exit...");
   server_->stop_listening();
+  co_await fleet_.quiet();
+  llama_log('I', "srv    operator(): operator(): cleaning up before exit...");
   co_await fleet_.unload_all();
   leave(0);
 }
@@ -151,7 +152,7 @@ Task<ServerReply> LlamaRouter::route(ServerRequest request) {
 Task<ServerReply> LlamaRouter::load(ServerRequest request) {
   const auto model = fleet_.find(text_in(json::parse(request.body), "model"));
   if (!model) co_return llama_not_found();
-  auto loading = fleet_.load(model);
+  auto loading = fleet_.load(model, LlamaFleet::Patience::refuse);
   const auto loaded = co_await std::move(loading);
   if (loaded) co_return llama_reply(json::object{{"success", true}});
   if (loaded.error().code == ErrorCode::refused) co_return llama_bad_request(loaded.error().message);
@@ -172,9 +173,10 @@ Task<ServerReply> LlamaRouter::pass_on(ServerRequest request, std::string name) 
   if (!model) co_return llama_bad_request(fmt::format("model '{}' not found", name));
   const auto said = request.query.find("autoload");
   const bool autoloads = said == request.query.end() ? settings_.flag("models-autoload", true) : says_yes(said->second);
+  const auto ticket = fleet_.use(model);
   if (model->state == LlamaState::unloaded) {
     if (!autoloads) co_return llama_bad_request("model is not loaded");
-    auto loading = fleet_.load(model);
+    auto loading = fleet_.load(model, LlamaFleet::Patience::wait);
     const auto started = co_await std::move(loading);
     if (!started && started.error().code != ErrorCode::refused)
       co_return llama_error(500, started.error().message, "server_error");
@@ -189,7 +191,7 @@ Task<ServerReply> LlamaRouter::pass_on(ServerRequest request, std::string name) 
   ProxyOrder order;
   order.port = model->port;
   order.request = std::move(request);
-  order.ticket = LlamaFleet::use(model);
+  order.ticket = ticket;
   auto passing = proxy_to_child(std::move(order));
   auto reply = co_await std::move(passing);
   co_return reply;

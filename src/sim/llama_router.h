@@ -8,6 +8,9 @@
 //   - Beyond --models-max the one that was used longest ago goes first, if it is loaded, has no request in flight and
 //   is
 //     not ending already; the load answers only when it has gone. If there is none: 500.
+//   - A request that loads its model waits until there is room, however long that takes.
+//   - A router that is to end first waits for all requests that are on their way: one that a child will never answer
+//     keeps it for ever, with all its children. A second signal ends it with 1.
 //   - /health is 200 whatever its children do.
 #pragma once
 

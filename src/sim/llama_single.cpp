@@ -61,7 +61,10 @@ class LlamaSingle {
   Task<ServerReply> answer(Kind kind, ServerRequest request);
   Task<ServerReply> embed(ServerRequest request, bool native);
   Task<ServerReply> slots();
-  Task<std::shared_ptr<Ticket>> take_slot();
+  enum class Pick { first, least_recent };
+  LlamaSlot* free_slot(Pick pick);
+  void mark(LlamaSlot& slot);
+  Task<std::shared_ptr<Ticket>> take_slot(Pick pick);
   Task<void> tell(Shared telling, std::shared_ptr<Ticket> ticket, ServerReply::Write write);
   Task<bool> pass(TimePoint until, std::function<bool()> has_left);
   Task<void> hang();
@@ -264,6 +267,8 @@ Task<void> LlamaSingle::wake() {
     llama_print("failed to reload model after sleeping");
     std::abort();
   }
+  for (auto& slot : slots_)
+    slot.used = false;
   waking_ = false;
   asleep_ = false;
   idle_since_ = now();
@@ -362,25 +367,42 @@ Task<ServerReply> LlamaSingle::slots() {
   co_return llama_reply(llama_slots(slots_));
 }
 
+/// A chat goes where its prompt is known already, which is mostly the first slot; everything else to the slot that was
+/// used longest ago.
+LlamaSlot* LlamaSingle::free_slot(Pick pick) {
+  LlamaSlot* found = nullptr;
+  for (auto& slot : slots_) {
+    if (slot.busy) continue;
+    if (!found || (pick == Pick::least_recent && slot.turn < found->turn)) found = &slot;
+  }
+  return found;
+}
+
+void LlamaSingle::mark(LlamaSlot& slot) {
+  slot.used = true;
+  slot.task = tasks_++;
+  slot.turn = tasks_;
+  slot.question = {};
+  slot.prompt_tokens = slot.generated = 0;
+}
+
 /// Waits for a free slot, as the real one's queue does.
-Task<std::shared_ptr<LlamaSingle::Ticket>> LlamaSingle::take_slot() {
+Task<std::shared_ptr<LlamaSingle::Ticket>> LlamaSingle::take_slot(Pick pick) {
   auto ticket = std::make_shared<Ticket>(*this);
   if (is_wedged()) co_await hang();
   ++questions_;
   co_await wake();
   for (;;) {
     if (ending_) co_await hang();
-    const auto free = std::find_if(slots_.begin(), slots_.end(), [](const LlamaSlot& slot) { return !slot.busy; });
-    if (free != slots_.end()) {
-      free->busy = free->used = true;
-      ticket->slot = &*free;
-      break;
+    if (auto* slot = free_slot(pick)) {
+      mark(*slot);
+      slot->busy = true;
+      ticket->slot = slot;
+      co_return ticket;
     }
     slot_freed_.reset();
     (void)co_await slot_freed_.wait();
   }
-  ticket->slot->task = tasks_++;
-  co_return ticket;
 }
 
 /// False when the client has left meanwhile. No return once the process is to end: who is still asking then has no
@@ -402,13 +424,18 @@ TimePoint LlamaSingle::said_by(TimePoint start, const LlamaTelling& telling, std
 Task<ServerReply> LlamaSingle::answer(Kind kind, ServerRequest request) {
   auto question = read_question(kind, request.body);
   if (!question) co_return llama_bad_request(question.error().message);
-  if (model_.dimensions > 0)
+  if (model_.dimensions > 0) {
+    if (auto* slot = free_slot(Pick::least_recent)) {
+      mark(*slot);
+      slot->question = *question;
+    }
     co_return llama_error(500, "the current context does not support logits computation. skipping", "server_error");
+  }
   const int context = slots_.front().context;
   auto made = make_answer(model_, *question, context);
   if (made.prompt_tokens >= context) co_return llama_too_long(made.prompt_tokens, context);
 
-  auto taking = take_slot();
+  auto taking = take_slot(Pick::first);
   auto ticket = co_await std::move(taking);
   auto telling = std::make_shared<LlamaTelling>();
   telling->identity = identity_;
@@ -493,8 +520,10 @@ Task<ServerReply> LlamaSingle::embed(ServerRequest request, bool native) {
   if (problem) co_return llama_bad_request(fmt::format("[json.exception.parse_error.101] {}", problem.message()));
   const auto texts = embedding_inputs(body);
   if (texts.empty()) co_return llama_bad_request("\"input\" or \"content\" must be provided");
-  auto taking = take_slot();
+  auto taking = take_slot(Pick::least_recent);
   const auto ticket = co_await std::move(taking);
+  for (std::size_t text = 1; text < texts.size(); ++text)
+    if (auto* slot = free_slot(Pick::least_recent)) mark(*slot);
   double tokens = 0;
   for (const auto& text : texts)
     tokens += tokens_in(text);

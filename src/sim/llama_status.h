@@ -15,6 +15,7 @@ struct LlamaSlot {
   bool busy = false;
   bool used = false;  ///< it has had a question, and keeps showing it
   int task = 0;
+  std::int64_t turn = 0;  ///< when it was last taken, counted in takings
   LlamaQuestion question = {};
   int prompt_tokens = 0;
   int generated = 0;
