@@ -84,6 +84,7 @@ Task<Event> Actor::look(Command command) {
   if (snapshot) {
     unit_of_pid_ = snapshot->unit_of_pid;
     note_gpus(snapshot->gpus);
+    note_baseline(*snapshot);
     out.snapshot = std::move(*snapshot);
   } else {
     out.error = snapshot.error();

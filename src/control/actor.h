@@ -48,6 +48,7 @@ class Actor {
   Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min());
   Task<Result<std::vector<GpuSample>>> sample(TimePoint deadline);
   Task<void> learn_owners();
+  void note_baseline(const Snapshot& snapshot);
   std::string who_holds(const std::vector<GpuSample>& gpus, GpuIndex gpu) const;
   const Service* service_of(const Command& command) const;
   bool abandoned(const Command& command) const { return abandoned_.contains(command.step); }
@@ -60,6 +61,7 @@ class Actor {
   std::map<int, Signal*> waiting_;                     // by step: woken by abandon()
   std::map<std::string, std::vector<pid_t>> stopped_;  // by unit: the processes it had when its stop was ordered
   std::map<pid_t, std::string> unit_of_pid_;           // of the last observation
+  std::map<GpuIndex, Bytes> unattributed_before_;      // by GPU: see note_baseline()
   std::optional<Bytes> used_now_;
   std::optional<Bytes> used_peak_;
   std::string gpu_complaint_;  // the last one that was logged

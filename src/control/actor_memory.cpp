@@ -18,9 +18,10 @@ namespace {
 constexpr Duration gpu_interval = 50ms;
 /// A browser's ups and downs last moments; room that foreign processes have taken for longer will not come back.
 constexpr Duration foreign_patience = 5s;
-/// Where everything that is needed is free, memory that moves without a known holder delays a start no longer than
-/// this.
-constexpr Duration settle_patience = 20s;
+/// Drivers give memory back in pieces, with pauses: only after so long a pause was the last piece the last.
+constexpr Duration quiet_time = 2s;
+/// More than this above what nobody held before the switch is memory that is on its way back.
+constexpr Bytes baseline_slack = Bytes::mib(64);
 /// A server that is asleep and whose memory has not moved for so long has given what it gives.
 constexpr Duration fall_patience = 10s;
 /// Sums of figures that NVML gives one after the other waver by so much without anything happening.
@@ -52,6 +53,13 @@ bool is_lost(const Error& error) {
 }
 
 }  // namespace
+
+/// What nobody holds before anything of this switch has been done: the driver's own share, mostly.
+void Actor::note_baseline(const Snapshot& snapshot) {
+  if (!unattributed_before_.empty()) return;
+  for (const auto& gpu : snapshot.gpus)
+    unattributed_before_[gpu.index] = read(gpu, snapshot.unit_of_pid).unattributed;
+}
 
 void Actor::note_gpus(const std::vector<GpuSample>& gpus) {
   if (gpus.empty()) return;
@@ -108,14 +116,17 @@ std::string Actor::who_holds(const std::vector<GpuSample>& gpus, GpuIndex index)
 }
 
 /// Settled: our own processes hold the same as a moment ago, and no memory without a holder is coming back (a driver
-/// that is still at work for a process that has ended: a vLLM that starts into that aborts while it profiles). What
-/// foreign processes do counts only in what is free; where they took the room, that is said soon, and by whom.
+/// that is still at work for a process that has ended: a vLLM that starts into that aborts while it profiles). Whether
+/// some is on its way shows against what nobody held when the switch began; for how long it pauses, only waiting tells.
+/// What foreign processes do counts only in what is free; where they took the room, that is said soon, and by whom.
 Task<Event> Actor::check_memory(Command command) {
   Signal wake(*machine_.loop);
   waiting_[command.step] = &wake;
   const Registration forget([this, step = command.step] { waiting_.erase(step); });
   std::map<GpuIndex, Reading> before;
-  std::optional<TimePoint> room_since, taken_since;
+  std::map<GpuIndex, Bytes> least;
+  TimePoint fell_at = now();
+  std::optional<TimePoint> taken_since;
   for (;;) {
     if (abandoned(command)) {
       Event out = event(command, Event::Kind::not_ready);
@@ -128,14 +139,22 @@ Task<Event> Actor::check_memory(Command command) {
     const auto gpus = sampled.value_or(std::vector<GpuSample>());
     std::string missing = gpus.empty() ? "the GPUs cannot be read" : "";
     std::optional<GpuIndex> short_of;
-    bool ours_still = !before.empty(), nothing_returns = !before.empty(), taken = false;
+    bool ours_still = !before.empty(), as_before = command.attempt == 1, falls = false, taken = false;
     std::map<GpuIndex, Reading> readings;
     for (const auto& gpu : gpus) {
       if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) == command.gpus.end()) continue;
       const auto& reading = readings[gpu.index] = read(gpu, unit_of_pid_);
       if (const auto last = before.find(gpu.index); last != before.end()) {
         ours_still = ours_still && last->second.ours == reading.ours;
-        nothing_returns = nothing_returns && last->second.unattributed <= reading.unattributed + wavering;
+        falls = falls || reading.unattributed + wavering < last->second.unattributed;
+      }
+      const auto baseline = unattributed_before_.find(gpu.index);
+      as_before = as_before && baseline != unattributed_before_.end() &&
+                  reading.unattributed <= baseline->second + baseline_slack;
+      const auto [lowest, first] = least.try_emplace(gpu.index, reading.unattributed);
+      if (reading.unattributed + wavering < lowest->second) {
+        lowest->second = reading.unattributed;
+        fell_at = now();
       }
       const auto need = command.need.find(gpu.index);
       if (need == command.need.end() || !gpu.free || *gpu.free >= need->second) continue;
@@ -145,10 +164,8 @@ Task<Event> Actor::check_memory(Command command) {
       // Even if all came back that nobody holds, it would not be enough: listed processes have it.
       taken = reading.every_holder_known && *gpu.free + reading.unattributed < need->second;
     }
-    if (!missing.empty()) room_since.reset();
-    if (missing.empty() && !room_since) room_since = now();
-    const bool patient_enough = room_since && now() - *room_since > settle_patience;
-    if (missing.empty() && ours_still && (nothing_returns || patient_enough))
+    const bool all_is_back = as_before && !falls;
+    if (missing.empty() && ours_still && (all_is_back || now() - fell_at > quiet_time))
       co_return event(command, Event::Kind::memory_ok);
 
     if (!taken || !ours_still) taken_since.reset();
