@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 
@@ -66,8 +67,14 @@ Result<std::vector<CgroupMount>> live_mounts() {
   return mounts;
 }
 
-void collect_pids(const fs::path& directory, std::vector<pid_t>& pids) {
-  auto listed = read_pseudo_file(directory / "cgroup.procs");
+/// A leaf has no other links than its own two: its interface files need not be looked through for cgroups below it.
+bool is_leaf(const std::string& directory) {
+  struct stat info {};
+  return ::stat(directory.c_str(), &info) == 0 && info.st_nlink == 2;
+}
+
+void collect_pids(const std::string& directory, std::vector<pid_t>& pids) {
+  const auto listed = read_pseudo_file(directory + "/cgroup.procs");
   // A threaded cgroup answers EOPNOTSUPP here; its threads' process is listed by the threaded domain above it.
   if (listed) {
     for (const auto line : split_lines(*listed)) {
@@ -77,11 +84,26 @@ void collect_pids(const fs::path& directory, std::vector<pid_t>& pids) {
         pids.push_back(pid);
     }
   }
+  if (is_leaf(directory)) return;
   std::error_code problem;
   for (fs::directory_iterator entry(directory, problem), end; !problem && entry != end; entry.increment(problem)) {
     std::error_code gone;
     if (entry->is_directory(gone) && !entry->is_symlink(gone)) collect_pids(entry->path(), pids);
   }
+}
+
+std::vector<pid_t> pids_below(const std::vector<CgroupMount>& mounts, const std::string& control_group) {
+  std::vector<pid_t> pids;
+  if (control_group.empty()) return pids;
+  for (const auto& mount : mounts) {
+    const auto directory = directory_under(mount, control_group);
+    if (!directory) continue;
+    collect_pids(*directory, pids);
+    break;
+  }
+  std::sort(pids.begin(), pids.end());
+  pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
+  return pids;
 }
 
 enum class Population { empty, populated };
@@ -101,6 +123,7 @@ Result<Population> read_population(int events) {
 std::vector<CgroupMount> cgroup_mounts_in(std::string_view mountinfo) {
   std::vector<CgroupMount> mounts;
   for (const auto line : split_lines(mountinfo)) {
+    if (line.find(" - cgroup2 ") == std::string_view::npos) continue;
     // 36 35 98:0 /root /mount/point options [optional fields] - type source options
     const auto separator = line.find(" - ");
     if (separator == std::string_view::npos) continue;
@@ -145,11 +168,16 @@ Result<fs::path> cgroup_root() {
 }
 
 std::vector<pid_t> cgroup_pids(const std::string& control_group) {
-  std::vector<pid_t> pids;
-  if (control_group.empty()) return pids;
-  if (const auto directory = cgroup_directory(control_group)) collect_pids(*directory, pids);
-  std::sort(pids.begin(), pids.end());
-  pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
+  const auto mounts =
+      control_group.empty() ? std::vector<CgroupMount>() : live_mounts().value_or(std::vector<CgroupMount>());
+  return pids_below(mounts, control_group);
+}
+
+std::vector<std::vector<pid_t>> cgroup_pids(const std::vector<std::string>& control_groups) {
+  const auto mounts = live_mounts().value_or(std::vector<CgroupMount>());
+  std::vector<std::vector<pid_t>> pids;
+  for (const auto& group : control_groups)
+    pids.push_back(pids_below(mounts, group));
   return pids;
 }
 
@@ -175,6 +203,15 @@ Task<Result<bool>> wait_cgroup_empty(std::string control_group, TimePoint deadli
     if (!changed) co_return fail(changed.error());
     if (!*changed) co_return false;
   }
+}
+
+std::string group_of_unit(const std::string& control_group, const std::string& unit) {
+  const auto name = "/" + unit;
+  for (auto at = control_group.find(name); at != std::string::npos; at = control_group.find(name, at + 1)) {
+    const auto end = at + name.size();
+    if (end == control_group.size() || control_group[end] == '/') return control_group.substr(0, end);
+  }
+  return {};
 }
 
 std::string unit_of_cgroup(const std::string& control_group) {

@@ -42,11 +42,15 @@ Task<Result<bool>> wait_process_end(const Fd& pidfd, TimePoint deadline);
 Result<std::filesystem::path> cgroup_root();
 /// Every process in the cgroup and below it. A cgroup that does not exist has none.
 std::vector<pid_t> cgroup_pids(const std::string& control_group);
+/// The same for many: where cgroup2 is mounted is asked once.
+std::vector<std::vector<pid_t>> cgroup_pids(const std::vector<std::string>& control_groups);
 /// Waits for `populated 0` in cgroup.events; a cgroup that does not exist is empty. False: the deadline came first.
 /// Errors: failed for "" and "/" (the root never empties); environment when no cgroup2 hierarchy shows that path.
 Task<Result<bool>> wait_cgroup_empty(std::string control_group, TimePoint deadline);
 /// The innermost "NAME.service" of a cgroup path, "" if there is none.
 std::string unit_of_cgroup(const std::string& control_group);
+/// The cgroup2 path of a process, "" when it has ended or cannot be read.
+std::string control_group_of(pid_t pid);
 /// The unit of each process, by its cgroup; a process that has ended or belongs to no unit is left out.
 std::map<pid_t, std::string> units_of_pids(const std::vector<pid_t>& pids);
 
@@ -62,8 +66,9 @@ struct Listener {
   std::uint32_t uid = 0;    ///< owner of the socket: visible for every process
   std::vector<pid_t> pids;  ///< who holds it; empty when the kernel does not let us see (another user's)
 };
-/// Listeners on these ports, one pass over /proc for all of them.
-std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports);
+/// Listeners on these ports. The descriptors of the `likely` processes are looked through first; only if a socket is
+/// found at none of them, one pass over /proc looks at everybody's.
+std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports, const std::vector<pid_t>& likely = {});
 
 /// The kernel's boot id: another one means the machine was rebooted.
 Result<std::string> boot_id();

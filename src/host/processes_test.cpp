@@ -171,6 +171,13 @@ TEST(Listeners, EveryHolderOfASharedSocketIsNamed) {
   const auto listeners = listeners_on({port});
   ASSERT_EQ(listeners.size(), 1u);
   EXPECT_THAT(listeners[0].pids, UnorderedElementsAre(::getpid(), child.pid()));
+
+  const auto first = listeners_on({port}, {child.pid()});
+  ASSERT_EQ(first.size(), 1u);
+  EXPECT_THAT(first[0].pids, ElementsAre(child.pid())) << "who was likely to hold it does: nobody else is looked at";
+  const auto all = listeners_on({port}, {1, 999999999});
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_THAT(all[0].pids, UnorderedElementsAre(::getpid(), child.pid())) << "a wrong guess costs time, not the answer";
 }
 
 TEST(BootId, IsOneAndStable) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/cgroup.h"
 #include "host/processes.h"
 
 namespace gpumod {
@@ -33,9 +34,26 @@ bool differs(const UnitStatus& a, const UnitStatus& b) {
 
 Result<std::shared_ptr<Bus>> SystemdSession::connection() {
   if (bus_ && bus_->alive()) return bus_;
-  auto bus = TRY(Bus::connect_user_manager(loop));
+  bus_ = TRY(Bus::connect_user_manager(loop));
+  subscribed_ = false;
+  ended_jobs_.clear();
+  bus_->on_lost([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->lost();
+  });
+  if (!watches_.empty()) TRY(subscribe());
+  return bus_;
+}
+
+Result<std::shared_ptr<Bus>> SystemdSession::connection_with_signals() {
+  auto bus = TRY(connection());
+  TRY(subscribe());
+  return bus;
+}
+
+Result<void> SystemdSession::subscribe() {
+  if (subscribed_) return {};
   const auto weak = weak_from_this();
-  auto job_removed = TRY(bus->on_signal(manager_path, manager_interface, "JobRemoved", [weak](sd_bus_message* signal) {
+  auto job_removed = TRY(bus_->on_signal(manager_path, manager_interface, "JobRemoved", [weak](sd_bus_message* signal) {
     const auto self = weak.lock();
     std::uint32_t id = 0;
     const char *path = nullptr, *unit = nullptr, *result = nullptr;
@@ -46,16 +64,12 @@ Result<std::shared_ptr<Bus>> SystemdSession::connection() {
       waiter->set();
   }));
   // Matches first, then Subscribe, then any job: the manager handles a connection's messages in order.
-  bus->send(TRY(bus->method(manager_path, manager_interface, "Subscribe")));
-  bus->on_lost([weak] {
-    if (const auto self = weak.lock()) self->lost();
-  });
-  bus_ = std::move(bus);
+  bus_->send(TRY(bus_->method(manager_path, manager_interface, "Subscribe")));
   job_removed_ = std::move(job_removed);
-  ended_jobs_.clear();
+  subscribed_ = true;
   for (const auto& watch : watches_)
     listen(watch);
-  return bus_;
+  return {};
 }
 
 void SystemdSession::lost() {
@@ -101,7 +115,7 @@ Registration SystemdSession::watch(const std::string& name, std::function<void(c
   watch->name = name;
   watch->callback = std::move(callback);
   watch->picture.name = name;
-  if (auto bus = connection()) listen(watch);
+  if (connection_with_signals()) listen(watch);
   watches_.push_back(watch);
   return Registration([weak = weak_from_this(), watch] {
     watch->released = true;
@@ -222,6 +236,7 @@ Result<std::vector<BusMessage>> list_requests(Bus& bus, const std::vector<std::s
 struct Candidate {
   UnitStatus status;
   UnitRow row;
+  SurveyDepth depth = SurveyDepth::everything;
 };
 
 UnitStatus status_of_row(const UnitRow& row) {
@@ -244,7 +259,7 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   std::vector<UnitStatus*> listed_again;
   for (auto& candidate : candidates) {
     if (!candidate.status.exists) continue;
-    auto query = detail_query(*bus, candidate.row.path, candidate.status);
+    auto query = detail_query(*bus, candidate.row.path, candidate.status, candidate.depth);
     std::move(query.requests.begin(), query.requests.end(), std::back_inserter(requests));
     asked.push_back({&candidate.status, std::move(query.properties)});
     if (candidate.status.active == ActiveState::active || candidate.status.active == ActiveState::inactive) continue;
@@ -270,10 +285,32 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   }
 }
 
+/// Where a unit's processes are, of those whose main process alone was asked for. The kernel tells the cgroup of that
+/// process, which names the unit; where it does not (the process has ended meanwhile, or lives elsewhere), systemd
+/// does.
+Task<void> find_control_groups(std::shared_ptr<Bus> bus, std::vector<Candidate>& candidates) {
+  std::vector<Candidate> doubtful;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    auto& [status, row, depth] = candidates[i];
+    if (!asks_little(status, depth)) continue;
+    status.control_group = status.main_pid > 0 ? group_of_unit(control_group_of(status.main_pid), row.name) : "";
+    if (!status.control_group.empty()) continue;
+    places.push_back(i);
+    doubtful.push_back(candidates[i]);
+    doubtful.back().depth = SurveyDepth::everything;
+  }
+  if (doubtful.empty()) co_return;
+  co_await fill_details(std::move(bus), doubtful);
+  for (std::size_t i = 0; i < places.size(); ++i)
+    candidates[places[i]] = std::move(doubtful[i]);
+}
+
 }  // namespace
 
 Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSession> session,
-                                                   std::vector<std::string> names, Discovery discovery) {
+                                                   std::vector<std::string> names, Discovery discovery,
+                                                   SurveyDepth depth) {
   std::erase_if(names, [](const auto& name) { return is_daemon_unit(name); });
   for (const auto& name : names)
     if (auto sane = check_unit_name(name); !sane) co_return fail(std::move(sane).error());
@@ -297,7 +334,7 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& row = (*named)[i];
     known.insert(row.name);  // the real name, where people used an alias
-    candidates.push_back({status_of_row(row), row});
+    candidates.push_back({status_of_row(row), row, depth});
     candidates.back().status.name = names[i];
   }
 
@@ -308,9 +345,9 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
     for (const auto& row : *all) {
       if (known.contains(row.name) || is_daemon_unit(row.name) || !row.exists()) continue;
       if (is_named_ours(row.name))
-        candidates.push_back({status_of_row(row), row});
+        candidates.push_back({status_of_row(row), row, SurveyDepth::everything});
       else if (row.active != "inactive")
-        strangers.push_back({status_of_row(row), row});
+        strangers.push_back({status_of_row(row), row, SurveyDepth::everything});
     }
   }
 
@@ -328,6 +365,7 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
   both.push_back(fill_details(bus, candidates));
   both.push_back(ask_tags(bus, std::move(tag_requests), tags));
   co_await run_all(std::move(both));
+  co_await find_control_groups(bus, candidates);
 
   std::vector<Candidate> tagged;
   for (std::size_t i = 0; i < strangers.size() && i < tags.size(); ++i)
@@ -338,10 +376,14 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
     co_return fail(ErrorCode::environment, "the connection to the systemd user manager was lost during a survey",
                    "Check `systemctl --user status`; the next command connects again.");
 
+  std::vector<std::string> groups;
+  for (const auto& candidate : candidates)
+    groups.push_back(candidate.status.control_group);
+  auto pids = cgroup_pids(groups);
   std::vector<UnitStatus> statuses;
-  for (auto& candidate : candidates) {
-    auto& status = candidate.status;
-    if (!status.control_group.empty()) status.pids = cgroup_pids(status.control_group);
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    auto& status = candidates[i].status;
+    status.pids = std::move(pids[i]);
     session->remember(status);
     statuses.push_back(std::move(status));
   }
@@ -352,7 +394,8 @@ Task<Result<UnitStatus>> unit_status(std::shared_ptr<SystemdSession> session, st
   if (auto sane = check_unit_name(name); !sane) co_return fail(std::move(sane).error());
   std::vector<std::string> names;
   names.push_back(std::move(name));
-  auto statuses = co_await survey_units(std::move(session), std::move(names), Discovery::named_only);
+  auto statuses =
+      co_await survey_units(std::move(session), std::move(names), Discovery::named_only, SurveyDepth::everything);
   if (!statuses) co_return fail(std::move(statuses).error());
   co_return std::move(statuses->front());
 }
