@@ -324,6 +324,22 @@ std::vector<const Service*> Catalog::services_of_unit(std::string_view unit) con
   return found;
 }
 
+namespace {
+Surroundings surroundings_of(const Paths& paths, VariableLookup variables) {
+  Surroundings around;
+  around.config = paths.config;
+  around.machine = variables ? std::move(variables) : variables_of_the_machine(paths);
+  around.read = read_environment_text;
+  return around;
+}
+}  // namespace
+
+Settings load_settings(const Paths& paths, VariableLookup variables) {
+  Assembly assembly(surroundings_of(paths, std::move(variables)));
+  read_settings(assembly, paths);
+  return assembly.finish().settings;
+}
+
 Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   std::error_code problem;
   const auto status = fs::status(paths.config, problem);
@@ -335,11 +351,7 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   if (problem)
     return fail(ErrorCode::environment, fmt::format("{} cannot be read: {}", paths.config.string(), problem.message()));
 
-  Surroundings around;
-  around.config = paths.config;
-  around.machine = variables ? std::move(variables) : variables_of_the_machine(paths);
-  around.read = read_environment_text;
-  Assembly assembly(std::move(around));
+  Assembly assembly(surroundings_of(paths, std::move(variables)));
   read_settings(assembly, paths);
   const auto take_service = [&](const std::string& file, const std::string& text) {
     assembly.add_service_file(file, text);

@@ -44,9 +44,15 @@ void find_ports(const Catalog& catalog, Snapshot& snapshot) {
   std::vector<std::uint16_t> ports;
   for (const auto& [port, units] : units_of_port)
     ports.push_back(port);
-  std::vector<pid_t> ours;
+  LikelyHolders ours;
+  std::map<std::uint64_t, const std::string*> unit_of_group;
+  for (const auto& [name, unit] : snapshot.units) {
+    if (unit.control_group_id == 0) continue;
+    unit_of_group[unit.control_group_id] = &name;
+    ours.known.insert(unit.control_group_id);
+  }
   for (const auto& [pid, unit] : snapshot.unit_of_pid)
-    ours.push_back(pid);
+    ours.pids.push_back(pid);
 
   for (const auto& listener : listeners_on(ports, ours)) {
     PortHolder holder;
@@ -58,6 +64,10 @@ void find_ports(const Catalog& catalog, Snapshot& snapshot) {
       holder.unit = found->second;
       holder.pid = pid;
       break;
+    }
+    if (const auto found = unit_of_group.find(listener.control_group_id); found != unit_of_group.end()) {
+      holder.unit = *found->second;
+      holder.pid = snapshot.units[holder.unit].main_pid;
     }
     const auto& expected = units_of_port[listener.port];
     const bool as_declared = expected.size() == 1 && expected.contains(holder.unit);

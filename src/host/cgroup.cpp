@@ -67,13 +67,8 @@ Result<std::vector<CgroupMount>> live_mounts() {
   return mounts;
 }
 
-/// A leaf has no other links than its own two: its interface files need not be looked through for cgroups below it.
-bool is_leaf(const std::string& directory) {
-  struct stat info {};
-  return ::stat(directory.c_str(), &info) == 0 && info.st_nlink == 2;
-}
-
-void collect_pids(const std::string& directory, std::vector<pid_t>& pids) {
+/// Returns the cgroup's number, which is its directory's inode.
+std::uint64_t collect_pids(const std::string& directory, std::vector<pid_t>& pids) {
   const auto listed = read_pseudo_file(directory + "/cgroup.procs");
   // A threaded cgroup answers EOPNOTSUPP here; its threads' process is listed by the threaded domain above it.
   if (listed) {
@@ -84,26 +79,31 @@ void collect_pids(const std::string& directory, std::vector<pid_t>& pids) {
         pids.push_back(pid);
     }
   }
-  if (is_leaf(directory)) return;
+  struct stat info {};
+  if (::stat(directory.c_str(), &info) != 0) return 0;
+  // A leaf has no other links than its own two: its many files need not be looked through for cgroups below it.
+  if (info.st_nlink == 2) return info.st_ino;
   std::error_code problem;
   for (fs::directory_iterator entry(directory, problem), end; !problem && entry != end; entry.increment(problem)) {
     std::error_code gone;
     if (entry->is_directory(gone) && !entry->is_symlink(gone)) collect_pids(entry->path(), pids);
   }
+  return info.st_ino;
 }
 
-std::vector<pid_t> pids_below(const std::vector<CgroupMount>& mounts, const std::string& control_group) {
-  std::vector<pid_t> pids;
-  if (control_group.empty()) return pids;
+CgroupMembers members_of(const std::vector<CgroupMount>& mounts, const std::string& control_group) {
+  CgroupMembers members;
+  auto& pids = members.pids;
+  if (control_group.empty()) return members;
   for (const auto& mount : mounts) {
     const auto directory = directory_under(mount, control_group);
     if (!directory) continue;
-    collect_pids(*directory, pids);
+    members.id = collect_pids(*directory, pids);
     break;
   }
   std::sort(pids.begin(), pids.end());
   pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
-  return pids;
+  return members;
 }
 
 enum class Population { empty, populated };
@@ -170,15 +170,15 @@ Result<fs::path> cgroup_root() {
 std::vector<pid_t> cgroup_pids(const std::string& control_group) {
   const auto mounts =
       control_group.empty() ? std::vector<CgroupMount>() : live_mounts().value_or(std::vector<CgroupMount>());
-  return pids_below(mounts, control_group);
+  return members_of(mounts, control_group).pids;
 }
 
-std::vector<std::vector<pid_t>> cgroup_pids(const std::vector<std::string>& control_groups) {
+std::vector<CgroupMembers> cgroup_members(const std::vector<std::string>& control_groups) {
   const auto mounts = live_mounts().value_or(std::vector<CgroupMount>());
-  std::vector<std::vector<pid_t>> pids;
+  std::vector<CgroupMembers> members;
   for (const auto& group : control_groups)
-    pids.push_back(pids_below(mounts, group));
-  return pids;
+    members.push_back(members_of(mounts, group));
+  return members;
 }
 
 Task<Result<bool>> wait_cgroup_empty(std::string control_group, TimePoint deadline) {

@@ -2,9 +2,12 @@
 //
 // The kernel is asked over sock_diag(7), which walks its listeners alone: /proc/net/tcp walks every connection of the
 // machine and every bucket of their hash table, 2 ms on a quiet machine. It is the fallback where the kernel was built
-// without inet_diag or a sandbox forbids netlink. For the holders nothing is faster than looking at descriptors, so
-// those who are likely to hold the socket are looked at first.
+// without inet_diag or a sandbox forbids netlink. With each socket the kernel names the cgroup in which it was made; a
+// caller who knows that cgroup, a unit's of this very run, needs no more. For other holders there is nothing but
+// looking at descriptors, so those who are likely to hold the socket are looked at first.
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -13,6 +16,7 @@
 #include <fcntl.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -31,6 +35,7 @@ struct ListeningSocket {
   std::uint16_t port = 0;
   std::uint32_t uid = 0;
   std::uint64_t inode = 0;
+  std::uint64_t control_group_id = 0;
 };
 
 using Ports = std::set<std::uint16_t>;
@@ -49,6 +54,20 @@ bool send_dump_request(int netlink, int family) {
   return ::send(netlink, &request, sizeof request, 0) == static_cast<ssize_t>(sizeof request);
 }
 
+/// The kernel tells it since Linux 5.8; before, this is 0.
+std::uint64_t control_group_id_of(const nlmsghdr* header) {
+  const auto* attribute = reinterpret_cast<const rtattr*>(static_cast<const char*>(NLMSG_DATA(header)) +
+                                                          NLMSG_ALIGN(sizeof(inet_diag_msg)));
+  auto left = static_cast<std::size_t>(header->nlmsg_len - NLMSG_SPACE(sizeof(inet_diag_msg)));
+  for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
+    std::uint64_t id = 0;
+    if (attribute->rta_type != INET_DIAG_CGROUP_ID || RTA_PAYLOAD(attribute) != sizeof id) continue;
+    std::memcpy(&id, RTA_DATA(attribute), sizeof id);
+    return id;
+  }
+  return 0;
+}
+
 /// One dump, up to its end. False: the kernel does not answer this.
 bool receive_dump(int netlink, const Ports& ports, std::vector<ListeningSocket>& sockets) {
   alignas(nlmsghdr) std::array<char, 32 * 1024> buffer;
@@ -64,7 +83,8 @@ bool receive_dump(int netlink, const Ports& ports, std::vector<ListeningSocket>&
         return false;
       const auto* socket = static_cast<const inet_diag_msg*>(NLMSG_DATA(header));
       const auto port = ntohs(socket->id.idiag_sport);
-      if (ports.contains(port)) sockets.push_back({port, socket->idiag_uid, socket->idiag_inode});
+      if (ports.contains(port))
+        sockets.push_back({port, socket->idiag_uid, socket->idiag_inode, control_group_id_of(header)});
     }
   }
 }
@@ -92,7 +112,7 @@ void read_table(const char* table, const Ports& ports, std::vector<ListeningSock
     const auto port = number_in<std::uint16_t>(fields[1].substr(colon + 1), 16);
     const auto uid = number_in<std::uint32_t>(fields[7]);
     const auto inode = number_in<std::uint64_t>(fields[9]);
-    if (port && uid && inode && ports.contains(*port)) sockets.push_back({*port, *uid, *inode});
+    if (port && uid && inode && ports.contains(*port)) sockets.push_back({*port, *uid, *inode, 0});
   }
 }
 
@@ -109,10 +129,15 @@ std::optional<std::uint64_t> socket_behind(int directory, const char* descriptor
 
 class Holders {
  public:
-  explicit Holders(const std::vector<ListeningSocket>& sockets) {
+  Holders(const std::vector<ListeningSocket>& sockets, const std::set<std::uint64_t>& known) {
     // One listener a port and owner: a server that binds IPv4 and IPv6, or shares the port among workers, is one.
     for (const auto& socket : sockets) {
-      by_inode_[socket.inode] = &found_[{socket.port, socket.uid}];
+      auto& listener = found_[{socket.port, socket.uid}];
+      if (known.contains(socket.control_group_id)) {
+        listener.control_group_id = socket.control_group_id;
+        continue;
+      }
+      by_inode_[socket.inode] = &listener.pids;
       unheld_.insert(socket.inode);
     }
   }
@@ -134,20 +159,25 @@ class Holders {
 
   std::vector<Listener> listeners() const {
     std::vector<Listener> all;
-    for (const auto& [who, pids] : found_)
-      all.push_back(Listener{who.first, who.second, std::vector<pid_t>(pids.begin(), pids.end())});
+    for (const auto& [who, found] : found_)
+      all.push_back(Listener{who.first, who.second, {found.pids.begin(), found.pids.end()}, found.control_group_id});
     return all;
   }
 
  private:
-  std::map<std::pair<std::uint16_t, std::uint32_t>, std::set<pid_t>> found_;
+  struct Found {
+    std::set<pid_t> pids;
+    std::uint64_t control_group_id = 0;
+  };
+
+  std::map<std::pair<std::uint16_t, std::uint32_t>, Found> found_;
   std::unordered_map<std::uint64_t, std::set<pid_t>*> by_inode_;
   std::unordered_set<std::uint64_t> unheld_;
 };
 
 }  // namespace
 
-std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports, const std::vector<pid_t>& likely) {
+std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports, const LikelyHolders& likely) {
   const Ports wanted(ports.begin(), ports.end());
   std::vector<ListeningSocket> sockets;
   if (!ask_kernel(wanted, sockets)) {
@@ -155,9 +185,10 @@ std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports, cons
     read_table("/proc/self/net/tcp", wanted, sockets);
     read_table("/proc/self/net/tcp6", wanted, sockets);
   }
-  Holders holders(sockets);
-  for (const pid_t pid : likely)
-    holders.look_at(pid);
+  Holders holders(sockets, likely.known);
+  if (!holders.complete())
+    for (const pid_t pid : likely.pids)
+      holders.look_at(pid);
   if (!holders.complete())
     for (const pid_t pid : all_pids())
       holders.look_at(pid);

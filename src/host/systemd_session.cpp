@@ -379,11 +379,12 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
   std::vector<std::string> groups;
   for (const auto& candidate : candidates)
     groups.push_back(candidate.status.control_group);
-  auto pids = cgroup_pids(groups);
+  auto members = cgroup_members(groups);
   std::vector<UnitStatus> statuses;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     auto& status = candidates[i].status;
-    status.pids = std::move(pids[i]);
+    status.pids = std::move(members[i].pids);
+    status.control_group_id = members[i].id;
     session->remember(status);
     statuses.push_back(std::move(status));
   }

@@ -31,6 +31,8 @@ json::value describe_interrupted(Context& context) {
 }  // namespace
 
 Answer status(Context& context, Request) {
+  // The unit manager gets ready for us while we read files. If it cannot be reached, that is told below, in its turn.
+  (void)context.machine();
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
   const auto machine = context.machine();
