@@ -285,25 +285,52 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   }
 }
 
-/// Where a unit's processes are, of those whose main process alone was asked for. The kernel tells the cgroup of that
-/// process, which names the unit; where it does not (the process has ended meanwhile, or lives elsewhere), systemd
-/// does.
-Task<void> find_control_groups(std::shared_ptr<Bus> bus, std::vector<Candidate>& candidates) {
+std::string group_told_by_kernel(const Candidate& candidate) {
+  const auto pid = candidate.status.main_pid;
+  return pid > 0 ? group_of_unit(control_group_of(pid), candidate.row.name) : std::string();
+}
+
+/// The processes of all units, and the cgroup of those whose main process alone was asked for. Such a unit's cgroup is
+/// the one of its name that lists its main process. It is looked for beside the last one found, then asked of the
+/// kernel; where both fail (the process has ended meanwhile, or lives elsewhere), systemd tells.
+Task<void> find_processes(std::shared_ptr<Bus> bus, std::vector<Candidate>& candidates) {
+  std::string slice;
+  std::vector<std::string> groups;
+  for (auto& candidate : candidates) {
+    auto& group = candidate.status.control_group;
+    if (asks_little(candidate.status, candidate.depth)) {
+      group = slice.empty() ? group_told_by_kernel(candidate) : slice + candidate.row.name;
+      if (!group.empty()) slice = group.substr(0, group.size() - candidate.row.name.size());
+    }
+    groups.push_back(group);
+  }
+  auto members = cgroup_members(groups);
+
   std::vector<Candidate> doubtful;
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
-    auto& [status, row, depth] = candidates[i];
-    if (!asks_little(status, depth)) continue;
-    status.control_group = status.main_pid > 0 ? group_of_unit(control_group_of(status.main_pid), row.name) : "";
-    if (!status.control_group.empty()) continue;
-    places.push_back(i);
-    doubtful.push_back(candidates[i]);
-    doubtful.back().depth = SurveyDepth::everything;
+    auto& candidate = candidates[i];
+    auto& status = candidate.status;
+    if (!asks_little(status, candidate.depth)) continue;
+    if (std::binary_search(members[i].pids.begin(), members[i].pids.end(), status.main_pid)) continue;
+    status.control_group = group_told_by_kernel(candidate);
+    if (status.control_group.empty()) {
+      places.push_back(i);
+      doubtful.push_back(candidate);
+      doubtful.back().depth = SurveyDepth::everything;
+    } else {
+      members[i] = cgroup_members({status.control_group}).front();
+    }
   }
-  if (doubtful.empty()) co_return;
-  co_await fill_details(std::move(bus), doubtful);
-  for (std::size_t i = 0; i < places.size(); ++i)
+  if (!doubtful.empty()) co_await fill_details(std::move(bus), doubtful);
+  for (std::size_t i = 0; i < places.size(); ++i) {
     candidates[places[i]] = std::move(doubtful[i]);
+    members[places[i]] = cgroup_members({candidates[places[i]].status.control_group}).front();
+  }
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    candidates[i].status.pids = std::move(members[i].pids);
+    candidates[i].status.control_group_id = members[i].id;
+  }
 }
 
 }  // namespace
@@ -365,28 +392,21 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
   both.push_back(fill_details(bus, candidates));
   both.push_back(ask_tags(bus, std::move(tag_requests), tags));
   co_await run_all(std::move(both));
-  co_await find_control_groups(bus, candidates);
 
   std::vector<Candidate> tagged;
   for (std::size_t i = 0; i < strangers.size() && i < tags.size(); ++i)
     if (!tag_in_environment(tags[i]).empty()) tagged.push_back(std::move(strangers[i]));
   co_await fill_details(bus, tagged);
   std::move(tagged.begin(), tagged.end(), std::back_inserter(candidates));
+  co_await find_processes(bus, candidates);
   if (!bus->alive())
     co_return fail(ErrorCode::environment, "the connection to the systemd user manager was lost during a survey",
                    "Check `systemctl --user status`; the next command connects again.");
 
-  std::vector<std::string> groups;
-  for (const auto& candidate : candidates)
-    groups.push_back(candidate.status.control_group);
-  auto members = cgroup_members(groups);
   std::vector<UnitStatus> statuses;
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    auto& status = candidates[i].status;
-    status.pids = std::move(members[i].pids);
-    status.control_group_id = members[i].id;
-    session->remember(status);
-    statuses.push_back(std::move(status));
+  for (auto& candidate : candidates) {
+    session->remember(candidate.status);
+    statuses.push_back(std::move(candidate.status));
   }
   co_return statuses;
 }
