@@ -151,6 +151,11 @@ UnitStatus LocalSupervisor::describe(const std::string& name, const Run& run, co
       case Phase::running:
         status.active = ActiveState::active;
         status.sub_state = "running";
+        // Its main process has ended, and the shim has not said so yet: whoever is left of it is about to be ended.
+        if (status.main_pid == 0) {
+          status.active = ActiveState::deactivating;
+          status.sub_state = "stop-sigterm";
+        }
         break;
       case Phase::stop_command:
         status.active = ActiveState::deactivating;
