@@ -16,7 +16,7 @@ void Fd::reset(int fd) {
 
 namespace {
 
-Result<std::string> read_to_end(int fd, const std::filesystem::path& path, std::size_t limit) {
+Result<std::string> read_to_end(int fd, const std::string& path, std::size_t limit) {
   std::string content;
   char buffer[64 * 1024];
   for (;;) {
@@ -24,19 +24,19 @@ Result<std::string> read_to_end(int fd, const std::filesystem::path& path, std::
     if (n == 0) return content;
     if (n < 0) {
       if (errno == EINTR) continue;
-      return fail(system_error(fmt::format("read {}", path.string()), errno));
+      return fail(system_error(fmt::format("read {}", path), errno));
     }
     if (content.size() + static_cast<std::size_t>(n) > limit)
-      return fail(ErrorCode::configuration, fmt::format("{} is larger than {} bytes", path.string(), limit));
+      return fail(ErrorCode::configuration, fmt::format("{} is larger than {} bytes", path, limit));
     content.append(buffer, static_cast<std::size_t>(n));
   }
 }
 
-Result<Fd> open_for_reading(const std::filesystem::path& path) {
+Result<Fd> open_for_reading(const std::string& path) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd) {
     const auto code = errno == ENOENT || errno == ENOTDIR ? ErrorCode::not_found : ErrorCode::failed;
-    return fail(system_error(fmt::format("open {}", path.string()), errno, code));
+    return fail(system_error(fmt::format("open {}", path), errno, code));
   }
   return fd;
 }
@@ -56,15 +56,15 @@ Result<void> write_all(int fd, std::string_view content, const std::filesystem::
 }  // namespace
 
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit) {
-  Fd fd = TRY(open_for_reading(path));
+  Fd fd = TRY(open_for_reading(path.native()));
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return fail(system_error(fmt::format("stat {}", path.string()), errno));
   if (!S_ISREG(info.st_mode))
     return fail(ErrorCode::configuration, fmt::format("{} is not a regular file", path.string()));
-  return read_to_end(fd.get(), path, limit);
+  return read_to_end(fd.get(), path.native(), limit);
 }
 
-Result<std::string> read_pseudo_file(const std::filesystem::path& path, std::size_t limit) {
+Result<std::string> read_pseudo_file(const std::string& path, std::size_t limit) {
   Fd fd = TRY(open_for_reading(path));
   return read_to_end(fd.get(), path, limit);
 }

@@ -37,7 +37,7 @@ class Fd {
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit);
 
 /// For small files of /proc and /sys, whose size reads as zero.
-Result<std::string> read_pseudo_file(const std::filesystem::path& path, std::size_t limit = 1 << 20);
+Result<std::string> read_pseudo_file(const std::string& path, std::size_t limit = 1 << 20);
 
 /// Writes beside the target, syncs, renames: a reader sees the old content or the new, never half.
 Result<void> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode = 0600);

@@ -1,8 +1,8 @@
 #include "base/time.h"
 
 #include <cmath>
+#include <ctime>
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 namespace gpumod {
@@ -16,8 +16,11 @@ std::string format_seconds(Duration d) {
 }
 
 std::string format_wall(WallTime time) {
-  const auto whole = std::chrono::time_point_cast<std::chrono::seconds>(time);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(whole)));
+  const std::time_t whole = std::chrono::floor<std::chrono::seconds>(time).time_since_epoch().count();
+  std::tm utc{};
+  ::gmtime_r(&whole, &utc);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                     utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
 }  // namespace gpumod

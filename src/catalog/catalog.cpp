@@ -184,21 +184,22 @@ class Folder {
   void read(const fs::path& folder, bool recursive, std::size_t depth = 0) {
     std::error_code problem;
     if (!fs::exists(fs::symlink_status(config_ / folder, problem))) return;
-    std::vector<fs::path> names;
+    std::vector<std::pair<fs::path, bool>> names;  // and whether it is a directory
     fs::directory_iterator entries(config_ / folder, problem);
-    for (; !problem && entries != fs::directory_iterator(); entries.increment(problem))
-      names.push_back(entries->path().filename());
+    for (; !problem && entries != fs::directory_iterator(); entries.increment(problem)) {
+      std::error_code unknown;
+      names.emplace_back(entries->path().filename(), entries->is_directory(unknown));
+    }
     if (problem) {
       assembly_.complain(Severity::error, {folder.string(), 0, 0},
                          fmt::format("the folder cannot be read: {}", problem.message()));
       return;
     }
     std::sort(names.begin(), names.end());
-    for (const auto& name : names) {
-      if (name.string().front() == '.') continue;  // an editor's swap files, version control
+    for (const auto& [name, directory] : names) {
+      if (name.native().front() == '.') continue;  // an editor's swap files, version control
       const auto path = folder / name;
       const bool yaml = name.extension() == ".yaml" || name.extension() == ".yml";
-      const bool directory = fs::is_directory(config_ / path, problem);
       if (directory && recursive && !yaml)
         descend(path, depth);
       else if (yaml)
@@ -324,6 +325,22 @@ std::vector<const Service*> Catalog::services_of_unit(std::string_view unit) con
   return found;
 }
 
+namespace {
+Surroundings surroundings_of(const Paths& paths, VariableLookup variables) {
+  Surroundings around;
+  around.config = paths.config;
+  around.machine = variables ? std::move(variables) : variables_of_the_machine(paths);
+  around.read = read_environment_text;
+  return around;
+}
+}  // namespace
+
+Settings load_settings(const Paths& paths, VariableLookup variables) {
+  Assembly assembly(surroundings_of(paths, std::move(variables)));
+  read_settings(assembly, paths);
+  return assembly.finish().settings;
+}
+
 Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   std::error_code problem;
   const auto status = fs::status(paths.config, problem);
@@ -335,11 +352,7 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   if (problem)
     return fail(ErrorCode::environment, fmt::format("{} cannot be read: {}", paths.config.string(), problem.message()));
 
-  Surroundings around;
-  around.config = paths.config;
-  around.machine = variables ? std::move(variables) : variables_of_the_machine(paths);
-  around.read = read_environment_text;
-  Assembly assembly(std::move(around));
+  Assembly assembly(surroundings_of(paths, std::move(variables)));
   read_settings(assembly, paths);
   const auto take_service = [&](const std::string& file, const std::string& text) {
     assembly.add_service_file(file, text);

@@ -57,6 +57,10 @@ struct Catalog {
 using VariableLookup = std::function<std::optional<std::string>(const std::string&)>;
 Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables = nullptr);
 
+/// The settings alone, as load_catalog would read them; its problems are for load_catalog to tell. For whoever must
+/// know early with whom to speak.
+Settings load_settings(const Paths& paths, VariableLookup variables = nullptr);
+
 /// Would `text`, as the content of modes/<file_name>, be valid in this catalogue? For `mode edit` and `mode create`.
 std::vector<Problem> check_mode_text(const Catalog& catalog, std::string_view file_name, std::string_view text);
 /// A new mode file, as `mode create` writes it: commented, in the schema of modes/*.yaml.

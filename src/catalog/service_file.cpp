@@ -19,11 +19,25 @@ std::vector<std::string> keys_of(const Table<Service>& table) {
   return keys;
 }
 
+/// What a service of that engine may say.
+const std::vector<std::string>& keys_for(EngineKind engine) {
+  static std::map<EngineKind, std::vector<std::string>> keys;
+  const auto [place, fresh] = keys.try_emplace(engine);
+  if (fresh) {
+    place->second = keys_of(common_service_table());
+    for (auto& key : keys_of(engine_table(engine)))
+      place->second.push_back(std::move(key));
+  }
+  return place->second;
+}
+
 /// An unknown key of one engine may be another engine's: say so, that is the likelier slip.
 void report_foreign_keys(Reading& reading, const YamlNode& map, EngineKind engine) {
-  auto known = keys_of(common_service_table());
-  for (auto& key : keys_of(engine_table(engine)))
-    known.push_back(std::move(key));
+  auto known = keys_for(engine);
+  const auto is_known = [&](const auto& entry) {
+    return std::find(known.begin(), known.end(), entry.key->text) != known.end();
+  };
+  if (std::all_of(map.entries.begin(), map.entries.end(), is_known)) return;
   for (const auto kind : all_engines) {
     if (kind == engine) continue;
     for (const auto& key : keys_of(engine_table(kind))) {

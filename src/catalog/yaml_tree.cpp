@@ -12,6 +12,7 @@
 #include <yaml-cpp/parser.h>
 
 #include "base/text.h"
+#include "catalog/yaml_plain.h"
 
 namespace gpumod {
 
@@ -301,6 +302,12 @@ std::string in_words(const YAML::ParserException& error) {
 }  // namespace
 
 YamlDocument parse_yaml(std::string_view raw) {
+  if (raw.size() <= yaml_file_limit)
+    if (auto root = read_plain_yaml(raw)) return {std::move(root), {}};
+  return parse_any_yaml(raw);
+}
+
+YamlDocument parse_any_yaml(std::string_view raw) {
   if (raw.size() > yaml_file_limit)
     return {nullptr, {{0, 0, fmt::format("the file is larger than {} KiB", yaml_file_limit / 1024), {}}}};
   const std::string text = normalized(raw);

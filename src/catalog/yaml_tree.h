@@ -55,5 +55,7 @@ constexpr std::size_t yaml_depth_limit = 64;
 
 /// Never throws. Accepts a byte order mark and any line ends; refuses what is not UTF-8.
 YamlDocument parse_yaml(std::string_view text);
+/// The same, by yaml-cpp also where read_plain_yaml would do.
+YamlDocument parse_any_yaml(std::string_view text);
 
 }  // namespace gpumod

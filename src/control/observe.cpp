@@ -35,21 +35,43 @@ Task<void> sample_gpus(Machine& machine, Snapshot& snapshot) {
     snapshot.gpu_problem = std::move(sample).error();
 }
 
+/// Who holds the ports of the catalogue. The processes of our units are looked at first, and only if they do not
+/// account for every listener all others are.
 void find_ports(const Catalog& catalog, Snapshot& snapshot) {
-  std::set<std::uint16_t> ports;
+  std::map<std::uint16_t, std::set<std::string>> units_of_port;
   for (const auto& [id, service] : catalog.services)
-    if (service.port != 0) ports.insert(service.port);
-  std::map<pid_t, const std::string*> owner;
-  for (const auto& [name, unit] : snapshot.units)
-    for (const auto pid : unit.pids)
-      owner[pid] = &name;
-  for (const auto& listener : listeners_on({ports.begin(), ports.end()})) {
+    if (service.port != 0) units_of_port[service.port].insert(service.unit_name());
+  std::vector<std::uint16_t> ports;
+  for (const auto& [port, units] : units_of_port)
+    ports.push_back(port);
+  LikelyHolders ours;
+  std::map<std::uint64_t, const std::string*> unit_of_group;
+  for (const auto& [name, unit] : snapshot.units) {
+    if (unit.control_group_id == 0) continue;
+    unit_of_group[unit.control_group_id] = &name;
+    ours.known.insert(unit.control_group_id);
+  }
+  for (const auto& [pid, unit] : snapshot.unit_of_pid)
+    ours.pids.push_back(pid);
+
+  for (const auto& listener : listeners_on(ports, ours)) {
     PortHolder holder;
     holder.port = listener.port;
-    for (const auto pid : listener.pids)
-      if (const auto found = owner.find(pid); found != owner.end()) holder.unit = *found->second;
-    if (!listener.pids.empty()) {
-      holder.pid = listener.pids.front();
+    if (!listener.pids.empty()) holder.pid = listener.pids.front();
+    for (const auto pid : listener.pids) {
+      const auto found = snapshot.unit_of_pid.find(pid);
+      if (found == snapshot.unit_of_pid.end()) continue;
+      holder.unit = found->second;
+      holder.pid = pid;
+      break;
+    }
+    if (const auto found = unit_of_group.find(listener.control_group_id); found != unit_of_group.end()) {
+      holder.unit = *found->second;
+      holder.pid = snapshot.units[holder.unit].main_pid;
+    }
+    const auto& expected = units_of_port[listener.port];
+    const bool as_declared = expected.size() == 1 && expected.contains(holder.unit);
+    if (holder.pid != 0 && !as_declared) {
       if (const auto info = process_info(holder.pid)) {
         holder.command = info->command;
         holder.user = info->user;
@@ -167,7 +189,7 @@ Task<void> view_service(Machine& machine, const Service& service, const Snapshot
 
 }  // namespace
 
-Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog) {
+Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth) {
   Snapshot snapshot;
   std::set<std::string> names;
   for (const auto& [id, service] : catalog.services)
@@ -176,9 +198,9 @@ Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog) {
 
   std::optional<Error> problem;
   struct Survey {
-    static Task<void> run(Machine& machine, std::vector<std::string> units, Snapshot& snapshot,
+    static Task<void> run(Machine& machine, std::vector<std::string> units, SurveyDepth depth, Snapshot& snapshot,
                           std::optional<Error>& problem) {
-      auto surveyed = co_await machine.units->survey(std::move(units));
+      auto surveyed = co_await machine.units->survey(std::move(units), depth);
       if (!surveyed) {
         problem = std::move(surveyed).error();
         co_return;
@@ -190,7 +212,7 @@ Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog) {
     }
   };
   std::vector<Task<void>> looking;
-  looking.push_back(Survey::run(machine, wanted_names, snapshot, problem));
+  looking.push_back(Survey::run(machine, wanted_names, depth, snapshot, problem));
   looking.push_back(sample_gpus(machine, snapshot));
   co_await run_all(std::move(looking));
   if (problem) co_return fail(*problem);

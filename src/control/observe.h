@@ -12,6 +12,6 @@ constexpr Duration observe_timeout = 2s;
 
 /// Errors: environment when the unit manager cannot be reached. GPUs that cannot be read are in the snapshot's
 /// gpu_problem.
-Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog);
+Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth = SurveyDepth::presence);
 
 }  // namespace gpumod

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 
@@ -66,8 +67,9 @@ Result<std::vector<CgroupMount>> live_mounts() {
   return mounts;
 }
 
-void collect_pids(const fs::path& directory, std::vector<pid_t>& pids) {
-  auto listed = read_pseudo_file(directory / "cgroup.procs");
+/// Returns the cgroup's number, which is its directory's inode.
+std::uint64_t collect_pids(const std::string& directory, std::vector<pid_t>& pids) {
+  const auto listed = read_pseudo_file(directory + "/cgroup.procs");
   // A threaded cgroup answers EOPNOTSUPP here; its threads' process is listed by the threaded domain above it.
   if (listed) {
     for (const auto line : split_lines(*listed)) {
@@ -77,11 +79,31 @@ void collect_pids(const fs::path& directory, std::vector<pid_t>& pids) {
         pids.push_back(pid);
     }
   }
+  struct stat info {};
+  if (::stat(directory.c_str(), &info) != 0) return 0;
+  // A leaf has no other links than its own two: its many files need not be looked through for cgroups below it.
+  if (info.st_nlink == 2) return info.st_ino;
   std::error_code problem;
   for (fs::directory_iterator entry(directory, problem), end; !problem && entry != end; entry.increment(problem)) {
     std::error_code gone;
     if (entry->is_directory(gone) && !entry->is_symlink(gone)) collect_pids(entry->path(), pids);
   }
+  return info.st_ino;
+}
+
+CgroupMembers members_of(const std::vector<CgroupMount>& mounts, const std::string& control_group) {
+  CgroupMembers members;
+  auto& pids = members.pids;
+  if (control_group.empty()) return members;
+  for (const auto& mount : mounts) {
+    const auto directory = directory_under(mount, control_group);
+    if (!directory) continue;
+    members.id = collect_pids(*directory, pids);
+    break;
+  }
+  std::sort(pids.begin(), pids.end());
+  pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
+  return members;
 }
 
 enum class Population { empty, populated };
@@ -101,6 +123,7 @@ Result<Population> read_population(int events) {
 std::vector<CgroupMount> cgroup_mounts_in(std::string_view mountinfo) {
   std::vector<CgroupMount> mounts;
   for (const auto line : split_lines(mountinfo)) {
+    if (line.find(" - cgroup2 ") == std::string_view::npos) continue;
     // 36 35 98:0 /root /mount/point options [optional fields] - type source options
     const auto separator = line.find(" - ");
     if (separator == std::string_view::npos) continue;
@@ -145,12 +168,17 @@ Result<fs::path> cgroup_root() {
 }
 
 std::vector<pid_t> cgroup_pids(const std::string& control_group) {
-  std::vector<pid_t> pids;
-  if (control_group.empty()) return pids;
-  if (const auto directory = cgroup_directory(control_group)) collect_pids(*directory, pids);
-  std::sort(pids.begin(), pids.end());
-  pids.erase(std::unique(pids.begin(), pids.end()), pids.end());
-  return pids;
+  const auto mounts =
+      control_group.empty() ? std::vector<CgroupMount>() : live_mounts().value_or(std::vector<CgroupMount>());
+  return members_of(mounts, control_group).pids;
+}
+
+std::vector<CgroupMembers> cgroup_members(const std::vector<std::string>& control_groups) {
+  const auto mounts = live_mounts().value_or(std::vector<CgroupMount>());
+  std::vector<CgroupMembers> members;
+  for (const auto& group : control_groups)
+    members.push_back(members_of(mounts, group));
+  return members;
 }
 
 Task<Result<bool>> wait_cgroup_empty(std::string control_group, TimePoint deadline) {
@@ -175,6 +203,15 @@ Task<Result<bool>> wait_cgroup_empty(std::string control_group, TimePoint deadli
     if (!changed) co_return fail(changed.error());
     if (!*changed) co_return false;
   }
+}
+
+std::string group_of_unit(const std::string& control_group, const std::string& unit) {
+  const auto name = "/" + unit;
+  for (auto at = control_group.find(name); at != std::string::npos; at = control_group.find(name, at + 1)) {
+    const auto end = at + name.size();
+    if (end == control_group.size() || control_group[end] == '/') return control_group.substr(0, end);
+  }
+  return {};
 }
 
 std::string unit_of_cgroup(const std::string& control_group) {

@@ -31,6 +31,10 @@ std::optional<std::filesystem::path> directory_under(const CgroupMount& mount, c
 /// The cgroup2 path in a /proc/PID/cgroup text, "" if there is none.
 std::string control_group_in(std::string_view cgroup_file);
 
+/// The cgroup of the unit that a path is in, itself or below it: "/app.slice/x.service" of "/app.slice/x.service/1".
+/// "" when it is in none of that unit.
+std::string group_of_unit(const std::string& control_group, const std::string& unit);
+
 /// The directory of a cgroup on this machine, whether it exists or not. Errors: environment.
 Result<std::filesystem::path> cgroup_directory(const std::string& control_group);
 

@@ -69,6 +69,17 @@ TEST(UnitOfCgroup, IsTheInnermostService) {
   EXPECT_EQ(unit_of_cgroup(""), "");
 }
 
+TEST(GroupOfUnit, EndsInTheUnitItself) {
+  const std::string unit = "/user.slice/user@7.service/app.slice/x.service";
+  EXPECT_EQ(group_of_unit(unit, "x.service"), unit);
+  EXPECT_EQ(group_of_unit(unit + "/worker/1", "x.service"), unit);
+  EXPECT_EQ(group_of_unit(unit + "/x.service", "x.service"), unit);
+  EXPECT_EQ(group_of_unit("/app.slice/x.service.d/x.service", "x.service"), "/app.slice/x.service.d/x.service");
+  EXPECT_EQ(group_of_unit(unit, "y.service"), "");
+  EXPECT_EQ(group_of_unit("/app.slice/xx.service", "x.service"), "");
+  EXPECT_EQ(group_of_unit("", "x.service"), "");
+}
+
 /// A cgroup of our own, where the machine lets us make one.
 class RealCgroup : public ::testing::Test {
  protected:
@@ -99,6 +110,14 @@ TEST_F(RealCgroup, PidsBelowItCountAndAreJoinedToTheUnit) {
   ChildProcess child({"/bin/sleep", "1000"});
   move(child.pid(), directory_ / "inner");
   EXPECT_THAT(cgroup_pids(group_), ::testing::ElementsAre(child.pid()));
+  const auto members = cgroup_members({"", group_ + "x", group_, group_ + "/inner"});
+  ASSERT_EQ(members.size(), 4u);
+  EXPECT_THAT(members[0].pids, IsEmpty());
+  EXPECT_EQ(members[1].id, 0u);
+  EXPECT_THAT(members[2].pids, ::testing::ElementsAre(child.pid()));
+  EXPECT_THAT(members[3].pids, ::testing::ElementsAre(child.pid()));
+  EXPECT_NE(members[2].id, members[3].id);
+  EXPECT_EQ(control_group_of(child.pid()), group_ + "/inner");
   const auto units = units_of_pids({child.pid(), ::getpid(), 999999999});
   EXPECT_THAT(units, ::testing::ElementsAre(std::pair<const pid_t, std::string>(child.pid(), group_.substr(1))));
 }

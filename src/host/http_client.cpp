@@ -176,18 +176,34 @@ Task<Result<std::vector<tcp::endpoint>>> resolve(HttpRequest request, std::share
   co_return std::move(resolution->endpoints);
 }
 
+/// Begins or asks after a connection: done, failed, or in_progress. Asked again, connect(2) says how it went.
+error_code connect_now(tcp::socket& socket, const tcp::endpoint& peer) {
+  if (::connect(socket.native_handle(), peer.data(), static_cast<socklen_t>(peer.size())) == 0 || errno == EISCONN)
+    return {};
+  if (errno == EALREADY || errno == EINTR) return asio::error::in_progress;
+  return {errno, boost::system::system_category()};
+}
+
+/// A server of this machine is connected to when connect(2) returns, although that says "in progress": so it gets its
+/// question before the next server's connection is begun, and works on it meanwhile.
 Task<error_code> connect(std::shared_ptr<Exchange> exchange, std::vector<tcp::endpoint> endpoints) {
+  auto& socket = exchange->socket;
   error_code problem = asio::error::host_not_found;
   for (const auto& endpoint : endpoints) {
     if (exchange->late) break;
-    problem = open_close_on_exec(exchange->socket, endpoint);
+    problem = open_close_on_exec(socket, endpoint);
     if (problem) continue;
-    co_await exchange->socket.async_connect(endpoint, asio::redirect_error(asio::use_awaitable, problem));
+    problem = connect_now(socket, endpoint);
+    if (problem == asio::error::in_progress) problem = connect_now(socket, endpoint);
+    while (problem == asio::error::in_progress) {
+      co_await socket.async_wait(tcp::socket::wait_write, asio::redirect_error(asio::use_awaitable, problem));
+      if (!problem) problem = connect_now(socket, endpoint);
+    }
     if (!problem) break;
   }
   if (!problem) {
     error_code ignored;
-    exchange->socket.set_option(tcp::no_delay(true), ignored);
+    socket.set_option(tcp::no_delay(true), ignored);
   }
   co_return problem;
 }

@@ -60,7 +60,7 @@ class LocalSupervisor final : public UnitManager {
         watcher_(std::move(watcher)) {}
 
   std::string_view kind() const override { return "local"; }
-  Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names) override;
+  Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names, SurveyDepth depth) override;
   Task<Result<UnitStatus>> status(std::string name) override;
   Task<Result<StartOutcome>> start(UnitSpec spec) override;
   Task<Result<StartOutcome>> start_existing(std::string name) override;
@@ -151,6 +151,11 @@ UnitStatus LocalSupervisor::describe(const std::string& name, const Run& run, co
       case Phase::running:
         status.active = ActiveState::active;
         status.sub_state = "running";
+        // Its main process has ended, and the shim has not said so yet: whoever is left of it is about to be ended.
+        if (status.main_pid == 0) {
+          status.active = ActiveState::deactivating;
+          status.sub_state = "stop-sigterm";
+        }
         break;
       case Phase::stop_command:
         status.active = ActiveState::deactivating;
@@ -197,7 +202,7 @@ std::vector<std::string> LocalSupervisor::known_units() const {
   return names;
 }
 
-Task<Result<std::vector<UnitStatus>>> LocalSupervisor::survey(std::vector<std::string> names) {
+Task<Result<std::vector<UnitStatus>>> LocalSupervisor::survey(std::vector<std::string> names, SurveyDepth) {
   const Marked marked = marked_processes(mark_);
   std::set<std::string> asked(names.begin(), names.end());
   std::map<std::string, UnitStatus> found;

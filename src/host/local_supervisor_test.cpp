@@ -31,7 +31,7 @@ class LocalSupervisor : public ::testing::Test {
   void SetUp() override { manager_ = open(); }
   void TearDown() override {
     // Whatever a failed test left behind.
-    const auto statuses = loop_.run_until_done(manager_->survey({}));
+    const auto statuses = loop_.run_until_done(manager_->survey({}, SurveyDepth::everything));
     ASSERT_TRUE(statuses);
     for (const auto& status : *statuses) {
       (void)loop_.run_until_done(manager_->kill(status.name, SIGKILL));
@@ -309,7 +309,7 @@ TEST_F(LocalSupervisor, AKilledShimTakesTheMainProcessAlongAndItsOrphansAreFound
   EXPECT_THAT(status().pids, Contains(orphan));
   EXPECT_FALSE(status().gone());
 
-  const auto all = loop_.run_until_done(manager_->survey({})).value();
+  const auto all = loop_.run_until_done(manager_->survey({}, SurveyDepth::everything)).value();
   ASSERT_EQ(all.size(), 1u);
   EXPECT_THAT(all[0].pids, Contains(orphan));
   const auto refused = start(shell("sleep 1000"));
@@ -329,7 +329,7 @@ TEST_F(LocalSupervisor, OrphansAreFoundEvenWithoutAnyState) {
   ::kill(state().shim.pid, SIGKILL);
   ASSERT_TRUE(until([&] { return status().pids.size() == 1; }));
   fs::remove_all(paths().runtime / "local" / unit);
-  const auto all = loop_.run_until_done(manager_->survey({})).value();
+  const auto all = loop_.run_until_done(manager_->survey({}, SurveyDepth::everything)).value();
   ASSERT_EQ(all.size(), 1u);
   EXPECT_EQ(all[0].name, unit);
   EXPECT_EQ(all[0].pids.size(), 1u);
@@ -532,10 +532,11 @@ TEST_F(LocalSupervisor, WaitsUntilNobodyIsLeft) {
 TEST_F(LocalSupervisor, ResetForgetsAFailureButNeverARunningUnit) {
   start_well(shell("exit 1"));
   ASSERT_TRUE(until([&] { return !local::is_alive(state().shim); }));
-  EXPECT_EQ(loop_.run_until_done(manager_->survey({})).value().size(), 1u) << "a failure is shown until it is reset";
+  EXPECT_EQ(loop_.run_until_done(manager_->survey({}, SurveyDepth::everything)).value().size(), 1u)
+      << "a failure is shown until it is reset";
   EXPECT_TRUE(loop_.run_until_done(manager_->reset_failed(unit)));
   EXPECT_FALSE(status().exists);
-  EXPECT_THAT(loop_.run_until_done(manager_->survey({})).value(), IsEmpty());
+  EXPECT_THAT(loop_.run_until_done(manager_->survey({}, SurveyDepth::everything)).value(), IsEmpty());
 
   start_well(shell("exec sleep 1000"));
   EXPECT_TRUE(loop_.run_until_done(manager_->reset_failed(unit)));
@@ -551,7 +552,8 @@ TEST_F(LocalSupervisor, ASurveyListsWhatIsAskedAndWhatRuns) {
   start_well(second);
   ASSERT_TRUE(until([&] { return status("gpumod-done.service").gone(); }));
   std::vector<std::string> names;
-  const auto statuses = loop_.run_until_done(manager_->survey({"glm-code.service", "gpumod.service"})).value();
+  const auto statuses =
+      loop_.run_until_done(manager_->survey({"glm-code.service", "gpumod.service"}, SurveyDepth::everything)).value();
   for (const auto& found : statuses) {
     names.push_back(found.name);
     EXPECT_EQ(found.exists, found.name == unit);

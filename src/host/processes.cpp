@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <set>
-#include <unordered_map>
 
-#include <dirent.h>
 #include <poll.h>
 #include <pwd.h>
 #include <sys/stat.h>
@@ -15,18 +12,9 @@
 
 #include "base/text.h"
 #include "host/cgroup.h"
+#include "host/proc_text.h"
 
 namespace gpumod {
-
-namespace {
-
-template <typename Number>
-std::optional<Number> number_in(std::string_view text, int base = 10) {
-  Number value{};
-  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (problem != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 std::vector<std::string_view> fields_of(std::string_view text) {
   std::vector<std::string_view> fields;
@@ -42,16 +30,14 @@ std::vector<std::string_view> fields_of(std::string_view text) {
   }
 }
 
+namespace {
+
 std::string user_name(uid_t uid) {
   char buffer[4096];
   passwd entry{};
   passwd* found = nullptr;
   if (::getpwuid_r(uid, &entry, buffer, sizeof buffer, &found) == 0 && found) return found->pw_name;
   return std::to_string(uid);
-}
-
-std::string proc(pid_t pid, const char* file) {
-  return fmt::format("/proc/{}/{}", pid, file);
 }
 
 struct Stat {
@@ -77,7 +63,7 @@ std::optional<Stat> parse_stat(std::string_view text) {
 }
 
 Result<Stat> read_stat(pid_t pid) {
-  const auto text = read_pseudo_file(proc(pid, "stat"));
+  const auto text = read_pseudo_file(proc_path(pid, "stat"));
   // A process that ends between open and read answers ESRCH.
   if (!text) return fail(ErrorCode::not_found, fmt::format("process {} has ended", pid));
   auto parsed = parse_stat(*text);
@@ -86,19 +72,9 @@ Result<Stat> read_stat(pid_t pid) {
   return std::move(*parsed);
 }
 
-/// Calls `visit` with each entry that is a number.
-template <typename Visit>
-void for_each_number(const std::string& directory, Visit visit) {
-  DIR* stream = ::opendir(directory.c_str());
-  if (!stream) return;
-  while (const dirent* entry = ::readdir(stream))
-    if (const auto number = number_in<pid_t>(entry->d_name)) visit(*number);
-  ::closedir(stream);
-}
-
 std::vector<pid_t> children_of(pid_t pid) {
   std::vector<pid_t> children;
-  for_each_number(proc(pid, "task"), [&](pid_t thread) {
+  for_each_number(proc_path(pid, "task"), [&](pid_t thread) {
     const auto listed = read_pseudo_file(fmt::format("/proc/{}/task/{}/children", pid, thread));
     if (!listed) return;
     for (const auto field : fields_of(*listed))
@@ -135,41 +111,6 @@ std::vector<pid_t> descendants_by_parent(pid_t root) {
   return found;
 }
 
-struct ListeningSocket {
-  std::uint16_t port = 0;
-  std::uint32_t uid = 0;
-  std::uint64_t inode = 0;
-};
-
-/// /proc/net/tcp and tcp6, as proc_pid_net(5) lays them out:
-/// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …
-void collect_listening(const char* table, const std::set<std::uint16_t>& ports, std::vector<ListeningSocket>& sockets) {
-  const auto text = read_pseudo_file(table, 256 << 20);
-  if (!text) return;
-  for (const auto line : split_lines(*text)) {
-    const auto fields = fields_of(line);
-    constexpr std::string_view listen = "0A";
-    if (fields.size() < 10 || fields[3] != listen) continue;
-    const auto colon = fields[1].rfind(':');
-    if (colon == std::string_view::npos) continue;
-    const auto port = number_in<std::uint16_t>(fields[1].substr(colon + 1), 16);
-    const auto uid = number_in<std::uint32_t>(fields[7]);
-    const auto inode = number_in<std::uint64_t>(fields[9]);
-    if (port && uid && inode && ports.contains(*port)) sockets.push_back({*port, *uid, *inode});
-  }
-}
-
-std::optional<std::uint64_t> socket_behind(const std::string& descriptor) {
-  char target[64];
-  const ssize_t size = ::readlink(descriptor.c_str(), target, sizeof target);
-  constexpr std::string_view prefix = "socket:[";
-  std::string_view text(target, size < 0 ? 0 : static_cast<std::size_t>(size));
-  if (!text.starts_with(prefix) || !text.ends_with(']')) return std::nullopt;
-  text.remove_prefix(prefix.size());
-  text.remove_suffix(1);
-  return number_in<std::uint64_t>(text);
-}
-
 }  // namespace
 
 Result<ProcessInfo> process_info(pid_t pid) {
@@ -182,7 +123,7 @@ Result<ProcessInfo> process_info(pid_t pid) {
   info.command = std::move(stat.command);
   struct stat owner {};
   if (::stat(fmt::format("/proc/{}", pid).c_str(), &owner) == 0) info.user = user_name(owner.st_uid);
-  if (const auto groups = read_pseudo_file(proc(pid, "cgroup"))) info.control_group = control_group_in(*groups);
+  info.control_group = control_group_of(pid);
   return info;
 }
 
@@ -210,7 +151,7 @@ Task<Result<bool>> wait_process_end(const Fd& pidfd, TimePoint deadline) {
 }
 
 std::optional<std::string> environment_of(pid_t pid, const std::string& variable) {
-  const auto block = read_pseudo_file(proc(pid, "environ"), 16 << 20);
+  const auto block = read_pseudo_file(proc_path(pid, "environ"), 16 << 20);
   if (!block) return std::nullopt;
   const std::string wanted = variable + "=";
   std::string_view left = *block;
@@ -247,41 +188,17 @@ std::vector<pid_t> descendants_of(pid_t root) {
   return found;
 }
 
+std::string control_group_of(pid_t pid) {
+  const auto groups = read_pseudo_file(proc_path(pid, "cgroup"));
+  return groups ? control_group_in(*groups) : std::string();
+}
+
 std::map<pid_t, std::string> units_of_pids(const std::vector<pid_t>& pids) {
   std::map<pid_t, std::string> units;
   for (const pid_t pid : pids) {
-    const auto groups = read_pseudo_file(proc(pid, "cgroup"));
-    if (!groups) continue;
-    if (auto unit = unit_of_cgroup(control_group_in(*groups)); !unit.empty()) units.emplace(pid, std::move(unit));
+    if (auto unit = unit_of_cgroup(control_group_of(pid)); !unit.empty()) units.emplace(pid, std::move(unit));
   }
   return units;
-}
-
-std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports) {
-  const std::set<std::uint16_t> wanted(ports.begin(), ports.end());
-  std::vector<ListeningSocket> sockets;
-  collect_listening("/proc/self/net/tcp", wanted, sockets);
-  collect_listening("/proc/self/net/tcp6", wanted, sockets);
-
-  // One listener a port and owner: a server that binds IPv4 and IPv6, or shares the port among workers, is one.
-  std::map<std::pair<std::uint16_t, std::uint32_t>, std::set<pid_t>> holders;
-  std::unordered_map<std::uint64_t, std::set<pid_t>*> by_inode;
-  for (const auto& socket : sockets)
-    by_inode[socket.inode] = &holders[{socket.port, socket.uid}];
-  if (!by_inode.empty()) {
-    for (const pid_t pid : all_pids()) {
-      const auto directory = proc(pid, "fd");
-      for_each_number(directory, [&](int descriptor) {
-        const auto inode = socket_behind(fmt::format("{}/{}", directory, descriptor));
-        if (!inode) return;
-        if (const auto found = by_inode.find(*inode); found != by_inode.end()) found->second->insert(pid);
-      });
-    }
-  }
-  std::vector<Listener> listeners;
-  for (const auto& [who, pids] : holders)
-    listeners.push_back(Listener{who.first, who.second, std::vector<pid_t>(pids.begin(), pids.end())});
-  return listeners;
 }
 
 Result<std::string> boot_id() {

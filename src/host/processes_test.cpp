@@ -171,6 +171,32 @@ TEST(Listeners, EveryHolderOfASharedSocketIsNamed) {
   const auto listeners = listeners_on({port});
   ASSERT_EQ(listeners.size(), 1u);
   EXPECT_THAT(listeners[0].pids, UnorderedElementsAre(::getpid(), child.pid()));
+
+  const auto first = listeners_on({port}, LikelyHolders{{}, {child.pid()}});
+  ASSERT_EQ(first.size(), 1u);
+  EXPECT_THAT(first[0].pids, ElementsAre(child.pid())) << "who was likely to hold it does: nobody else is looked at";
+  const auto all = listeners_on({port}, LikelyHolders{{}, {1, 999999999}});
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_THAT(all[0].pids, UnorderedElementsAre(::getpid(), child.pid())) << "a wrong guess costs time, not the answer";
+}
+
+TEST(Listeners, AKnownCgroupIsAnswerEnough) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::uint16_t port = 0;
+  const Fd listening = listen_on(address, port, AF_INET);
+  ASSERT_TRUE(listening);
+  const auto own = cgroup_members({control_group_of(::getpid())}).front().id;
+  if (own == 0) GTEST_SKIP() << "our own cgroup cannot be seen here";
+  const auto known = listeners_on({port}, LikelyHolders{{own}, {}});
+  ASSERT_EQ(known.size(), 1u);
+  EXPECT_EQ(known[0].control_group_id, own);
+  EXPECT_THAT(known[0].pids, IsEmpty()) << "nobody's descriptors were looked through";
+  const auto unknown = listeners_on({port}, LikelyHolders{{own + 1}, {}});
+  ASSERT_EQ(unknown.size(), 1u);
+  EXPECT_EQ(unknown[0].control_group_id, 0u);
+  EXPECT_THAT(unknown[0].pids, ElementsAre(::getpid()));
 }
 
 TEST(BootId, IsOneAndStable) {

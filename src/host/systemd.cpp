@@ -126,7 +126,7 @@ Task<Result<UnitManager::StartOutcome>> start_loaded(Session session, std::share
 
 Task<Result<UnitManager::StartOutcome>> start_existing_unit(Session session, std::string name) {
   if (auto sane = check_unit_name(name); !sane) co_return fail(std::move(sane).error());
-  auto connected = session->connection();
+  auto connected = session->connection_with_signals();
   if (!connected) co_return fail(std::move(connected).error());
   auto standing = co_await standing_of(*connected, name);
   if (!standing) co_return fail(std::move(standing).error());
@@ -173,7 +173,7 @@ Task<Result<BusMessage>> create_transient(Session session, std::shared_ptr<Bus> 
 
 Task<Result<UnitManager::StartOutcome>> start_unit(Session session, UnitSpec spec) {
   if (auto sane = check_unit_name(spec.name); !sane) co_return fail(std::move(sane).error());
-  auto connected = session->connection();
+  auto connected = session->connection_with_signals();
   if (!connected) co_return fail(std::move(connected).error());
   const auto bus = *connected;
   auto standing = co_await standing_of(bus, spec.name);
@@ -225,7 +225,7 @@ Task<Result<UnitManager::StartOutcome>> start_unit(Session session, UnitSpec spe
 
 Task<Result<JobOutcome>> stop_unit(Session session, std::string name) {
   if (auto sane = check_unit_name(name); !sane) co_return fail(std::move(sane).error());
-  auto connected = session->connection();
+  auto connected = session->connection_with_signals();
   if (!connected) co_return fail(std::move(connected).error());
   const auto bus = *connected;
   auto request = manager_call(*bus, "StopUnit", "ss", name.c_str(), "replace");
@@ -398,8 +398,8 @@ class SystemdManager final : public UnitManager {
   explicit SystemdManager(Session session) : session_(std::move(session)) {}
 
   std::string_view kind() const override { return "systemd"; }
-  Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names) override {
-    return survey_units(session_, std::move(names), Discovery::everything_ours);
+  Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names, SurveyDepth depth) override {
+    return survey_units(session_, std::move(names), Discovery::everything_ours, depth);
   }
   Task<Result<UnitStatus>> status(std::string name) override { return unit_status(session_, std::move(name)); }
   Task<Result<StartOutcome>> start(UnitSpec spec) override { return start_unit(session_, std::move(spec)); }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/cgroup.h"
 #include "host/processes.h"
 
 namespace gpumod {
@@ -33,9 +34,26 @@ bool differs(const UnitStatus& a, const UnitStatus& b) {
 
 Result<std::shared_ptr<Bus>> SystemdSession::connection() {
   if (bus_ && bus_->alive()) return bus_;
-  auto bus = TRY(Bus::connect_user_manager(loop));
+  bus_ = TRY(Bus::connect_user_manager(loop));
+  subscribed_ = false;
+  ended_jobs_.clear();
+  bus_->on_lost([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->lost();
+  });
+  if (!watches_.empty()) TRY(subscribe());
+  return bus_;
+}
+
+Result<std::shared_ptr<Bus>> SystemdSession::connection_with_signals() {
+  auto bus = TRY(connection());
+  TRY(subscribe());
+  return bus;
+}
+
+Result<void> SystemdSession::subscribe() {
+  if (subscribed_) return {};
   const auto weak = weak_from_this();
-  auto job_removed = TRY(bus->on_signal(manager_path, manager_interface, "JobRemoved", [weak](sd_bus_message* signal) {
+  auto job_removed = TRY(bus_->on_signal(manager_path, manager_interface, "JobRemoved", [weak](sd_bus_message* signal) {
     const auto self = weak.lock();
     std::uint32_t id = 0;
     const char *path = nullptr, *unit = nullptr, *result = nullptr;
@@ -46,16 +64,12 @@ Result<std::shared_ptr<Bus>> SystemdSession::connection() {
       waiter->set();
   }));
   // Matches first, then Subscribe, then any job: the manager handles a connection's messages in order.
-  bus->send(TRY(bus->method(manager_path, manager_interface, "Subscribe")));
-  bus->on_lost([weak] {
-    if (const auto self = weak.lock()) self->lost();
-  });
-  bus_ = std::move(bus);
+  bus_->send(TRY(bus_->method(manager_path, manager_interface, "Subscribe")));
   job_removed_ = std::move(job_removed);
-  ended_jobs_.clear();
+  subscribed_ = true;
   for (const auto& watch : watches_)
     listen(watch);
-  return bus_;
+  return {};
 }
 
 void SystemdSession::lost() {
@@ -101,7 +115,7 @@ Registration SystemdSession::watch(const std::string& name, std::function<void(c
   watch->name = name;
   watch->callback = std::move(callback);
   watch->picture.name = name;
-  if (auto bus = connection()) listen(watch);
+  if (connection_with_signals()) listen(watch);
   watches_.push_back(watch);
   return Registration([weak = weak_from_this(), watch] {
     watch->released = true;
@@ -222,6 +236,7 @@ Result<std::vector<BusMessage>> list_requests(Bus& bus, const std::vector<std::s
 struct Candidate {
   UnitStatus status;
   UnitRow row;
+  SurveyDepth depth = SurveyDepth::everything;
 };
 
 UnitStatus status_of_row(const UnitRow& row) {
@@ -244,7 +259,7 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   std::vector<UnitStatus*> listed_again;
   for (auto& candidate : candidates) {
     if (!candidate.status.exists) continue;
-    auto query = detail_query(*bus, candidate.row.path, candidate.status);
+    auto query = detail_query(*bus, candidate.row.path, candidate.status, candidate.depth);
     std::move(query.requests.begin(), query.requests.end(), std::back_inserter(requests));
     asked.push_back({&candidate.status, std::move(query.properties)});
     if (candidate.status.active == ActiveState::active || candidate.status.active == ActiveState::inactive) continue;
@@ -270,10 +285,59 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   }
 }
 
+std::string group_told_by_kernel(const Candidate& candidate) {
+  const auto pid = candidate.status.main_pid;
+  return pid > 0 ? group_of_unit(control_group_of(pid), candidate.row.name) : std::string();
+}
+
+/// The processes of all units, and the cgroup of those whose main process alone was asked for. Such a unit's cgroup is
+/// the one of its name that lists its main process. It is looked for beside the last one found, then asked of the
+/// kernel; where both fail (the process has ended meanwhile, or lives elsewhere), systemd tells.
+Task<void> find_processes(std::shared_ptr<Bus> bus, std::vector<Candidate>& candidates) {
+  std::string slice;
+  std::vector<std::string> groups;
+  for (auto& candidate : candidates) {
+    auto& group = candidate.status.control_group;
+    if (asks_little(candidate.status, candidate.depth)) {
+      group = slice.empty() ? group_told_by_kernel(candidate) : slice + candidate.row.name;
+      if (!group.empty()) slice = group.substr(0, group.size() - candidate.row.name.size());
+    }
+    groups.push_back(group);
+  }
+  auto members = cgroup_members(groups);
+
+  std::vector<Candidate> doubtful;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    auto& candidate = candidates[i];
+    auto& status = candidate.status;
+    if (!asks_little(status, candidate.depth)) continue;
+    if (std::binary_search(members[i].pids.begin(), members[i].pids.end(), status.main_pid)) continue;
+    status.control_group = group_told_by_kernel(candidate);
+    if (status.control_group.empty()) {
+      places.push_back(i);
+      doubtful.push_back(candidate);
+      doubtful.back().depth = SurveyDepth::everything;
+    } else {
+      members[i] = cgroup_members({status.control_group}).front();
+    }
+  }
+  if (!doubtful.empty()) co_await fill_details(std::move(bus), doubtful);
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    candidates[places[i]] = std::move(doubtful[i]);
+    members[places[i]] = cgroup_members({candidates[places[i]].status.control_group}).front();
+  }
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    candidates[i].status.pids = std::move(members[i].pids);
+    candidates[i].status.control_group_id = members[i].id;
+  }
+}
+
 }  // namespace
 
 Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSession> session,
-                                                   std::vector<std::string> names, Discovery discovery) {
+                                                   std::vector<std::string> names, Discovery discovery,
+                                                   SurveyDepth depth) {
   std::erase_if(names, [](const auto& name) { return is_daemon_unit(name); });
   for (const auto& name : names)
     if (auto sane = check_unit_name(name); !sane) co_return fail(std::move(sane).error());
@@ -297,7 +361,7 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& row = (*named)[i];
     known.insert(row.name);  // the real name, where people used an alias
-    candidates.push_back({status_of_row(row), row});
+    candidates.push_back({status_of_row(row), row, depth});
     candidates.back().status.name = names[i];
   }
 
@@ -308,9 +372,9 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
     for (const auto& row : *all) {
       if (known.contains(row.name) || is_daemon_unit(row.name) || !row.exists()) continue;
       if (is_named_ours(row.name))
-        candidates.push_back({status_of_row(row), row});
+        candidates.push_back({status_of_row(row), row, SurveyDepth::everything});
       else if (row.active != "inactive")
-        strangers.push_back({status_of_row(row), row});
+        strangers.push_back({status_of_row(row), row, SurveyDepth::everything});
     }
   }
 
@@ -334,16 +398,15 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
     if (!tag_in_environment(tags[i]).empty()) tagged.push_back(std::move(strangers[i]));
   co_await fill_details(bus, tagged);
   std::move(tagged.begin(), tagged.end(), std::back_inserter(candidates));
+  co_await find_processes(bus, candidates);
   if (!bus->alive())
     co_return fail(ErrorCode::environment, "the connection to the systemd user manager was lost during a survey",
                    "Check `systemctl --user status`; the next command connects again.");
 
   std::vector<UnitStatus> statuses;
   for (auto& candidate : candidates) {
-    auto& status = candidate.status;
-    if (!status.control_group.empty()) status.pids = cgroup_pids(status.control_group);
-    session->remember(status);
-    statuses.push_back(std::move(status));
+    session->remember(candidate.status);
+    statuses.push_back(std::move(candidate.status));
   }
   co_return statuses;
 }
@@ -352,7 +415,8 @@ Task<Result<UnitStatus>> unit_status(std::shared_ptr<SystemdSession> session, st
   if (auto sane = check_unit_name(name); !sane) co_return fail(std::move(sane).error());
   std::vector<std::string> names;
   names.push_back(std::move(name));
-  auto statuses = co_await survey_units(std::move(session), std::move(names), Discovery::named_only);
+  auto statuses =
+      co_await survey_units(std::move(session), std::move(names), Discovery::named_only, SurveyDepth::everything);
   if (!statuses) co_return fail(std::move(statuses).error());
   co_return std::move(statuses->front());
 }

@@ -17,6 +17,7 @@
 #include "base/paths.h"
 #include "host/sd_bus.h"
 #include "host/systemd_unit.h"
+#include "host/unit_manager.h"
 
 namespace gpumod {
 
@@ -30,6 +31,9 @@ class SystemdSession : public std::enable_shared_from_this<SystemdSession> {
 
   /// The connection, made anew if it was lost. Errors: environment.
   Result<std::shared_ptr<Bus>> connection();
+  /// The same, and from now on the manager sends its signals over it: for whoever waits for a job or watches a unit.
+  /// Without this a survey is not told of what it will not wait for.
+  Result<std::shared_ptr<Bus>> connection_with_signals();
 
   /// A job's result, if it has ended: the signal may come before the reply that names the job.
   std::optional<std::string> job_result(const std::string& job) const;
@@ -62,12 +66,14 @@ class SystemdSession : public std::enable_shared_from_this<SystemdSession> {
 
  private:
   void lost();
+  Result<void> subscribe();
   void listen(const std::shared_ptr<Watch>& watch);
   void changed(const std::shared_ptr<Watch>& watch);
   static Task<void> deliver(std::shared_ptr<SystemdSession> session, std::shared_ptr<Watch> watch);
   static Task<void> take_up_again(std::weak_ptr<SystemdSession> weak);
 
   std::shared_ptr<Bus> bus_;
+  bool subscribed_ = false;  ///< over bus_
   Registration job_removed_;
   std::deque<std::pair<std::string, std::string>> ended_jobs_;  ///< (path, result), the newest last
   std::list<std::shared_ptr<Watch>> watches_;
@@ -80,7 +86,8 @@ Task<Result<JobOutcome>> wait_for_job(std::shared_ptr<SystemdSession> session, s
 /// Whether survey looks for units of ours beyond those named.
 enum class Discovery { named_only, everything_ours };
 Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSession> session,
-                                                   std::vector<std::string> names, Discovery discovery);
+                                                   std::vector<std::string> names, Discovery discovery,
+                                                   SurveyDepth depth);
 Task<Result<UnitStatus>> unit_status(std::shared_ptr<SystemdSession> session, std::string name);
 
 }  // namespace gpumod

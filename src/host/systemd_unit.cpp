@@ -78,13 +78,14 @@ struct Property {
   const char* signature;
   void (*read)(sd_bus_message*, UnitStatus&);
   bool settled_while_running = false;
+  bool of_presence = false;
 };
 
 /// The order is the order of the Gets. All but ControlGroup, FragmentPath and Environment also come in
 /// PropertiesChanged.
 constexpr std::array<Property, 9> details{{
     {service_interface, "MainPID", "u",
-     [](sd_bus_message* m, UnitStatus& s) { s.main_pid = static_cast<pid_t>(read_u32(m)); }},
+     [](sd_bus_message* m, UnitStatus& s) { s.main_pid = static_cast<pid_t>(read_u32(m)); }, false, true},
     {service_interface, "NRestarts", "u", [](sd_bus_message* m, UnitStatus& s) { s.restarts = read_u32(m); }},
     {service_interface, "Result", "s", [](sd_bus_message* m, UnitStatus& s) { s.result = read_text(m); }, true},
     {service_interface, "ExecMainCode", "i",
@@ -185,12 +186,18 @@ Result<BusMessage> get_request(Bus& bus, const std::string& path, const char* in
   return request;
 }
 
-DetailQuery detail_query(Bus& bus, const std::string& path, const UnitStatus& row) {
+bool asks_little(const UnitStatus& row, SurveyDepth depth) {
+  return depth == SurveyDepth::presence && row.active == ActiveState::active && row.sub_state == "running";
+}
+
+DetailQuery detail_query(Bus& bus, const std::string& path, const UnitStatus& row, SurveyDepth depth) {
   DetailQuery query;
+  const bool little = asks_little(row, depth);
   // systemd sets the result to success when a service starts, and to anything else only when it begins to end.
   const bool runs = row.active == ActiveState::active && row.sub_state == "running";
   for (std::size_t i = 0; i < details.size(); ++i) {
     if (runs && details[i].settled_while_running) continue;
+    if (little && !details[i].of_presence) continue;
     auto request = get_request(bus, path, details[i].interface, details[i].name);
     if (!request) return {};
     query.properties.push_back(i);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "host/sd_bus.h"
+#include "host/unit_manager.h"
 #include "model/unit.h"
 
 namespace gpumod {
@@ -44,7 +45,9 @@ struct DetailQuery {
   std::vector<BusMessage> requests;     ///< one for each
 };
 /// Empty when the connection is lost.
-DetailQuery detail_query(Bus& bus, const std::string& path, const UnitStatus& row);
+DetailQuery detail_query(Bus& bus, const std::string& path, const UnitStatus& row, SurveyDepth depth);
+/// Of such a unit the main process alone is asked for.
+bool asks_little(const UnitStatus& row, SurveyDepth depth);
 /// Reads the replies from `first` on, one for each of `properties`. A unit that vanished meanwhile leaves defaults.
 void read_details(const std::vector<std::size_t>& properties, const std::vector<Result<BusMessage>>& replies,
                   std::size_t first, UnitStatus& status);

@@ -18,6 +18,10 @@
 
 namespace gpumod {
 
+/// How much is asked of a unit that is named and runs. `presence`: that it runs, its main process and all others; its
+/// restarts, invocation, fragment and tag may be left out. Everything is told of all other units.
+enum class SurveyDepth { presence, everything };
+
 class UnitManager {
  public:
   virtual ~UnitManager() = default;
@@ -27,7 +31,7 @@ class UnitManager {
   /// The status of each named unit (exists == false where there is none), and of every other unit that is ours by its
   /// environment (GPUMOD_SERVICE) or its name (gpumod-*.service). gpumod.service and gpumod.socket are never listed.
   /// `pids` is filled. Errors: environment when the manager cannot be reached.
-  virtual Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names) = 0;
+  virtual Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names, SurveyDepth depth) = 0;
   virtual Task<Result<UnitStatus>> status(std::string name) = 0;
 
   /// Creates and starts a unit of ours. A failed unit of that name is reset first. If a fragment (a unit file) of that

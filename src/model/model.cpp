@@ -100,8 +100,8 @@ std::string to_string(const SourceLocation& location) {
 
 std::string Service::unit_name() const {
   if (!unit.empty()) return unit;
-  if (!router.empty()) return fmt::format("gpumod-router-{}.service", router);
-  return fmt::format("gpumod-{}.service", id);
+  if (!router.empty()) return "gpumod-router-" + router + ".service";
+  return "gpumod-" + id + ".service";
 }
 
 bool is_valid_id(std::string_view id) {

@@ -26,10 +26,10 @@ struct ServiceView {
 /// Who holds a TCP port that some service wants.
 struct PortHolder {
   std::uint16_t port = 0;
-  std::string unit;  ///< the unit of ours that holds it; empty: a stranger
-  pid_t pid = 0;     ///< 0: the kernel does not let us see the process
-  std::string command;
-  std::string user;
+  std::string unit;     ///< the unit of ours that holds it; empty: a stranger
+  pid_t pid = 0;        ///< 0: the kernel does not let us see the process
+  std::string command;  ///< may be empty when the unit that should hold it does
+  std::string user;     ///< then its number
 };
 
 struct Snapshot {

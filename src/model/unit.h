@@ -42,10 +42,11 @@ struct UnitStatus {
   bool killed_by_signal = false;
   pid_t main_pid = 0;
   unsigned restarts = 0;
-  std::string invocation;     ///< id of this run, "" if it never ran
-  std::string control_group;  ///< "/user.slice/…"; empty when inactive or under local
-  std::string tag;            ///< GPUMOD_SERVICE of its environment; "" if none
-  std::vector<pid_t> pids;    ///< every process in it, descendants and survivors included
+  std::string invocation;              ///< id of this run, "" if it never ran
+  std::string control_group;           ///< "/user.slice/…"; empty when inactive or under local
+  std::uint64_t control_group_id = 0;  ///< the kernel's number of that cgroup while it exists, never used again; or 0
+  std::string tag;                     ///< GPUMOD_SERVICE of its environment; "" if none
+  std::vector<pid_t> pids;             ///< every process in it, descendants and survivors included
 
   bool gone() const { return (active == ActiveState::inactive || active == ActiveState::failed) && pids.empty(); }
   bool restarting() const { return sub_state == "auto-restart" || sub_state == "auto-restart-queued"; }

@@ -28,10 +28,7 @@ Result<const Catalog*> Context::catalog() {
 }
 
 Result<Machine*> Context::machine() {
-  if (!machine_) {
-    const auto* known = TRY(catalog());
-    machine_ = TRY(open_machine(loop_, paths_, known->settings));
-  }
+  if (!machine_) machine_ = TRY(open_machine(loop_, paths_, catalog_ ? catalog_->settings : load_settings(paths_)));
   return &*machine_;
 }
 

@@ -59,9 +59,12 @@ json::array describe_problems(const Catalog& catalog) {
 }
 
 json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
+  std::set<std::string> declared;
+  for (const auto& [id, service] : catalog.services)
+    declared.insert(service.unit_name());
   json::array lines;
   for (const auto& [name, unit] : snapshot.units) {
-    if (unit.gone() || !catalog.services_of_unit(name).empty()) continue;
+    if (unit.gone() || declared.contains(name)) continue;
     lines.push_back(json::object{
         {"unit", name}, {"tag", unit.tag}, {"state", to_string(unit.active)}, {"pids", json::value_from(unit.pids)}});
   }

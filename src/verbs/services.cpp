@@ -100,7 +100,7 @@ Answer service_status(Context& context, Request request) {
   if (!found) co_return fail(found.error());
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
-  const auto snapshot = co_await observe(**machine, **catalog);
+  const auto snapshot = co_await observe(**machine, **catalog, SurveyDepth::everything);
   if (!snapshot) co_return fail(snapshot.error());
   auto line = describe_declared(**found);
   describe_observed(line, **found, *snapshot);

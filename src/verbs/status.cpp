@@ -28,16 +28,31 @@ json::value describe_interrupted(Context& context) {
   return json::object{{"id", stored.id}, {"under_way", false}, {"kind", stored.kind}, {"text", recovery.sentence}};
 }
 
+Task<void> look(Machine& machine, const Catalog& catalog, Result<Snapshot>& snapshot) {
+  snapshot = co_await observe(machine, catalog);
+}
+
+Task<void> read_goal(Context& context, Result<std::optional<Goal>>& goal) {
+  co_await wait_for(Duration::zero());  // the questions to the unit manager leave first: it works on them meanwhile
+  goal = context.stored_goal();
+}
+
 }  // namespace
 
 Answer status(Context& context, Request) {
+  // The unit manager gets ready for us while we read files. If it cannot be reached, that is told below, in its turn.
+  (void)context.machine();
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
-  const auto goal = context.stored_goal();
+  Result<std::optional<Goal>> goal;
+  Result<Snapshot> snapshot;
+  std::vector<Task<void>> both;
+  both.push_back(look(**machine, **catalog, snapshot));
+  both.push_back(read_goal(context, goal));
+  co_await run_all(std::move(both));
   if (!goal) co_return fail(goal.error());
-  const auto snapshot = co_await observe(**machine, **catalog);
   if (!snapshot) co_return fail(snapshot.error());
 
   json::array services;

@@ -805,7 +805,7 @@ TEST_F(SystemdTest, ASurveyTellsOfWhatIsNamedAndOfWhatIsOurs) {
     output_of({"systemctl", "--user", "start", name});
   const auto missing = unit_name("e2e-missing");
 
-  const auto surveyed = await(manager->survey({missing, adopted, "gpumod.service"}));
+  const auto surveyed = await(manager->survey({missing, adopted, "gpumod.service"}, SurveyDepth::everything));
   output_of({"systemctl", "--user", "stop", "gpumod.service"});
   ASSERT_TRUE(surveyed) << surveyed.error().message;
   const auto& all = *surveyed;
@@ -842,7 +842,7 @@ TEST_F(SystemdTest, AnAliasIsOneUnitUnderTheNameThatPeopleUse) {
   fs::create_symlink(real, fragments.back());
   output_of({"systemctl", "--user", "daemon-reload"});
   ASSERT_TRUE(await(manager->start_existing(alias)));
-  const auto surveyed = await(manager->survey({alias}));
+  const auto surveyed = await(manager->survey({alias}, SurveyDepth::everything));
   ASSERT_TRUE(surveyed);
   ASSERT_TRUE(find(*surveyed, alias));
   EXPECT_EQ(find(*surveyed, alias)->sub_state, "running");
@@ -862,7 +862,7 @@ TEST_F(SystemdTest, MeasuredOnce) {
   std::vector<double> surveys;
   for (int i = 0; i < 20; ++i) {
     const auto begin = now();
-    const auto surveyed = await(manager->survey(names));
+    const auto surveyed = await(manager->survey(names, SurveyDepth::everything));
     surveys.push_back(seconds(now() - begin) * 1000);
     ASSERT_TRUE(surveyed);
     ASSERT_GE(surveyed->size(), 20u);

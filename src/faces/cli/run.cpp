@@ -1,5 +1,6 @@
 #include "faces/cli/run.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include <boost/json.hpp>
@@ -57,6 +58,14 @@ void complain(std::string_view words) {
 
 namespace {
 
+void write_text(std::string& out, std::string_view text) {
+  const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; };
+  if (std::all_of(text.begin(), text.end(), is_plain))
+    out.append("\"").append(text).append("\"");
+  else
+    out += json::serialize(json::string(text));
+}
+
 /// Boost writes 1.069 as 1.069E0: valid, but nothing that people want to read.
 void write_json(std::string& out, const json::value& value) {
   if (value.is_double()) {
@@ -65,7 +74,8 @@ void write_json(std::string& out, const json::value& value) {
     out += '{';
     for (const auto& [key, inner] : *object) {
       if (out.back() != '{') out += ',';
-      out += json::serialize(json::string(key)) + ":";
+      write_text(out, key);
+      out += ':';
       write_json(out, inner);
     }
     out += '}';
@@ -76,6 +86,8 @@ void write_json(std::string& out, const json::value& value) {
       write_json(out, inner);
     }
     out += ']';
+  } else if (const auto* text = value.if_string()) {
+    write_text(out, *text);
   } else {
     out += json::serialize(value);
   }
