@@ -91,7 +91,7 @@ Task<void> Actor::learn_owners() {
   for (const auto& [id, service] : catalog_.services)
     names.insert(service.unit_name());
   std::vector<std::string> wanted(names.begin(), names.end());
-  const auto units = co_await machine_.units->survey(std::move(wanted));
+  const auto units = co_await machine_.units->survey(std::move(wanted), SurveyDepth::presence);
   if (!units) co_return;
   for (const auto& unit : *units)
     for (const auto pid : unit.pids)
