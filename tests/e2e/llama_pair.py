@@ -132,6 +132,7 @@ class Pending:
         received = b""
         try:
             self.connection.request("POST", path, json.dumps(body))
+            self.socket = self.connection.sock  # the connection forgets it when the answer ends it
             self.started.set()
             reply = self.connection.getresponse()
             with contextlib.suppress(http.client.IncompleteRead):
@@ -143,7 +144,7 @@ class Pending:
 
     def leave(self):
         with contextlib.suppress(OSError):
-            self.connection.sock.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def wait(self, seconds=30):
         self.thread.join(seconds)
@@ -235,10 +236,11 @@ class Program:
         return True
 
     def children(self):
-        with contextlib.suppress(OSError):
-            return [int(pid) for pid in
-                    pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
-        return []
+        pids = []
+        for thread in pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pids += [int(pid) for pid in thread.read_text().split()]
+        return pids
 
     # ---- a router's models ----
 

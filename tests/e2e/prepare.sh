@@ -23,5 +23,11 @@ make script engine-models/alpha.gguf --text "Hello from alpha."
 make script engine-models/thinker.gguf --think "Let me see what two and two could be, one by one." --text "The answer is four."
 make embed engine-models/embed.gguf --dim 48
 make bad engine-models/bad.gguf
+# What the simulated llama-server is to know of them: it reads no weights.
+tell() { printf '%s\n' "load=100ms" "context=512" "${@:2}" >"$cache/engine-models/$1.sim"; }
+tell alpha "answer=Hello from alpha."
+tell thinker "think=Let me see what two and two could be, one by one." "answer=The answer is four."
+tell embed "dims=48"
+tell bad "fault=bad-model"
 # The test user is not the one who fetched.
 chmod -R a+rX "$cache" 2>/dev/null || true

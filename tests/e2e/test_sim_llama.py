@@ -21,7 +21,7 @@ DIFFERENCES = {
                                             "The simulated one does what busy-stop= says, and stays by default",
     "the first milliseconds of a child": "the real one does not listen yet (500), the simulated one mostly does (503)",
     "duplicate lines of a failed load": "--fit tries the load first and fails, too; the simulated one says it once",
-    "routes that nobody here uses": "ABSENT_ROUTES: 404",
+    "routes that nobody here uses": "ABSENT_ROUTES, and DELETE /models, which removes downloads: 404",
     "the words of --help and of the metrics' descriptions": "the same flags and names, in our own words",
     "reused connections": "errors do not close the connection",
 }

@@ -29,7 +29,7 @@ class Router(Pair):
                     ("POST", "/models/load", {"model": "nope"}), ("POST", "/models/load", {}), ("POST", "/models/load", "{no"),
                     ("POST", "/models/unload", {"model": "nope"}), ("POST", "/models/unload", {}),
                     ("POST", "/models/unload", {"model": "alpha"}), ("POST", "/models/unload", "{no"),
-                    ("GET", "/models/load"), ("DELETE", "/models"),
+                    ("GET", "/models/load"), ("DELETE", "/props"),
                     ("POST", "/v1/chat/completions", CHAT), ("POST", "/v1/chat/completions", chat("alpha")),
                     ("POST", "/v1/chat/completions", chat("nope")), ("POST", "/v1/chat/completions", ""),
                     ("GET", "/props?model=alpha"), ("GET", "/props?model=nope"), ("GET", "/slots?model=alpha"),
