@@ -194,6 +194,7 @@ class TheEnd(Pair):
         def story(start, noted):
             for number in (signal.SIGTERM, signal.SIGINT):
                 with start("-m", "models/alpha.gguf") as server:
+                    server.ask("POST", "/v1/chat/completions", CHAT)  # the real one hears signals a moment after it is ready
                     server.signal(number)
                     noted[f"{number.name}"] = server.exit_code()
         self.both(story)
