@@ -8,6 +8,7 @@
 #include "control/actor.h"
 #include "control/interpreter.h"
 #include "control/launch.h"
+#include "control/progress.h"
 #include "host/processes.h"
 
 namespace gpumod {
@@ -37,6 +38,55 @@ Task<void> ask(HttpClient& http, HttpRequest request, std::shared_ptr<Question> 
   auto reply = co_await http.request(request);
   question->reply.emplace(std::move(reply));
   wake->set();
+}
+
+/// The signs of life of one start, looked at beside the wait. It may outlive that by one look: it owns what it touches.
+struct Watch {
+  explicit Watch(Progress began) : progress(began) {}
+  Progress progress;
+  bool finished = false;
+};
+
+constexpr Duration gpu_patience = 5s;
+
+Task<std::optional<Bytes>> vram_of(Machine& machine, std::vector<pid_t> pids) {
+  if (!machine.gpus) co_return std::nullopt;
+  const auto sampled = co_await within(*machine.loop, now() + gpu_patience, machine.gpus->sample());
+  if (!sampled || !*sampled) co_return std::nullopt;
+  Bytes sum;
+  for (const auto& gpu : **sampled)
+    for (const auto& process : gpu.processes)
+      if (std::find(pids.begin(), pids.end(), process.pid) != pids.end()) sum += process.used.value_or(Bytes());
+  co_return sum;
+}
+
+Task<void> look_for_signs(Machine& machine, std::string unit, std::shared_ptr<Watch> watch) {
+  while (!watch->finished) {
+    const auto status = co_await machine.units->status(unit);
+    if (watch->finished) co_return;
+    if (status) {
+      std::vector<pid_t> pids = status->pids;
+      Progress::Look seen;
+      for (const pid_t pid : pids)
+        if (const auto usage = usage_of(pid)) seen.processes[pid] = *usage;
+      seen.vram = co_await vram_of(machine, std::move(pids));
+      if (watch->finished) co_return;
+      watch->progress.look(std::move(seen), now());
+    }
+    co_await wait_for(watch->progress.look_interval());
+  }
+}
+
+/// Begins to look; ends with the registration. A container's processes are not below the unit.
+std::pair<std::shared_ptr<Watch>, Registration> watch_progress(Machine& machine, const Service& service,
+                                                               const Command& command) {
+  const TimePoint began = now();
+  const auto watch = std::make_shared<Watch>(Progress(command.deadline - began, began));
+  if (service.command() && !service.command()->container.empty())
+    watch->progress.blindfold();
+  else
+    machine.loop->spawn(look_for_signs(machine, command.unit, watch));
+  return {watch, Registration([watch] { watch->finished = true; })};
 }
 
 /// "held by pid 4242 (llama-server)"; nothing when nobody listens there any more.
@@ -175,7 +225,12 @@ Task<Event> Actor::await_ready(Command command) {
   if (auto started = logs_.extract(unit)) log = std::move(started.mapped());
   const bool was_running = !log;
   if (was_running) log = StartLog::follow(*machine_.units, unit, *service);
-  log->on_line([wake] { wake->set(); });
+  const auto watching = watch_progress(machine_, *service, command);
+  const auto signs = watching.first;
+  log->on_line([wake, signs] {
+    signs->progress.line(now());
+    wake->set();
+  });
   auto first = co_await machine_.units->status(unit);
   if (!first) co_return event(command, Event::Kind::not_ready, first.error().message);
   UnitStatus status = std::move(*first);
@@ -207,7 +262,6 @@ Task<Event> Actor::await_ready(Command command) {
       question = std::make_shared<Question>();
       if (request) {
         HttpRequest asked = *request;
-        asked.timeout = std::clamp<Duration>(command.deadline - now(), 1ms, asked.timeout);
         machine_.loop->spawn(ask(*machine_.http, std::move(asked), question, wake));
       } else {
         const bool listens = service->port == 0 || !listeners_on({service->port}).empty();
@@ -220,6 +274,7 @@ Task<Event> Actor::await_ready(Command command) {
     if (question && question->reply) {
       const auto reply = std::move(*question->reply);
       question.reset();
+      if (reply) signs->progress.answered();
       ask_at = now() + readiness_interval(now() - began);
       if (reply) {
         const auto verdict = engine.judge_readiness(*service, *reply);
@@ -239,15 +294,19 @@ Task<Event> Actor::await_ready(Command command) {
         continue;
       }
     }
-    if (now() >= command.deadline) {
+    const bool stuck = signs->progress.stuck(now());
+    if (stuck || signs->progress.out_of_time(now())) {
+      const auto silence = signs->progress.silence(now());
       Event out = co_await explain_end(command, status, WallTime::min(), log);
+      if (out.text.empty() && stuck)
+        out.text = fmt::format("it did not get ready and is stuck: {}; {}", silence, reason);
       if (out.text.empty())
         out.text = fmt::format("it did not get ready within {}: {}", format_seconds(now() - began), reason);
       out.transient = false;
       co_return out;
     }
-    const TimePoint wake_at = question ? command.deadline : std::min(command.deadline, ask_at);
-    (void)co_await wake->wait(wake_at);
+    const TimePoint verdict_at = signs->progress.next_verdict(now());
+    (void)co_await wake->wait(question ? verdict_at : std::min(verdict_at, ask_at));
   }
 }
 
@@ -265,6 +324,9 @@ Task<Event> Actor::await_residency(Command command) {
   UnitStatus router;  // as far as a failed load goes, it runs on
   router.active = ActiveState::active;
   const bool loading = command.target == Residency::running;
+  std::pair<std::shared_ptr<Watch>, Registration> watching;
+  if (loading) watching = watch_progress(machine_, *service, command);
+  const auto signs = watching.first;
   std::string reason;
   bool seen_on_its_way = false;
   for (;;) {
@@ -274,7 +336,7 @@ Task<Event> Actor::await_residency(Command command) {
       co_return out;
     }
     HttpRequest question = *request;
-    question.timeout = std::clamp<Duration>(command.deadline - now(), 1ms, question.timeout);
+    if (!loading) question.timeout = std::clamp<Duration>(command.deadline - now(), 1ms, question.timeout);
     const auto reply = co_await machine_.http->request(question);
     if (!reply) {
       reason = reply.error().message;
@@ -307,11 +369,16 @@ Task<Event> Actor::await_residency(Command command) {
         co_return out;
       }
     }
-    if (now() >= command.deadline)
+    if (reply && loading) signs->progress.answered();
+    // A model that is loading may be slow or stuck like any start; to fall asleep or unload there is a fixed time.
+    const bool stuck = loading && signs->progress.stuck(now());
+    if (stuck || (loading ? signs->progress.out_of_time(now()) : now() >= command.deadline)) {
+      const auto why = stuck ? fmt::format("it is stuck: {}; {}", signs->progress.silence(now()), reason) : reason;
       co_return event(
           command, Event::Kind::not_ready,
-          fmt::format("it is not {} after {}: {}", to_string(command.target), format_seconds(now() - began), reason));
-    (void)co_await wake.wait(std::min(command.deadline, now() + readiness_interval(now() - began)));
+          fmt::format("it is not {} after {}: {}", to_string(command.target), format_seconds(now() - began), why));
+    }
+    (void)co_await wake.wait(now() + readiness_interval(now() - began));
   }
 }
 

@@ -34,7 +34,9 @@ struct Command {
     unload_model,
     sleep_service,
     wake_service,
-    await_ready,      ///< → ready | not_ready
+    /// → ready | not_ready. For what starts or loads, `deadline` is when patience ends with one that shows no sign of
+    /// life; one that does gets up to three times as long, and one that is stuck is given up earlier.
+    await_ready,
     await_residency,  ///< until the service is in `target` → ready | not_ready
     verify,           ///< listener, model, probe → verified | not_verified
     abandon,          ///< give up waiting in this step: its event comes as not_ready with `abandoned`

@@ -103,6 +103,28 @@ class ColdStarts(Starts):
         self.mode("grumbles", "grumbles")
         self.assertEqual(self.switch("grumbles")["result"], "committed")
 
+    def with_startup_timeout(self, name, timeout):
+        file = self.config / f"services/{name}.yaml"
+        self.write(f"services/{name}.yaml", file.read_text().replace("startup_timeout: 15s", f"startup_timeout: {timeout}"))
+
+    def test_a_start_that_does_nothing_is_called_stuck_before_its_time_is_over(self):
+        self.toy("bad", free_port(), "--ready-after", 3600)
+        self.with_startup_timeout("bad", "20s")
+        self.mode("bad", "bad")
+        error, step, took = self.fails()
+        self.assertIn("it did not get ready and is stuck: for 1", error["message"])
+        self.assertIn("used no CPU", error["message"])
+        self.assertLess(took, 18)
+        self.assertEqual(step["attempts"], 1)
+
+    def test_a_start_that_compiles_without_a_word_is_not_stuck_and_gets_more_time(self):
+        self.toy("compiles", free_port(), "--compile", 5)
+        self.with_startup_timeout("compiles", "3s")
+        self.mode("compiles", "compiles")
+        began = time.monotonic()
+        self.assertEqual(self.switch("compiles")["result"], "committed")
+        self.assertGreater(time.monotonic() - began, 5)
+
     def test_a_virtual_environment_without_its_python_is_refused_before_anything_is_stopped(self):
         venv = self.root / "venv"
         (venv / "bin").mkdir(parents=True)
