@@ -6,9 +6,9 @@
 #include "base/log.h"
 #include "control/launch.h"
 #include "control/observe.h"
+#include "host/processes.h"
 #include "model/json.h"
 #include "switching/plan.h"
-#include "switching/recovery.h"
 
 namespace gpumod {
 
@@ -72,11 +72,6 @@ Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted)
 Goal known_part(Goal goal, const Catalog& catalog) {
   std::erase_if(goal.wanted, [&](const auto& entry) { return !catalog.services.contains(entry.first); });
   return goal;
-}
-
-JournaledSwitch journaled(const StoredSwitch& stored) {
-  return JournaledSwitch{fmt::format("{}", stored.id), stored.kind,    stored.goal,   stored.previous, stored.mutated,
-                         !stored.failure.empty(),      stored.failure, stored.boot_id};
 }
 
 /// The exit code of a switch that did not get where it was asked to.
@@ -154,21 +149,22 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
   if (!left) co_return fail(left.error());
   if (!*left) co_return std::optional<Goal>();
   const StoredSwitch& interrupted = **left;
-  const Recovery recovery = recover(journaled(interrupted));
+  const Recovery recovery = recovery_of(interrupted, catalog_->settings);
   if (recovery.direction == RecoveryDirection::discard) {
     notice(recovery.sentence);
     co_return std::optional<Goal>();
   }
   if (order.goal.exclusive) {
     notice(fmt::format("switch {} was interrupted; this one takes over what it left", interrupted.id));
-    Goal previous = known_part(interrupted.previous, *catalog_);
+    const bool blank = recovery.direction == RecoveryDirection::blank;
+    Goal previous = known_part(blank ? recovery.goal : interrupted.previous, *catalog_);
     co_return std::optional<Goal>(std::move(previous));
   }
   notice(recovery.sentence);
   Order repair;
   repair.kind = "recovery";
   repair.goal = known_part(recovery.goal, *catalog_);
-  if (recovery.direction == RecoveryDirection::forward) {
+  if (recovery.direction != RecoveryDirection::back) {
     const auto stored = store_->goal();
     repair.goal_after =
         recovery.goal.exclusive ? recovery.goal : merged_goal(stored.value_or(std::nullopt), recovery.goal);
@@ -197,6 +193,13 @@ Task<Result<json::value>> Context::dry_run(Order order) {
   const auto checked = co_await preflight(**reached, *catalog_, std::move(starting));
   if (!checked) co_return fail(checked.error());
   co_return json::value(json::object{{"plan", to_json(*planned)}, {"to", order.goal.mode}});
+}
+
+Recovery recovery_of(const StoredSwitch& stored, const Settings& settings) {
+  const JournaledSwitch journal{
+      fmt::format("{}", stored.id), stored.kind,    stored.goal,   stored.previous, stored.mutated,
+      !stored.failure.empty(),      stored.failure, stored.boot_id};
+  return recover(journal, Boot{boot_id().value_or(""), settings.boot});
 }
 
 Goal merged_goal(const std::optional<Goal>& stored, const Goal& change) {

@@ -8,6 +8,7 @@
 #include "control/director.h"
 #include "control/machine.h"
 #include "store/store.h"
+#include "switching/recovery.h"
 
 namespace gpumod {
 
@@ -62,6 +63,9 @@ class Context {
   bool cancelled_early_ = false;
   bool probing_ = true;
 };
+
+/// What an unfinished switch of the journal means on this machine, now.
+Recovery recovery_of(const StoredSwitch& stored, const Settings& settings);
 
 /// The stored goal after a change to single services: running and sleeping ones are in, stopped ones are out.
 Goal merged_goal(const std::optional<Goal>& stored, const Goal& change);
