@@ -50,7 +50,7 @@ struct Command {
   std::vector<ServiceId> services;  ///< preflight
   std::string unit;
   std::vector<GpuIndex> gpus;
-  std::map<GpuIndex, Bytes> need;  ///< check_memory: bytes that must be free on each GPU, the margin included
+  std::map<GpuIndex, Bytes> need;     ///< check_memory: bytes that must be free on each GPU, the margin included
   std::map<GpuIndex, Bytes> ceiling;  ///< prove_fall: the most that the unit may still hold on each GPU
   Residency target = Residency::running;
   TimePoint deadline = TimePoint::max();
@@ -99,9 +99,9 @@ struct StepReport {
   std::string subject;
   ServiceId service;
   std::string unit;
-  std::string result;  ///< "pending", "running", "done", "failed", "skipped"
-  std::string stage;   ///< what it is doing: "stopping", "waiting for the model" …
-  std::string note;    ///< the probe's answer, or the cause of the failure
+  std::string result;                ///< "pending", "running", "done", "failed", "skipped"
+  std::string stage;                 ///< what it is doing: "stopping", "waiting for the model" …
+  std::string note;                  ///< the probe's answer, or the cause of the failure
   std::vector<std::string> earlier;  ///< what went wrong on the way and was dealt with: failed attempts, survivors
   std::string remedy;
   std::string log_line;
