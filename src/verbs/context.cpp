@@ -9,6 +9,7 @@
 #include "host/processes.h"
 #include "model/json.h"
 #include "switching/plan.h"
+#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -38,23 +39,47 @@ Result<Machine*> Context::machine() {
 Result<Store*> Context::store() {
   if (!store_) {
     store_ = TRY(Store::open(paths_.state));
-    if (!store_->notice().empty()) notice(store_->notice());
+    if (!store_->notice().empty()) notice(state_problem_ = store_->notice());
   }
   return &*store_;
 }
 
+/// Null when there is no state file yet.
+Result<Store*> Context::reading() {
+  if (store_) return &*store_;
+  if (!reading_) {
+    reading_ = TRY(Store::open_existing(paths_.state));
+    if (*reading_ && !(*reading_)->notice().empty()) notice(state_problem_ = (*reading_)->notice());
+  }
+  return *reading_ ? &**reading_ : nullptr;
+}
+
+Task<Result<void>> Context::remember_what_runs() {
+  const auto opened = store();
+  if (!opened) co_return fail(opened.error());
+  const auto forgotten = (*opened)->knows_nothing();
+  if (!forgotten) co_return fail(forgotten.error());
+  const auto known = catalog();
+  if (!*forgotten || !known) co_return Result<void>();
+  const auto reached = machine();
+  if (!reached) co_return Result<void>();
+  const auto snapshot = co_await observe(**reached, **known);
+  const auto goal = snapshot ? goal_of_what_runs(*snapshot, **known) : std::nullopt;
+  if (!goal) co_return Result<void>();
+  notice(goal->mode.empty()
+             ? std::string("no goal is stored: what runs now is taken for it")
+             : fmt::format("no goal is stored: what runs now is mode '{}', and is taken for it", goal->mode));
+  co_return (*opened)->set_goal(*goal);
+}
+
 Result<std::optional<Goal>> Context::stored_goal() {
-  if (store_) return store_->goal();
-  if (!reading_) reading_ = TRY(Store::open_existing(paths_.state));
-  if (!*reading_) return std::optional<Goal>();
-  return (*reading_)->goal();
+  const auto* known = TRY(reading());
+  return known ? known->goal() : std::optional<Goal>();
 }
 
 Result<std::optional<StoredSwitch>> Context::interrupted_switch() {
-  if (store_) return store_->unfinished();
-  if (!reading_) reading_ = TRY(Store::open_existing(paths_.state));
-  if (!*reading_) return std::optional<StoredSwitch>();
-  return (*reading_)->unfinished();
+  const auto* known = TRY(reading());
+  return known ? known->unfinished() : std::optional<StoredSwitch>();
 }
 
 void Context::cancel() {
@@ -118,8 +143,11 @@ Task<Result<json::value>> Context::carry_out(Order order) {
   }
   auto outcome = co_await run(std::move(order), std::move(*previous));
   if (!outcome) co_return fail(outcome.error());
-  if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged)
-    co_return json::value(outcome->to_json());
+  if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged) {
+    auto answer = outcome->to_json();
+    if (!state_problem_.empty()) answer["notes"] = json::array{json::value(state_problem_)};
+    co_return json::value(std::move(answer));
+  }
   co_return fail(problem_of(*outcome));
 }
 

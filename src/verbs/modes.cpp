@@ -11,6 +11,7 @@
 #include "control/observe.h"
 #include "verbs/describe.h"
 #include "verbs/door.h"
+#include "verbs/drift.h"
 #include "verbs/handlers.h"
 
 namespace gpumod {
@@ -71,10 +72,11 @@ Answer mode_status(Context& context, Request) {
   if (!catalog) co_return fail(catalog.error());
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
-  const auto goal = context.stored_goal();
+  auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   const auto snapshot = co_await observe(**machine, **catalog);
   if (!snapshot) co_return fail(snapshot.error());
+  if (!context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
   json::array services;
   if (*goal)
     for (const auto& [id, residency] : (*goal)->wanted) {

@@ -64,7 +64,7 @@ std::vector<Verb> declare() {
        "",
        Effect::reads,
        {},
-       R"({"mode","unit_manager","gpus":[…],"services":[{"id","state","wanted",…}],"orphans":[…],"differences":[…],"switch","problems":[…]})",
+       R"({"mode","unit_manager","gpus":[…],"services":[{"id","state","wanted",…}],"orphans":[…],"differences":[{"service","kind","wanted","is","text"}],"switch","problems":[…],"notes":[…]})",
        status},
       {"mode list",
        "List the modes",

@@ -6,6 +6,7 @@
 #include "control/observe.h"
 #include "model/json.h"
 #include "verbs/describe.h"
+#include "verbs/drift.h"
 #include "verbs/handlers.h"
 
 namespace gpumod {
@@ -32,10 +33,11 @@ Answer status(Context& context, Request) {
   if (!catalog) co_return fail(catalog.error());
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
-  const auto goal = context.stored_goal();
+  auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   const auto snapshot = co_await observe(**machine, **catalog);
   if (!snapshot) co_return fail(snapshot.error());
+  if (!context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
 
   json::array services;
   for (const auto& [id, service] : (*catalog)->services) {
@@ -56,6 +58,7 @@ Answer status(Context& context, Request) {
   answer["differences"] = describe_differences(*goal, *snapshot, **catalog);
   answer["switch"] = describe_interrupted(context, (*catalog)->settings);
   answer["problems"] = describe_problems(**catalog);
+  answer["notes"] = context.state_problem().empty() ? json::array() : json::array{json::value(context.state_problem())};
   co_return json::value(std::move(answer));
 }
 
@@ -63,11 +66,16 @@ Answer status(Context& context, Request) {
 Answer repair(Context& context, Request request) {
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
-  const auto goal = context.stored_goal();
+  auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   Context::Order order;
   order.kind = "repair";
   order.dry_run = flag_of(request, "dry-run");
+  const auto machine = context.machine();
+  if (!machine) co_return fail(machine.error());
+  const auto snapshot = co_await observe(**machine, **catalog);
+  if (!snapshot) co_return fail(snapshot.error());
+  if (!*goal && !context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
   const auto left = context.interrupted_switch();
   if (left && *left) {
     const Recovery recovery = recovery_of(**left, (*catalog)->settings);
@@ -86,6 +94,7 @@ Answer repair(Context& context, Request request) {
   }
   order.goal.exclusive = true;
   std::erase_if(order.goal.wanted, [&](const auto& entry) { return !(*catalog)->services.contains(entry.first); });
+  order.distrusted = squeezed_units(order.goal, *snapshot, **catalog);
   co_return co_await context.carry_out(std::move(order));
 }
 

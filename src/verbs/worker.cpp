@@ -57,6 +57,8 @@ Task<Result<json::value>> perform(Context& context, const Paths& paths, std::str
     door = std::move(*opened);
   else
     log_warning("nobody can follow this worker: {}", opened.error().message);
+  const auto remembered = co_await context.remember_what_runs();
+  if (!remembered) co_return fail(remembered.error());
   co_return co_await (*verb)->handler(context, std::move(request));
 }
 
