@@ -3,7 +3,9 @@ import os
 import socket
 import unittest
 
-from harness import Case, free_port, get, kill, until
+from harness import MODELS, Case, alive, free_port, get, kill, needs_llama, until
+
+MIB = 1 << 20
 
 
 class Drift(Case):
@@ -94,6 +96,51 @@ class Drift(Case):
         self.assertIn("what runs now is mode 'both'", run.err)
         self.in_order("both")
         self.assertEqual({name: self.state_of(name) for name in "abc"}, dict.fromkeys("abc", "running"))
+
+
+@needs_llama
+class Squeezed(Case):
+    """A real llama-server, on a GPU of which a stand-in for the driver's library tells."""
+
+    def setUp(self):
+        super().setUp()
+        self.facts = self.root / "gpu"
+        self.env.update(GPUMOD_NVML_LIBRARY=os.environ["GPUMOD_NVML_STANDIN"], GPUMOD_NVML_STANDIN_FILE=str(self.facts))
+        self.gpu_holds(0)
+        # What ends after the test would be listed for ever, and its release never proven.
+        self.addCleanup(lambda: self.env.update(GPUMOD_NVML_LIBRARY="/nonexistent/libnvidia-ml.so.1"))
+        self.write("services/chat.yaml", f"""
+            engine: llamacpp
+            port: {free_port()}
+            model: {MODELS}/single.gguf
+            context_size: 256
+            vram: 2000
+            """)
+        self.mode("chat", "chat")
+
+    def gpu_holds(self, mib, pid=None):
+        held = f"process 0 compute {pid} {mib * MIB}\n" if pid else ""
+        self.facts.write_text(f"gpu GPU-1 {8192 * MIB} {(8192 - mib) * MIB} A stand-in\n{held}")
+
+    def test_a_llama_server_far_under_its_claim_is_said_and_restarted(self):
+        self.switch("chat")
+        pid = self.services()["chat"]["pid"]
+        self.gpu_holds(1900, pid)
+        self.assertEqual(self.status()["differences"], [])
+        self.gpu_holds(300, pid)
+        differences = self.status()["differences"]
+        self.assertEqual([(line["service"], line["kind"]) for line in differences], [("chat", "squeezed")])
+        self.assertIn("'chat' runs with 300 MiB of VRAM where 2000 MiB are declared", differences[0]["text"])
+        plan = self.ok("repair", "--dry-run", "--json").json["plan"]
+        self.assertEqual([step["action"] for step in plan["steps"]], ["stop", "start"])
+        repair = self.start_gpumod("repair")
+        until(lambda: not alive(pid), what="its stop")
+        self.gpu_holds(0)  # the driver has let go of it
+        _, complaint = repair.communicate(timeout=60)
+        self.assertEqual(repair.returncode, 0, complaint)
+        self.assertNotEqual(self.services()["chat"]["pid"], pid)
+        self.gpu_holds(1900, self.services()["chat"]["pid"])
+        self.assertEqual(self.status()["differences"], [])
 
 
 if __name__ == "__main__":
