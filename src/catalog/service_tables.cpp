@@ -246,7 +246,9 @@ const Table<Service>& common_service_table() {
       {{"probe", shapes::one_of({probe_kinds(), shapes::object(declarations_of(probe_table()))}), "auto",
         "A real request whose answer proves it: a kind alone, or a map."},
        store_probe},
-      {{"startup_timeout", shapes::duration(1, 86400), "60s", "How long it may take until it is ready."},
+      {{"startup_timeout", shapes::duration(1, 86400), "60s",
+        "How long it may take until it is ready. One that shows signs of life (log lines, CPU, reads, VRAM) gets up to "
+        "three times as long; one that shows none for half of it, or for two minutes, is stuck and given up."},
        into(&Service::startup_timeout)},
       {{"stop_timeout", shapes::duration(1, 3600), "20s", "Between the request to end and being killed."},
        into(&Service::stop_timeout)},

@@ -83,6 +83,14 @@ const Table<SettingsDraft>& settings_table() {
        [](Reading& reading, const YamlNode& node, const Shape& shape, SettingsDraft& draft) {
          if (const auto time = read_duration(reading, node, shape)) draft.settings.release_timeout = *time;
        }},
+      {{"boot", shapes::choice({"goal", "blank", "nothing"}), "goal",
+        "What becomes of a switch that a reboot cut off: it is finished or taken back (goal), nothing is to run "
+        "(blank), "
+        "or it is forgotten (nothing)."},
+       [](Reading& reading, const YamlNode& node, const Shape& shape, SettingsDraft& draft) {
+         if (const auto name = read_text(reading, node, shape))
+           if (const auto policy = boot_policy_from(*name)) draft.settings.boot = *policy;
+       }},
       {{"engines", engines_shape(), "none", "Per engine: binary, environment, arguments."}, store_engines},
   };
   return table;

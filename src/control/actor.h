@@ -9,6 +9,7 @@
 
 #include "catalog/catalog.h"
 #include "control/machine.h"
+#include "control/start_log.h"
 #include "engines/engine.h"
 #include "model/switching.h"
 
@@ -45,7 +46,9 @@ class Actor {
   Task<Event> verify(Command command);
 
   Task<std::optional<std::string>> wrong_listener(const Service& service);
-  Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min());
+  Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min(),
+                          std::shared_ptr<StartLog> watched = nullptr);
+  void say_cause(Event& out, FailureCause cause, const Service& service) const;
   Task<Result<std::vector<GpuSample>>> sample(TimePoint deadline);
   Task<void> learn_owners();
   void note_baseline(const Snapshot& snapshot);
@@ -58,10 +61,11 @@ class Actor {
   const Catalog& catalog_;
   bool probing_ = true;
   std::set<int> abandoned_;
-  std::map<int, Signal*> waiting_;                     // by step: woken by abandon()
-  std::map<std::string, std::vector<pid_t>> stopped_;  // by unit: the processes it had when its stop was ordered
-  std::map<pid_t, std::string> unit_of_pid_;           // of the last observation
-  std::map<GpuIndex, Bytes> unattributed_before_;      // by GPU: see note_baseline()
+  std::map<int, Signal*> waiting_;                         // by step: woken by abandon()
+  std::map<std::string, std::vector<pid_t>> stopped_;      // by unit: the processes it had when its stop was ordered
+  std::map<std::string, std::shared_ptr<StartLog>> logs_;  // by unit: followed since its start was ordered
+  std::map<pid_t, std::string> unit_of_pid_;               // of the last observation
+  std::map<GpuIndex, Bytes> unattributed_before_;          // by GPU: see note_baseline()
   std::optional<Bytes> used_now_;
   std::optional<Bytes> used_peak_;
   std::string gpu_complaint_;  // the last one that was logged

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/text.h"
+#include "control/interpreter.h"
 #include "engines/engine.h"
 #include "engines/hub.h"
 #include "host/run.h"
@@ -228,10 +229,16 @@ Task<void> check_service(Preflight& check, const Service& service) {
   if (!service.unit.empty()) co_return;  // people's own unit: what it runs is theirs
   check_model(check, service);
   const auto spec = unit_spec_for(check.machine, check.catalog, service.unit_name(), {});
-  if (!spec)
+  if (!spec) {
     check.add(spec.error());
-  else
-    co_await check_flags(check, service, *spec);
+    co_return;
+  }
+  if (auto lost = lost_interpreter(spec->argv.front())) {
+    lost->message = fmt::format("service '{}': {}", service.id, lost->message);
+    check.add(std::move(*lost));
+    co_return;
+  }
+  co_await check_flags(check, service, *spec);
 }
 
 }  // namespace

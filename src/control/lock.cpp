@@ -43,7 +43,7 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
                     ? "another change is under way"
                     : fmt::format("another change is under way: {} (pid {})",
                                   space == std::string::npos ? "" : holder.substr(space + 1), holder.substr(0, space)),
-                "Wait until it is done; gpumod status shows how things are.");
+                "Wait until it is done, or take it back: gpumod mode cancel.");
   }
   const auto text = fmt::format("{} {}\n", ::getpid(), about);
   if (::ftruncate(file.get(), 0) != 0 || ::pwrite(file.get(), text.data(), text.size(), 0) < 0)

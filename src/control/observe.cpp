@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "control/progress.h"
 #include "engines/engine.h"
 #include "host/processes.h"
 
@@ -91,7 +92,7 @@ const PortHolder* holder_of(const Snapshot& snapshot, std::uint16_t port) {
 /// A unit that runs but does not answer (yet): starting while it is young, failed afterwards.
 void not_answering(const Service& service, const UnitStatus& unit, const std::string& reason, ServiceView& view) {
   const auto age = unit.main_pid > 0 ? age_of(unit.main_pid) : std::nullopt;
-  if (age && *age > service.startup_timeout) {
+  if (age && *age > slow_start_factor * service.startup_timeout) {
     view.residency = Residency::failed;
     view.detail = fmt::format("runs for {} but does not answer: {}", format_seconds(*age), reason);
   } else {

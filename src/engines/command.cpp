@@ -25,6 +25,19 @@ Result<std::vector<std::string>> filled_in(const Service& service, std::vector<s
   return words;
 }
 
+/// The inference server that the command starts, as far as its words say: by itself, through Python, or in a container.
+std::optional<EngineKind> program_of(const Service& service) {
+  const auto* options = service.command();
+  if (!options) return std::nullopt;
+  for (const auto& word : options->cmd) {
+    const auto name = std::filesystem::path(word).filename().string();
+    if (name.starts_with("llama-server") || name.starts_with("llama.cpp:")) return EngineKind::llamacpp;
+    if (name == "vllm" || name.starts_with("vllm.") || name.starts_with("vllm-openai")) return EngineKind::vllm;
+    if (name == "uvicorn" || name == "fastapi") return EngineKind::fastapi;
+  }
+  return std::nullopt;
+}
+
 class Command final : public PlainEngine {
  public:
   /// The service's own cmd says it.
@@ -64,6 +77,12 @@ class Command final : public PlainEngine {
   }
   FailureCause classify(const std::vector<LogLine>& log) const override {
     return first_cause(EngineKind::command, log);
+  }
+  /// Only a known program is taken at its word: a proxy in front of others tells of their failures and lives on.
+  std::optional<FailureCause> conclusive(const Service& service, const LogLine& line) const override {
+    const auto program = program_of(service);
+    if (!program) return std::nullopt;
+    return conclusive_cause(*program, line.text);
   }
   /// It may not even know --help, and starting a stranger's program to see is no question.
   std::vector<std::vector<std::string>> help_arguments(const Service&) const override { return {}; }

@@ -55,6 +55,9 @@ struct FailureCause {
   std::string cause;   ///< plain words
   std::string remedy;  ///< what to do; may be empty
   std::string line;    ///< the log line that matched
+  /// What whoever can look at the machine may add to: who holds the port, what the program lacks.
+  enum class Subject { none, port, program } subject = Subject::none;
+  std::string subject_name = {};  ///< the port's number or the program's path; empty: the service's own
 };
 std::string_view to_string(FailureCause::Class kind);
 
@@ -100,6 +103,8 @@ class Engine {
 
   /// The first cause that the log of a failed start shows. `kind == unknown` when nothing matched.
   virtual FailureCause classify(const std::vector<LogLine>& log) const = 0;
+  /// Set when this line alone proves that the start is lost, although its process may still run.
+  virtual std::optional<FailureCause> conclusive(const Service& service, const LogLine& line) const = 0;
 
   /// Arguments that make the binary print its flags, for unknown_flags(): tried in order, the first whose output names
   /// any flag counts (older vLLM knows only the second). Empty: the program cannot be asked.

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/text.h"
+#include "engines/failure_tables.h"
 #include "engines/reply.h"
 
 namespace gpumod {
@@ -12,162 +13,9 @@ namespace {
 
 using Class = FailureCause::Class;
 
-constexpr FailureSignature vllm_signatures[] = {
-    {"free memory on device*(<n>/<n> GiB) on startup is less than desired GPU memory utilization (<n>, <n> GiB)",
-     Class::transient, "only {1} of {2} GiB were free at start, and gpu_memory_utilization {3} claims {4} GiB",
-     "Free the GPU's memory first, or lower gpu_memory_utilization."},
-    {"free memory on device*on startup is less than desired GPU memory utilization", Class::transient,
-     "less memory was free at start than gpu_memory_utilization claims",
-     "Free the GPU's memory first, or lower gpu_memory_utilization."},
-    {"error in memory profiling. Initial free memory <n> GiB*current free memory <n> GiB", Class::transient,
-     "another process freed memory while vLLM measured it (free before: {1} GiB, after: {2} GiB)",
-     "Start it again while nothing else on this GPU starts or stops."},
-    {"error in memory profiling", Class::transient, "another process changed the GPU's memory while vLLM measured it",
-     "Start it again while nothing else on this GPU starts or stops."},
-    {"max seq len (<n>)*(<n> GiB KV cache is needed*available KV cache memory (<n> GiB)*estimated maximum model length "
-     "is "
-     "<n>",
-     Class::configuration, "max_model_len {1} needs {2} GiB of KV cache, and {3} GiB are left for it",
-     "Lower max_model_len to {4}, or raise gpu_memory_utilization."},
-    {"max seq len (<n>)*(<n> GiB KV cache is needed*available KV cache memory (<n> GiB)", Class::configuration,
-     "max_model_len {1} needs {2} GiB of KV cache, and {3} GiB are left for it",
-     "Lower max_model_len, or raise gpu_memory_utilization."},
-    {"max seq len (<n>) is larger than the maximum number of tokens that can be stored in KV cache (<n>)",
-     Class::configuration, "max_model_len {1} does not fit: the KV cache holds {2} tokens",
-     "Lower max_model_len to {2}, or raise gpu_memory_utilization."},
-    {"no available memory for the cache blocks", Class::configuration,
-     "the weights leave no memory for the KV cache within gpu_memory_utilization",
-     "Raise gpu_memory_utilization, or serve a smaller or quantized model."},
-    {"user-specified max_model_len (<n>) is greater than the derived max_model_len (*=<n>", Class::configuration,
-     "max_model_len {1} is more than the model was made for ({2})", "Lower max_model_len to {2}."},
-    {"world size (<n>) is larger than the number of available GPUs (<n>)", Class::configuration,
-     "tensor_parallel_size {1} asks for more GPUs than the {2} it may use",
-     "Lower tensor_parallel_size to {2}, or let 'gpu:' name more devices."},
-    {"bfloat16 is only supported on GPUs with compute capability of at least <n>", Class::configuration,
-     "this GPU has no bfloat16 (it needs compute capability {1})", "Set dtype: half."},
-    {"contains custom code which must be executed", Class::configuration, "the model brings code of its own",
-     "If you trust it, set trust_remote_code: true."},
-    {"failed to infer device type", Class::configuration, "vLLM sees no GPU",
-     "Check the driver with nvidia-smi, and that this vLLM was built for CUDA."},
-    {"unrecognized arguments: <t>", Class::configuration, "vLLM does not know these arguments: {1}",
-     "Correct extra_args, or update vLLM."},
-    {"object has no attribute 'all_special_ids'", Class::model,
-     "the model's tokenizer does not fit the installed transformers",
-     "Install the transformers version that the model's page names, or another tokenizer."},
-    {"object has no attribute 'all_special_tokens_extended'", Class::model,
-     "the model's tokenizer does not fit the installed transformers",
-     "Install the transformers version that this vLLM was released with."},
-    {"model architectures [<t>] are not supported", Class::model, "vLLM does not know the architecture {1}",
-     "Update vLLM, or choose another model."},
-    {"model architectures [<t>] failed to be inspected", Class::model, "vLLM could not load the architecture {1}",
-     "Update vLLM, or choose another model."},
-    {"has model type `<t>` but Transformers does not recognize this architecture", Class::model,
-     "transformers does not know the model type {1}", "Update transformers and vLLM."},
-    {"cannot access gated repo*huggingface.co/<t>/resolve/", Class::model, "the repository is gated: {1}",
-     "Accept its licence on its page, put HF_TOKEN into env_file, and download it."},
-    {"gated repo", Class::model, "the model's repository is gated",
-     "Accept its licence on its page, put HF_TOKEN into env_file, and download it."},
-    {"401 client error", Class::model, "the hub refused access to the model",
-     "Check the model's id, and HF_TOKEN in env_file."},
-    {"repository not found", Class::model, "the hub knows no such model", "Check the model's id."},
-    {"<w> is not a local folder and is not a valid model identifier", Class::model, "there is no model {1}",
-     "Check the model's id or path."},
-    {"invalid repository ID or local directory specified: '<t>'", Class::model, "there is no usable model at {1}",
-     "Check the model's id or path, and that it holds a config.json."},
-    {"<w> does not appear to have a file named <w>", Class::model, "{1} lacks the file {2}",
-     "Download the model again: hf download {1}"},
-    {"cannot find any model weights with `<t>`", Class::model, "{1} holds no weights",
-     "Download the model again: hf download {1}"},
-    {"cannot find an appropriate cached snapshot folder", Class::model, "the model is not in the hub's cache",
-     "Download it first: hf download MODEL"},
-    {"localentrynotfounderror", Class::model,
-     "a file of the model is not in the hub's cache, and the hub is off limits",
-     "Download it first: hf download MODEL"},
-    {"offlinemodeisenabled", Class::model, "a file of the model is not in the hub's cache, and the hub is off limits",
-     "Download it first: hf download MODEL"},
-    {"couldn't connect to 'https://huggingface.co' to load", Class::model,
-     "a file of the model is not in the hub's cache, and the hub cannot be reached",
-     "Download it first: hf download MODEL"},
-    {"error while deserializing header", Class::model, "a safetensors file of the model is damaged",
-     "Download the model again."},
-};
-
-constexpr FailureSignature llama_signatures[] = {
-    {"couldn't bind HTTP server socket*port: <n>", Class::transient, "port {1} is already in use",
-     "Stop what listens on port {1}, or give the service another port."},
-    {"couldn't bind HTTP server socket", Class::transient, "the port is already in use",
-     "Stop what listens there, or give the service another port."},
-    {"allocating <n> MiB on device <n>: cudaMalloc failed: out of memory", Class::configuration,
-     "GPU {2} had no room for {1} MiB", "Lower context_size or gpu_layers, or free the GPU first."},
-    {"cudaMalloc failed: out of memory", Class::configuration, "the GPU's memory did not suffice",
-     "Lower context_size or gpu_layers, or free the GPU first."},
-    {"failed to allocate buffer for kv cache", Class::configuration, "the KV cache did not fit",
-     "Lower context_size, or free the GPU first."},
-    {"failed to allocate compute pp buffers", Class::configuration, "the compute buffers did not fit",
-     "Lower context_size or the batch size (--ubatch-size), or free the GPU first."},
-    {"failed to allocate compute buffers", Class::configuration, "the compute buffers did not fit",
-     "Lower context_size or the batch size (--ubatch-size), or free the GPU first."},
-    {"error: invalid argument: <t>", Class::configuration, "llama-server does not know the argument {1}",
-     "Correct extra_args, or update llama.cpp."},
-    {"error while handling argument \"<t>\": <t>", Class::configuration, "llama-server refuses the value of {1}: {2}",
-     "Correct that value."},
-    {"failed to initialize router models: <t>", Class::configuration, "the router refuses its models: {1}",
-     "Correct models_preset or models_dir."},
-    {"unknown model architecture: '<t>'", Class::model, "this llama.cpp does not know the architecture {1}",
-     "Update llama.cpp, or choose another model."},
-    {"failed to open GGUF file '<t>' (<t>)", Class::model, "the model file {1} cannot be opened: {2}",
-     "Check model_path, and that the file is readable."},
-    {"failed to open GGUF file <t>", Class::model, "the model file cannot be opened: {1}",
-     "Check model_path, and that the file is readable."},
-    {"tensor '<t>' not found", Class::model, "the model file is incomplete: it lacks the tensor {1}",
-     "Download it again."},
-    {"missing tensor '<t>'", Class::model, "the model file is incomplete: it lacks the tensor {1}",
-     "Download it again."},
-    {"data is not within the file bounds", Class::model, "the model file is cut short", "Download it again."},
-    {"invalid magic", Class::model, "the model file is no GGUF file", "Check model_path."},
-    {"error loading model: <t>", Class::model, "the model cannot be loaded: {1}",
-     "Download it again, or update llama.cpp."},
-    {"GGML_ASSERT(<t>) failed", Class::model, "llama.cpp gave up on an assertion: {1}",
-     "Update llama.cpp, or choose another file of this model."},
-};
-
-constexpr FailureSignature python_signatures[] = {
-    {"error while attempting to bind on address ('<t>', <n>*: address already in use", Class::transient,
-     "port {2} is already in use", "Stop what listens on port {2}, or give the service another port."},
-    {"address already in use*port <n>", Class::transient, "port {1} is already in use",
-     "Stop what listens on port {1}, or give the service another port."},
-    {"address already in use", Class::transient, "the port is already in use",
-     "Stop what listens there, or give the service another port."},
-    {"CUDA out of memory. Tried to allocate <n> <w>", Class::configuration, "the GPU had no room for {1} {2} more",
-     "Lower the context or the batch, or free the GPU first."},
-    {"CUDA out of memory", Class::configuration, "the GPU's memory did not suffice",
-     "Lower the context or the batch, or free the GPU first."},
-    {"no CUDA GPUs are available", Class::configuration, "the process sees no GPU",
-     "Check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES."},
-    {"CUDA driver version is insufficient", Class::configuration, "the GPU's driver is too old for this program",
-     "Update the NVIDIA driver."},
-    {"Error loading ASGI app. Could not import module \"<t>\"", Class::configuration,
-     "there is no Python module {1} where the service runs", "Check app and working_dir."},
-    {"Error loading ASGI app. Attribute \"<t>\" not found in module \"<t>\"", Class::configuration,
-     "the module {2} has no {1}", "Check app: it reads module:attribute."},
-    {"ModuleNotFoundError: No module named '<t>'", Class::configuration, "the Python package {1} is not installed",
-     "Install it in the environment that the service's binary belongs to."},
-    {"no such option: <w>", Class::configuration, "the program does not know the option {1}", "Correct extra_args."},
-};
-
-constexpr FailureSignature machine_signatures[] = {
-    {"error while loading shared libraries: <t>:", Class::configuration, "the shared library {1} is missing",
-     "Install it, or set LD_LIBRARY_PATH in env."},
-    {"failed to locate executable <t>:", Class::configuration, "there is no program {1}", "Check binary or cmd."},
-    {"failed at step CHDIR", Class::configuration, "the working directory does not exist", "Check working_dir."},
-    {"failed at step EXEC", Class::configuration, "the program could not be started", "Check binary or cmd."},
-    {"no space left on device", Class::configuration, "the disk is full", "Free some space."},
-    {"killed by the OOM killer", Class::configuration, "the machine's memory ran out, and the kernel ended the service",
-     "Run fewer services at once, or lower what this one keeps in host memory."},
-};
-
-/// vLLM's last and least informative line: it only points back.
-constexpr std::string_view pointing_back = "See root cause above";
+/// The last and least informative lines: they only point back.
+constexpr std::string_view pointing_back[] = {"See root cause above", "See stack trace for",
+                                              "Application startup failed", "EngineDeadError"};
 
 char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -341,15 +189,15 @@ bool says_error(std::string_view text) {
 
 std::vector<const FailureSignature*> signatures_of(EngineKind engine) {
   std::vector<const FailureSignature*> all;
-  const auto add = [&](const auto& table) {
+  const auto add = [&](std::span<const FailureSignature> table) {
     for (const auto& signature : table)
       all.push_back(&signature);
   };
-  if (engine == EngineKind::vllm) add(vllm_signatures);
   // A command may be any of them.
-  if (engine == EngineKind::llamacpp || engine == EngineKind::command) add(llama_signatures);
-  if (engine != EngineKind::llamacpp) add(python_signatures);
-  add(machine_signatures);
+  if (engine == EngineKind::vllm || engine == EngineKind::command) add(vllm_failures());
+  if (engine == EngineKind::llamacpp || engine == EngineKind::command) add(llama_failures());
+  if (engine != EngineKind::llamacpp) add(python_failures());
+  add(machine_failures());
   return all;
 }
 
@@ -359,30 +207,62 @@ std::optional<std::vector<std::string>> match_pattern(std::string_view pattern, 
   return std::move(matcher.captured);
 }
 
+namespace {
+
+constexpr std::size_t longest_line = 4096;
+
+Statement statement_of(EngineKind engine, std::string_view line) {
+  return engine == EngineKind::llamacpp ? llama_statement(line) : python_statement(line);
+}
+
+FailureCause caused_by(const FailureSignature& signature, const std::vector<std::string>& captured,
+                       std::string_view line) {
+  FailureCause cause{signature.kind, filled_in(signature.cause, captured), filled_in(signature.remedy, captured),
+                     shorten(line, 500)};
+  cause.subject = signature.subject;
+  if (signature.subject_hole > 0 && signature.subject_hole <= captured.size())
+    cause.subject_name = captured[signature.subject_hole - 1];
+  return cause;
+}
+
+}  // namespace
+
 FailureCause first_cause(EngineKind engine, const std::vector<LogLine>& log) {
-  constexpr std::size_t longest_line = 4096;
   const auto signatures = signatures_of(engine);
   std::optional<FailureCause> exception;
   std::optional<FailureCause> last_resort;
 
   for (const auto& entry : log) {
     const auto line = std::string_view(entry.text).substr(0, longest_line);
-    const auto statement = engine == EngineKind::llamacpp ? llama_statement(line) : python_statement(line);
+    const auto statement = statement_of(engine, line);
     if (statement.warning || statement.text.empty()) continue;
-    for (const auto* signature : signatures) {
-      const auto captured = match_pattern(signature->pattern, statement.text);
-      if (!captured) continue;
-      return {signature->kind, filled_in(signature->cause, *captured), filled_in(signature->remedy, *captured),
-              shorten(line, 500)};
-    }
+    for (const auto* signature : signatures)
+      if (const auto captured = match_pattern(signature->pattern, statement.text))
+        return caused_by(*signature, *captured, line);
     const bool tells = is_exception(statement.text) || says_error(statement.text) ||
                        (engine == EngineKind::llamacpp && statement.error);
     if (!tells) continue;
-    auto& place = statement.text.find(pointing_back) == std::string_view::npos ? exception : last_resort;
+    const bool points_back = std::any_of(std::begin(pointing_back), std::end(pointing_back), [&](const auto words) {
+      return statement.text.find(words) != std::string_view::npos;
+    });
+    auto& place = points_back ? last_resort : exception;
     if (!place) place = FailureCause{Class::unknown, shorten(statement.text, 300), {}, shorten(line, 500)};
   }
   if (exception) return *exception;
   return last_resort.value_or(FailureCause{});
+}
+
+std::optional<FailureCause> conclusive_cause(EngineKind engine, std::string_view whole) {
+  const auto line = whole.substr(0, longest_line);
+  const auto statement = statement_of(engine, line);
+  if (statement.warning || statement.text.empty()) return std::nullopt;
+  for (const auto* signature : signatures_of(engine)) {
+    const auto captured = match_pattern(signature->pattern, statement.text);
+    if (!captured) continue;
+    if (signature->proof != FailureSignature::Proof::at_once) return std::nullopt;
+    return caused_by(*signature, *captured, line);
+  }
+  return std::nullopt;
 }
 
 std::string_view to_string(FailureCause::Class kind) {

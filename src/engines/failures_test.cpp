@@ -178,6 +178,195 @@ TEST(FailureAny, HostileLines) {
   EXPECT_EQ(vllm("Error: \x1b[2J\xff").cause.find('\x1b'), std::string::npos);
 }
 
+TEST(FailureVllm, TheFiguresOfAnOutOfMemoryError) {
+  const auto cause = vllm(
+      "(EngineCore_DP0 pid=812) ERROR 11-20 09:12:44 [core.py:700] EngineCore failed to start.\n"
+      "(EngineCore_DP0 pid=812) ERROR 11-20 09:12:44 [core.py:700] Traceback (most recent call last):\n"
+      "(EngineCore_DP0 pid=812) ERROR 11-20 09:12:44 [core.py:700]   File \"/opt/vllm/model_loader.py\", line 49, in "
+      "load\n"
+      "(EngineCore_DP0 pid=812) ERROR 11-20 09:12:44 [core.py:700] torch.OutOfMemoryError: CUDA out of memory. Tried "
+      "to allocate 1.25 GiB. GPU 0 has a total capacity of 23.53 GiB of which 918.44 MiB is free. Including "
+      "non-PyTorch memory, this process has 22.61 GiB memory in use.\n"
+      "(APIServer pid=790) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): "
+      "{'EngineCore_DP0': 1}");
+  EXPECT_EQ(cause.kind, Class::configuration);
+  EXPECT_EQ(cause.cause, "the GPU had no room for 1.25 GiB more: 918.44 MiB of 23.53 GiB were free");
+}
+
+TEST(FailureVllm, WhatTheHardwareCannotDo) {
+  EXPECT_EQ(vllm("ValueError: The quantization method modelopt_fp4 is not supported for the current GPU. Minimum "
+                 "capability: 100. Current capability: 89.")
+                .cause,
+            "this GPU cannot compute modelopt_fp4 (it needs capability 100, and has 89)");
+  EXPECT_EQ(
+      vllm("ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (3).").remedy,
+      "Set tensor_parallel_size to a number that divides 40.");
+  EXPECT_EQ(vllm("RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your "
+                 "GPU driver by downloading and installing a new version")
+                .cause,
+            "the GPU's driver is too old for this program (it reports 11040)");
+  EXPECT_EQ(vllm("RuntimeError: CUDA driver version is insufficient for CUDA runtime version").kind,
+            Class::configuration);
+}
+
+TEST(FailureVllm, TokenizersArchitecturesFilesAndGates) {
+  EXPECT_EQ(vllm("ValueError: Tokenizer class TekkenTokenizer does not exist or is not currently imported.").cause,
+            "transformers does not know the tokenizer TekkenTokenizer");
+  EXPECT_EQ(vllm("ValueError: There is no module or parameter named 'lm_head.scale' in LlamaForCausalLM").cause,
+            "the weights hold lm_head.scale, which LlamaForCausalLM has no place for");
+  const auto gated = vllm(
+      "OSError: You are trying to access a gated repo.\n"
+      "Make sure to have access to it at https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct.\n"
+      "403 Client Error. (Request ID: Root=1-66)\n"
+      "Cannot access gated repo for url "
+      "https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct/resolve/main/config.json");
+  EXPECT_EQ(gated.kind, Class::model);
+  EXPECT_THAT(gated.remedy, HasSubstr("HF_TOKEN"));
+}
+
+TEST(FailureLlama, ThreeWaysToRunOutOfMemory) {
+  const auto kv = llama(
+      "0.02.115 I llama_kv_cache: size = 40960.00 MiB\n"
+      "0.02.131 E ggml_backend_cuda_buffer_type_alloc_buffer: allocating 40960.00 MiB on device 0: cudaMalloc failed: "
+      "out of memory\n"
+      "0.02.131 E alloc_tensor_range: failed to allocate CUDA0 buffer of size 42949672960\n"
+      "0.02.133 E llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache");
+  EXPECT_EQ(kv.cause, "GPU 0 had no room for 40960.00 MiB") << "the first cause carries the figure";
+  EXPECT_EQ(
+      llama("0.1 E llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache")
+          .remedy,
+      "Lower context_size, or free the GPU first.");
+  EXPECT_THAT(llama("0.1 E graph_reserve: failed to allocate compute pp buffers").remedy, HasSubstr("--ubatch-size"));
+  EXPECT_EQ(llama("0.1 E llama_model_load: error loading model: unable to allocate CUDA0 buffer").kind,
+            Class::configuration)
+      << "too little memory is no broken model";
+}
+
+TEST(FailureAny, ThePortIsNamedForWhoeverCanSeeItsHolder) {
+  auto cause = llama("0.1 E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 7070");
+  EXPECT_EQ(cause.subject, FailureCause::Subject::port);
+  EXPECT_EQ(cause.subject_name, "7070");
+  cause = vllm("OSError: [Errno 98] Address already in use");
+  EXPECT_EQ(cause.subject, FailureCause::Subject::port);
+  EXPECT_EQ(cause.subject_name, "");
+  cause = engine_for(EngineKind::fastapi)
+              .classify(log_of("ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 8203): "
+                               "address already in use"));
+  EXPECT_EQ(cause.subject_name, "8203");
+}
+
+TEST(FailureAny, APythonThatIsGone) {
+  for (const auto kind : {EngineKind::vllm, EngineKind::fastapi, EngineKind::llamacpp}) {
+    const auto cause = engine_for(kind).classify(
+        log_of("gpumod-chat.service: Failed at step EXEC spawning /opt/venv/bin/vllm: No such file or directory\n"
+               "gpumod-chat.service: Main process exited, code=exited, status=203/EXEC"));
+    EXPECT_EQ(cause.cause, "/opt/venv/bin/vllm could not be started: No such file or directory");
+    EXPECT_EQ(cause.subject, FailureCause::Subject::program);
+    EXPECT_EQ(cause.subject_name, "/opt/venv/bin/vllm");
+  }
+  EXPECT_EQ(vllm("gpumod: cannot execute /opt/venv/bin/vllm: No such file or directory").subject_name,
+            "/opt/venv/bin/vllm");
+  EXPECT_THAT(vllm("ModuleNotFoundError: No module named 'encodings'").remedy, HasSubstr("virtual environment anew"));
+}
+
+TEST(FailurePython, Imports) {
+  const auto& engine = engine_for(EngineKind::fastapi);
+  const auto cause = [&](const char* text) { return engine.classify(log_of(text)).cause; };
+  EXPECT_EQ(cause("Traceback (most recent call last):\n"
+                  "  File \"/srv/asr/main.py\", line 3, in <module>\n"
+                  "    import soundfile as sf\n"
+                  "ModuleNotFoundError: No module named 'soundfile'"),
+            "the Python package soundfile is not installed");
+  EXPECT_EQ(
+      cause("ImportError: cannot import name 'GenerationMixin' from 'transformers' (/v/transformers/__init__.py)"),
+      "its Python packages do not fit each other: transformers has no GenerationMixin");
+  EXPECT_EQ(cause("ImportError: libcudnn.so.9: cannot open shared object file: No such file or directory"),
+            "the shared library libcudnn.so.9 is missing");
+  EXPECT_EQ(cause("ImportError: /v/vllm/_C.abi3.so: undefined symbol: _ZN3c104cuda9SetDeviceEa"),
+            "a compiled Python package does not fit the others (no symbol _ZN3c104cuda9SetDeviceEa)");
+  EXPECT_EQ(cause("/usr/bin/python3: No module named uvicorn"), "the Python package uvicorn is not installed");
+  EXPECT_EQ(cause("ERROR:    Traceback (most recent call last):\n"
+                  "ValueError: the lexicon is empty\n"
+                  "ERROR:    Application startup failed. Exiting."),
+            "ValueError: the lexicon is empty")
+      << "the line that points back is not the cause";
+}
+
+// ---- what a line proves while the process still runs ----
+
+std::optional<FailureCause> conclusive(const Service& service, std::string text) {
+  LogLine line;
+  line.text = std::move(text);
+  return engine_for(service.engine).conclusive(service, line);
+}
+
+TEST(FailureConclusive, APermanentCauseEndsTheStartAtOnce) {
+  const auto chat = vllm_service();
+  const auto cause = conclusive(
+      chat,
+      "(EngineCore_DP0 pid=9) ERROR 02-09 21:03:09 [core.py:1] ValueError: To serve at least one request with the "
+      "model's max seq len (131072), (24.00 GiB KV cache is needed, which is larger than the available KV cache memory "
+      "(2.25 GiB). Based on the available memory, the estimated maximum model length is 12288.");
+  ASSERT_TRUE(cause);
+  EXPECT_EQ(cause->remedy, "Lower max_model_len to 12288, or raise gpu_memory_utilization.");
+  EXPECT_TRUE(conclusive(llama_service(), "0.1 E llama_model_load: error loading model: invalid magic"));
+}
+
+TEST(FailureConclusive, WhatProgramsSurviveIsLeftToTheirEnd) {
+  const auto chat = vllm_service();
+  EXPECT_FALSE(conclusive(chat, "ERROR 02-09 21:03:09 [x.py:1] ModuleNotFoundError: No module named 'flash_attn'"));
+  EXPECT_FALSE(conclusive(chat, "WARNING 02-09 21:03:09 [x.py:1] No available memory for the cache blocks"));
+  EXPECT_FALSE(conclusive(chat, "INFO 02-09 21:03:09 [x.py:1] Loading weights took 3.1 seconds"));
+  EXPECT_FALSE(conclusive(chat, "vllm.flux.FluxError: nobody knows this one"));
+  // Tried again smaller, without pipeline parallelism.
+  EXPECT_FALSE(conclusive(llama_service(),
+                          "0.1 E ggml_backend_cuda_buffer_type_alloc_buffer: allocating 812.00 MiB on device 0: "
+                          "cudaMalloc failed: out of memory"));
+}
+
+TEST(FailureConclusive, ARoutersChildrenFailByThemselves) {
+  const std::string line = "0.1 E llama_model_load: error loading model: invalid magic";
+  EXPECT_TRUE(conclusive(router_service("a"), line));
+  EXPECT_FALSE(conclusive(router_service("a"), "[55433] " + line));
+}
+
+TEST(FailureConclusive, ACommandIsTakenAtItsWordWhenItsProgramIsKnown) {
+  Service service;
+  service.id = "x";
+  service.engine = EngineKind::command;
+  const std::string line = "0.1 E llama_model_load: error loading model: invalid magic";
+  service.options = CommandOptions{{"/usr/local/bin/llama-swap", "--config", "x.yaml"}, {}, {}};
+  EXPECT_FALSE(conclusive(service, line)) << "a proxy lives on when one behind it fails";
+  service.options = CommandOptions{{"/opt/llama/llama-server", "-m", "x.gguf"}, {}, {}};
+  EXPECT_TRUE(conclusive(service, line));
+  service.options = CommandOptions{{"python3", "-m", "vllm.entrypoints.openai.api_server"}, {}, {}};
+  EXPECT_TRUE(conclusive(service, "ValueError: No available memory for the cache blocks."));
+  EXPECT_FALSE(conclusive(service, line));
+}
+
+/// The text that a pattern is for, with something in its holes.
+std::string example_of(std::string_view pattern) {
+  std::string text(pattern);
+  const std::pair<std::string, std::string> holes[] = {{"<n>", "12"}, {"<w>", "word"}, {"<t>", "text"}, {"*", " - "}};
+  for (const auto& [hole, filling] : holes)
+    for (auto at = text.find(hole); at != std::string::npos; at = text.find(hole, at + filling.size()))
+      text.replace(at, hole.size(), filling);
+  return text;
+}
+
+/// A special row below a general one would never be read.
+TEST(FailureCatalogue, NoRowHidesBehindAnother) {
+  for (const auto table : {vllm_failures(), llama_failures(), python_failures(), machine_failures()}) {
+    for (const auto& signature : table) {
+      const auto line = example_of(signature.pattern);
+      const auto first = std::find_if(table.begin(), table.end(),
+                                      [&](const auto& row) { return match_pattern(row.pattern, line).has_value(); });
+      ASSERT_NE(first, table.end()) << line;
+      EXPECT_EQ(first->pattern, signature.pattern) << line;
+    }
+  }
+}
+
 /// A remedy that speaks of {2} where the pattern captures one hole would show a question mark to people.
 TEST(FailureCatalogue, EveryPlaceholderHasItsHole) {
   for (const auto kind : {EngineKind::vllm, EngineKind::llamacpp, EngineKind::fastapi, EngineKind::command}) {
@@ -186,6 +375,7 @@ TEST(FailureCatalogue, EveryPlaceholderHasItsHole) {
       for (const auto text : {signature->cause, signature->remedy})
         for (std::size_t at = text.find('{'); at != std::string_view::npos; at = text.find('{', at + 1))
           EXPECT_LE(text[at + 1] - '0', holes) << signature->pattern;
+      EXPECT_LE(static_cast<std::ptrdiff_t>(signature->subject_hole), holes) << signature->pattern;
       EXPECT_FALSE(signature->cause.empty());
       EXPECT_FALSE(signature->remedy.empty()) << signature->pattern;
       EXPECT_NE(signature->kind, Class::unknown);

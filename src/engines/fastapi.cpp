@@ -42,6 +42,9 @@ class Fastapi final : public PlainEngine {
   FailureCause classify(const std::vector<LogLine>& log) const override {
     return first_cause(EngineKind::fastapi, log);
   }
+  std::optional<FailureCause> conclusive(const Service&, const LogLine& line) const override {
+    return conclusive_cause(EngineKind::fastapi, line.text);
+  }
 };
 
 }  // namespace

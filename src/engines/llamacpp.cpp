@@ -183,6 +183,11 @@ class LlamaCpp final : public PlainEngine {
   FailureCause classify(const std::vector<LogLine>& log) const override {
     return first_cause(EngineKind::llamacpp, log);
   }
+  std::optional<FailureCause> conclusive(const Service& service, const LogLine& line) const override {
+    // A router passes on what its children say, after their port in brackets: a model that fails is no failed router.
+    if (service.in_router() && line.text.starts_with("[")) return std::nullopt;
+    return conclusive_cause(EngineKind::llamacpp, line.text);
+  }
 
  private:
   static std::optional<HttpRequest> order(const Service& service, const char* target) {

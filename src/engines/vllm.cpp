@@ -191,6 +191,9 @@ class Vllm final : public PlainEngine {
   }
 
   FailureCause classify(const std::vector<LogLine>& log) const override { return first_cause(EngineKind::vllm, log); }
+  std::optional<FailureCause> conclusive(const Service&, const LogLine& line) const override {
+    return conclusive_cause(EngineKind::vllm, line.text);
+  }
 
   std::vector<std::vector<std::string>> help_arguments(const Service&) const override {
     return {{"serve", "--help=all"}, {"serve", "--help"}};

@@ -25,6 +25,25 @@ bool needs_gpu(const Service& service) {
 
 namespace {
 
+bool may_shrink_itself(const Service& service) {
+  const auto* llama = service.llama();
+  if (!llama || (llama->context_size && llama->gpu_layers)) return false;
+  const auto& words = service.extra_args;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == "--fit=off") return false;
+    if ((words[i] == "--fit" || words[i] == "-fit") && i + 1 < words.size() && words[i + 1] == "off") return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool is_squeezed(const Service& service, Bytes claim, Bytes held) {
+  return may_shrink_itself(service) && held + held < claim;
+}
+
+namespace {
+
 Result<std::vector<const GpuSample*>> selected(const Service& service, const std::vector<GpuSample>& gpus) {
   std::vector<const GpuSample*> chosen;
   if (service.gpu.any()) {

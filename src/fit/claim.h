@@ -20,6 +20,11 @@ std::optional<Bytes> claim_on(const Service& service, Bytes total);
 /// True when the service cannot run without a GPU that we can see: it claims memory, or its engine always does.
 bool needs_gpu(const Service& service);
 
+/// llama-server may shrink itself (--fit, on by default): fewer layers on the GPU, a smaller context, so that it fits
+/// what is free at its start. It then looks healthy and is slow for ever. True when it may, and holds less than half of
+/// its claim. Never for a service that pins both, or forbids it.
+bool is_squeezed(const Service& service, Bytes claim, Bytes held);
+
 /// Chooses GPUs for services one after the other.
 class Placement {
  public:

@@ -95,5 +95,32 @@ TEST(PlacementTest, TensorParallelTakesSeveralGpus) {
   EXPECT_EQ(placement.place(wide).error().code, ErrorCode::refused);
 }
 
+TEST(Squeezed, ALlamaServerFarUnderItsClaim) {
+  Service service;
+  service.id = "coder";
+  service.engine = EngineKind::llamacpp;
+  service.options = LlamaOptions{};
+  EXPECT_TRUE(is_squeezed(service, Bytes::gib(20), Bytes::gib(9)));
+  EXPECT_TRUE(is_squeezed(service, Bytes::gib(20), Bytes())) << "on the CPU";
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(11))) << "declared generously";
+  EXPECT_FALSE(is_squeezed(service, Bytes(), Bytes()));
+
+  LlamaOptions half_pinned;
+  half_pinned.context_size = 8192;
+  service.options = half_pinned;
+  EXPECT_TRUE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1)));
+  half_pinned.gpu_layers = 99;
+  service.options = half_pinned;
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1))) << "pinned: it does not start rather than shrink";
+  service.options = LlamaOptions{};
+  service.extra_args = {"--fit", "off"};
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1)));
+
+  service.engine = EngineKind::vllm;
+  service.extra_args.clear();
+  service.options = VllmOptions{};
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1)));
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -232,9 +232,10 @@ namespace {
 
 /// Owned by its coroutine; the registration only knows it while that lives, so the loop may end before either.
 struct Follower {
-  Follower(Loop& loop, std::string unit_name, std::function<void(const LogLine&)> line_callback)
+  Follower(Loop& loop, std::string unit_name, std::function<void(const LogLine&)> line_callback, Duration longest_lag)
       : unit(std::move(unit_name)),
         callback(std::move(line_callback)),
+        lag(longest_lag),
         since_us(static_cast<std::uint64_t>(wall_now().time_since_epoch().count())),
         descriptor(loop.context()),
         timer(loop.context()) {}
@@ -273,12 +274,15 @@ struct Follower {
         break;
       }
       auto lines = lines_of(journal.get());
+      for (auto& line : lines)
+        line.invocation = invocation_of(journal.get());
       std::move(lines.begin(), lines.end(), std::back_inserter(fresh));
     }
   }
 
   std::string unit;
   std::function<void(const LogLine&)> callback;
+  Duration lag;
   std::uint64_t since_us;
   asio::posix::stream_descriptor descriptor;
   asio::steady_timer timer;
@@ -290,18 +294,20 @@ struct Follower {
   std::optional<Error> problem;
 };
 
-/// Waits until the journal changed, or until it wants to be looked at without a notification (network file systems).
+/// Waits until the journal changed, or until it wants to be looked at without a notification: on network file systems,
+/// and because somebody cannot wait for one.
 Task<void> wait_for_change(std::shared_ptr<Follower> follower) {
   boost::system::error_code ignored;
   std::uint64_t wake_us = UINT64_MAX;
   sd_journal_get_timeout(follower->journal.get(), &wake_us);
-  if (wake_us != UINT64_MAX) {
-    follower->timer.expires_at(asio::steady_timer::time_point(std::chrono::microseconds(wake_us)));
-    follower->timer.async_wait([weak = std::weak_ptr(follower)](boost::system::error_code cancelled) {
-      boost::system::error_code unused;
-      if (const auto alive = weak.lock(); alive && !cancelled) alive->descriptor.cancel(unused);
-    });
-  }
+  auto wake_at = std::chrono::time_point_cast<asio::steady_timer::duration>(now() + follower->lag);
+  if (wake_us != UINT64_MAX)
+    wake_at = std::min(wake_at, asio::steady_timer::time_point(std::chrono::microseconds(wake_us)));
+  follower->timer.expires_at(wake_at);
+  follower->timer.async_wait([weak = std::weak_ptr(follower)](boost::system::error_code cancelled) {
+    boost::system::error_code unused;
+    if (const auto alive = weak.lock(); alive && !cancelled) alive->descriptor.cancel(unused);
+  });
   co_await follower->descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
                                            asio::redirect_error(asio::use_awaitable, ignored));
   follower->timer.cancel();
@@ -339,8 +345,9 @@ Task<void> follow(std::shared_ptr<Follower> follower) {
 
 }  // namespace
 
-Registration follow_journal(Loop& loop, const std::string& unit, std::function<void(const LogLine&)> callback) {
-  auto follower = std::make_shared<Follower>(loop, unit, std::move(callback));
+Registration follow_journal(Loop& loop, const std::string& unit, std::function<void(const LogLine&)> callback,
+                            Duration lag) {
+  auto follower = std::make_shared<Follower>(loop, unit, std::move(callback), lag);
   const std::weak_ptr<Follower> weak = follower;
   loop.spawn(follow(std::move(follower)));
   return Registration([weak] {

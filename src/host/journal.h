@@ -38,7 +38,9 @@ struct JournalQuery {
 Result<std::vector<LogLine>> read_journal(const JournalQuery& query);
 
 /// Calls back on the loop's thread for each line of the unit from now on, whatever its invocation. The journal is
-/// opened on a helper thread; when that fails, one line says so.
-Registration follow_journal(Loop& loop, const std::string& unit, std::function<void(const LogLine&)> callback);
+/// opened on a helper thread; when that fails, one line says so. journald tells of new lines at most four times a
+/// second; whoever cannot wait so long has it looked at every `lag`, which costs about a tenth of a millisecond a time.
+Registration follow_journal(Loop& loop, const std::string& unit, std::function<void(const LogLine&)> callback,
+                            Duration lag);
 
 }  // namespace gpumod

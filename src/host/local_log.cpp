@@ -136,8 +136,10 @@ void LogFollower::read_open_file(std::vector<LogLine>& lines) {
   std::size_t start = 0;
   StoredLine stored;
   for (auto end = partial_.find('\n'); end != std::string::npos; end = partial_.find('\n', start)) {
-    if (parse_log_line(std::string_view(partial_).substr(start, end - start), stored))
+    if (parse_log_line(std::string_view(partial_).substr(start, end - start), stored)) {
+      stored.line.invocation = stored.invocation;
       lines.push_back(std::move(stored.line));
+    }
     start = end + 1;
   }
   partial_.erase(0, start);

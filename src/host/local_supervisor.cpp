@@ -71,7 +71,8 @@ class LocalSupervisor final : public UnitManager {
   Task<Result<std::vector<pid_t>>> wait_gone(std::string name, std::vector<pid_t> pids, TimePoint deadline) override;
   Registration on_change(const std::string& name, std::function<void(const UnitStatus&)> callback) override;
   Task<Result<std::vector<LogLine>>> log_tail(std::string name, std::string invocation, std::size_t limit) override;
-  Result<Registration> follow_log(const std::string& name, std::function<void(const LogLine&)> callback) override;
+  Result<Registration> follow_log(const std::string& name, std::function<void(const LogLine&)> callback,
+                                  Duration lag) override;
 
  private:
   struct ChangeWatch;
@@ -460,7 +461,7 @@ Task<Result<std::vector<LogLine>>> LocalSupervisor::log_tail(std::string name, s
 }
 
 Result<Registration> LocalSupervisor::follow_log(const std::string& name,
-                                                 std::function<void(const LogLine&)> callback) {
+                                                 std::function<void(const LogLine&)> callback, Duration) {
   if (!is_unit_name(name)) return fail(ErrorCode::failed, fmt::format("'{}' is not a unit name", printable(name)));
   const auto directory = directory_of(name);
   TRY(make_directories(directory));

@@ -421,9 +421,10 @@ class SystemdManager final : public UnitManager {
   Task<Result<std::vector<LogLine>>> log_tail(std::string name, std::string invocation, std::size_t limit) override {
     return read_log(session_, std::move(name), std::move(invocation), limit);
   }
-  Result<Registration> follow_log(const std::string& name, std::function<void(const LogLine&)> callback) override {
+  Result<Registration> follow_log(const std::string& name, std::function<void(const LogLine&)> callback,
+                                  Duration lag) override {
     TRY(check_unit_name(name));
-    return follow_journal(session_->loop, name, std::move(callback));
+    return follow_journal(session_->loop, name, std::move(callback), lag);
   }
 
  private:

@@ -62,8 +62,10 @@ class UnitManager {
 
   /// The last `limit` lines that this run of the unit wrote, oldest first. `invocation` empty: the newest run.
   virtual Task<Result<std::vector<LogLine>>> log_tail(std::string name, std::string invocation, std::size_t limit) = 0;
-  /// Follows the log: calls back for each new line until the registration goes.
-  virtual Result<Registration> follow_log(const std::string& name, std::function<void(const LogLine&)> callback) = 0;
+  /// Follows the log: calls back for each new line until the registration goes. Where the log itself tells of new lines
+  /// late (journald: four times a second), it is also looked at every `lag`.
+  virtual Result<Registration> follow_log(const std::string& name, std::function<void(const LogLine&)> callback,
+                                          Duration lag = 1s) = 0;
 };
 
 /// The systemd user manager. Errors: environment with a hint (no bus, no user manager, lingering off).

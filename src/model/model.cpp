@@ -52,6 +52,8 @@ constexpr Names<ProbeKind, 6> probe_names{{{ProbeKind::automatic, "auto"},
                                            {ProbeKind::http, "http"}}};
 constexpr Names<OnFailure, 3> on_failure_names{
     {{OnFailure::rollback, "rollback"}, {OnFailure::stay, "stay"}, {OnFailure::blank, "blank"}}};
+constexpr Names<BootPolicy, 3> boot_names{
+    {{BootPolicy::goal, "goal"}, {BootPolicy::blank, "blank"}, {BootPolicy::nothing, "nothing"}}};
 constexpr Names<ActiveState, 6> active_names{{{ActiveState::inactive, "inactive"},
                                               {ActiveState::activating, "activating"},
                                               {ActiveState::active, "active"},
@@ -87,6 +89,12 @@ std::string_view to_string(OnFailure policy) {
 }
 std::optional<OnFailure> on_failure_from(std::string_view name) {
   return value_of(on_failure_names, name);
+}
+std::string_view to_string(BootPolicy policy) {
+  return name_of(boot_names, policy);
+}
+std::optional<BootPolicy> boot_policy_from(std::string_view name) {
+  return value_of(boot_names, name);
 }
 std::string_view to_string(ActiveState state) {
   return name_of(active_names, state);

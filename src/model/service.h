@@ -169,9 +169,19 @@ struct EngineSettings {
 
 enum class UnitManagerKind { automatic, systemd, local };
 
+/// What becomes of a switch that a reboot cut off.
+enum class BootPolicy {
+  goal,     ///< it is finished, or taken back if it had failed, as after any other crash
+  blank,    ///< nothing of ours is to run
+  nothing,  ///< it counts for nothing: what runs is left as it is
+};
+std::string_view to_string(BootPolicy policy);
+std::optional<BootPolicy> boot_policy_from(std::string_view name);
+
 struct Settings {
   Bytes vram_margin = Bytes::mib(512);  ///< per GPU, never given away
   UnitManagerKind unit_manager = UnitManagerKind::automatic;
+  BootPolicy boot = BootPolicy::goal;
   Duration release_timeout = 120s;  ///< how long a proof of release may take before the switch fails
   std::map<EngineKind, EngineSettings> engines;
 };

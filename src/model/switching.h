@@ -34,7 +34,9 @@ struct Command {
     unload_model,
     sleep_service,
     wake_service,
-    await_ready,      ///< → ready | not_ready
+    /// → ready | not_ready. For what starts or loads, `deadline` is when patience ends with one that shows no sign of
+    /// life; one that does gets up to three times as long, and one that is stuck is given up earlier.
+    await_ready,
     await_residency,  ///< until the service is in `target` → ready | not_ready
     verify,           ///< listener, model, probe → verified | not_verified
     abandon,          ///< give up waiting in this step: its event comes as not_ready with `abandoned`
@@ -48,7 +50,7 @@ struct Command {
   std::vector<ServiceId> services;  ///< preflight
   std::string unit;
   std::vector<GpuIndex> gpus;
-  std::map<GpuIndex, Bytes> need;  ///< check_memory: bytes that must be free on each GPU, the margin included
+  std::map<GpuIndex, Bytes> need;     ///< check_memory: bytes that must be free on each GPU, the margin included
   std::map<GpuIndex, Bytes> ceiling;  ///< prove_fall: the most that the unit may still hold on each GPU
   Residency target = Residency::running;
   TimePoint deadline = TimePoint::max();
@@ -97,9 +99,9 @@ struct StepReport {
   std::string subject;
   ServiceId service;
   std::string unit;
-  std::string result;  ///< "pending", "running", "done", "failed", "skipped"
-  std::string stage;   ///< what it is doing: "stopping", "waiting for the model" …
-  std::string note;    ///< the probe's answer, or the cause of the failure
+  std::string result;                ///< "pending", "running", "done", "failed", "skipped"
+  std::string stage;                 ///< what it is doing: "stopping", "waiting for the model" …
+  std::string note;                  ///< the probe's answer, or the cause of the failure
   std::vector<std::string> earlier;  ///< what went wrong on the way and was dealt with: failed attempts, survivors
   std::string remedy;
   std::string log_line;

@@ -61,6 +61,7 @@ struct JobOutcome {
 struct LogLine {
   WallTime time;
   std::string text;
+  std::string invocation = {};  ///< the run that wrote it, where that is known; "" otherwise
 };
 
 }  // namespace gpumod

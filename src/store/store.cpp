@@ -51,6 +51,18 @@ bool is_corrupt(const SQLite::Exception& problem) {
   return problem.getErrorCode() == SQLITE_CORRUPT || problem.getErrorCode() == SQLITE_NOTADB;
 }
 
+/// What every command reads. A page that is damaged elsewhere costs a line of history at most.
+void read_through(SQLite::Database& database) {
+  for (const char* table : {"goal", "switches", "commands"}) {
+    SQLite::Statement rows(database, fmt::format("SELECT rowid, * FROM {} ORDER BY rowid DESC LIMIT 50", table));
+    while (rows.executeStep())
+      for (int column = 0; column < rows.getColumnCount(); ++column)
+        (void)rows.getColumn(column).getBytes();
+  }
+  SQLite::Statement open_ones(database, "SELECT count(*) FROM switches WHERE ended IS NULL");
+  open_ones.executeStep();
+}
+
 void migrate(SQLite::Database& database) {
   const int version = database.execAndGet("PRAGMA user_version").getInt();
   if (version > static_cast<int>(migrations.size()))
@@ -70,13 +82,14 @@ std::unique_ptr<SQLite::Database> open_and_migrate(const fs::path& file) {
   database->exec("PRAGMA synchronous = FULL");
   database->exec("PRAGMA foreign_keys = ON");
   migrate(*database);
+  read_through(*database);
   return database;
 }
 
 }  // namespace
 
 struct Store::State {
-  std::unique_ptr<SQLite::Database> database;
+  std::unique_ptr<SQLite::Database> database;  // none: a corrupt file that was opened for reading
   std::string notice;
 };
 
@@ -124,6 +137,13 @@ Result<std::optional<Store>> Store::open_existing(const fs::path& directory) {
   try {
     state->database = std::make_unique<SQLite::Database>(file.string(), SQLite::OPEN_READONLY, 2000);
     if (state->database->execAndGet("PRAGMA user_version").getInt() == 0) return std::optional<Store>();
+    read_through(*state->database);
+  } catch (const SQLite::Exception& thrown) {
+    if (!is_corrupt(thrown)) return fail(from_sqlite(fmt::format("open {}", file.string()), thrown));
+    state->database.reset();
+    state->notice = fmt::format(
+        "the state file {} is unreadable ({}); the next change moves it aside and takes what runs then as the goal",
+        file.string(), thrown.what());
   } catch (const std::exception& thrown) {
     return fail(from_sqlite(fmt::format("open {}", file.string()), thrown));
   }
@@ -205,6 +225,7 @@ Result<void> in_transaction(SQLite::Database& database, std::string_view stage, 
 }  // namespace
 
 Result<std::optional<Goal>> Store::goal() const {
+  if (!state_->database) return std::optional<Goal>();
   try {
     SQLite::Statement query(*state_->database, "SELECT goal FROM goal");
     if (!query.executeStep()) return std::optional<Goal>();
@@ -214,6 +235,16 @@ Result<std::optional<Goal>> Store::goal() const {
     return std::optional<Goal>(TRY(goal_from_json(value)));
   } catch (const std::exception& problem) {
     return fail(from_sqlite("read the goal", problem));
+  }
+}
+
+Result<bool> Store::knows_nothing() const {
+  if (!state_->database) return true;
+  try {
+    return state_->database->execAndGet("SELECT (SELECT count(*) FROM goal) + (SELECT count(*) FROM switches)")
+               .getInt64() == 0;
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the journal", problem));
   }
 }
 
@@ -264,6 +295,7 @@ Result<void> Store::set_goal(const Goal& goal) {
 }
 
 Result<std::optional<StoredSwitch>> Store::unfinished() const {
+  if (!state_->database) return std::optional<StoredSwitch>();
   try {
     SQLite::Statement query(*state_->database,
                             std::string(switch_columns) + "WHERE ended IS NULL ORDER BY id DESC LIMIT 1");
@@ -275,6 +307,7 @@ Result<std::optional<StoredSwitch>> Store::unfinished() const {
 }
 
 Result<std::vector<StoredSwitch>> Store::history(std::size_t limit) const {
+  if (!state_->database) return std::vector<StoredSwitch>();
   try {
     SQLite::Statement query(*state_->database, std::string(switch_columns) + "ORDER BY id DESC LIMIT ?");
     query.bind(1, static_cast<std::int64_t>(limit));

@@ -3,8 +3,8 @@
 // It knows base/ and model/; it must never know how a switch is decided or carried out.
 //
 // One SQLite file in WAL mode with synchronous=FULL: a transaction that returned is on the disk. Only the holder of the
-// mutation lock writes; readers need no lock. A file that SQLite calls corrupt is moved aside and a new one begun:
-// nothing that people wrote is in it.
+// mutation lock writes; readers need no lock. A file that SQLite calls corrupt is moved aside by the next writer and a
+// new one begun: nothing that people wrote is in it. Until then readers know nothing, and say so.
 #pragma once
 
 #include <filesystem>
@@ -38,16 +38,19 @@ class Store {
  public:
   /// Opens or creates (0600) the database in `directory` (0700). Errors: environment when it cannot be written.
   static Result<Store> open(const std::filesystem::path& directory);
-  /// Opens for reading; nothing when there is none yet.
+  /// Opens for reading; nothing when there is none yet. A corrupt one reads as empty, with a notice: a reader moves
+  /// nothing.
   static Result<std::optional<Store>> open_existing(const std::filesystem::path& directory);
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
   ~Store();
 
-  /// Set when a corrupt file was moved aside on opening: a sentence for people.
+  /// Set when the file was found corrupt on opening: a sentence for people.
   const std::string& notice() const;
 
   Result<std::optional<Goal>> goal() const;
+  /// No goal was ever stored and no switch begun: new, or lost.
+  Result<bool> knows_nothing() const;
 
   /// The id the next switch will have. Only the holder of the mutation lock may ask.
   Result<std::int64_t> next_switch_id() const;

@@ -131,6 +131,46 @@ TEST_F(StoreTest, ACorruptFileIsMovedAsideAndSaid) {
   EXPECT_EQ(aside, 1);
 }
 
+/// Puts garbage over everything behind the first page, as a failing disk might.
+void damage(const std::filesystem::path& file) {
+  const auto size = std::filesystem::file_size(file);
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekp(4096);
+  stream << std::string(size - 4096, '\x5a');
+}
+
+TEST_F(StoreTest, ADamagedPageIsFoundOnOpeningAndNotInTheMiddleOfASwitch) {
+  {
+    auto store = Store::open(folder).value();
+    ASSERT_TRUE(store.set_goal(goal("code")));
+    ASSERT_TRUE(store.record_commands(about(1), {start("chat")}));
+  }
+  damage(folder / "state.db");
+  const auto before = std::filesystem::file_size(folder / "state.db");
+  {
+    const auto reading = Store::open_existing(folder).value();
+    ASSERT_TRUE(reading);
+    EXPECT_THAT(reading->notice(), testing::HasSubstr("unreadable"));
+    EXPECT_FALSE(reading->goal().value());
+    EXPECT_FALSE(reading->unfinished().value());
+    EXPECT_TRUE(reading->history(5).value().empty());
+    EXPECT_TRUE(reading->knows_nothing().value());
+  }
+  EXPECT_EQ(std::filesystem::file_size(folder / "state.db"), before) << "a reader moves nothing";
+
+  auto store = Store::open(folder).value();
+  EXPECT_THAT(store.notice(), testing::HasSubstr("state.db.corrupt-"));
+  EXPECT_TRUE(store.knows_nothing().value());
+  EXPECT_TRUE(store.record_commands(about(1), {start("chat")}));
+}
+
+TEST_F(StoreTest, ItKnowsNothingUntilAGoalIsStoredOrASwitchBegun) {
+  auto store = Store::open(folder).value();
+  EXPECT_TRUE(store.knows_nothing().value());
+  ASSERT_TRUE(store.record_commands(about(1), {start("chat")}));
+  EXPECT_FALSE(store.knows_nothing().value());
+}
+
 TEST_F(StoreTest, ReadingCreatesNothing) {
   EXPECT_FALSE(Store::open_existing(folder).value());
   EXPECT_TRUE(std::filesystem::is_empty(folder));

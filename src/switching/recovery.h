@@ -1,8 +1,11 @@
-// After a crash or a power cut: what the journal of an unfinished switch means.
+// After a crash, a power cut or a reboot: what the journal of an unfinished switch means.
 //
 //   nothing that changes the world was issued      → discard: what ran before still runs
 //   issued, no failure recorded                    → forward: the new goal
 //   a failure was recorded before the crash        → back: what ran before
+//
+// After a reboot nothing runs any more that was started by hand, and people may want to look first: the `boot:` setting
+// decides. `goal` goes on as above, `blank` makes an empty machine the goal, `nothing` discards.
 #pragma once
 
 #include <string>
@@ -23,7 +26,13 @@ struct JournaledSwitch {
   std::string boot_id;
 };
 
-enum class RecoveryDirection { discard, forward, back };
+/// The machine as it runs now. An empty id means that it is not known: then no reboot is assumed.
+struct Boot {
+  std::string id;
+  BootPolicy policy = BootPolicy::goal;
+};
+
+enum class RecoveryDirection { discard, forward, back, blank };
 
 struct Recovery {
   RecoveryDirection direction = RecoveryDirection::discard;
@@ -31,6 +40,6 @@ struct Recovery {
   std::string sentence;  ///< for people: what was found and what that means
 };
 
-Recovery recover(const JournaledSwitch& journal);
+Recovery recover(const JournaledSwitch& journal, const Boot& boot = {});
 
 }  // namespace gpumod

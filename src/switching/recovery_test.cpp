@@ -37,5 +37,47 @@ TEST(Recovery, AfterAJournaledFailureItGoesBack) {
   EXPECT_THAT(found.sentence, testing::HasSubstr("embed did not start"));
 }
 
+JournaledSwitch before_reboot(bool failed) {
+  auto j = journal(true, failed);
+  j.boot_id = "one";
+  return j;
+}
+
+TEST(Recovery, AfterARebootTheGoalIsPursuedUnlessPeopleSayOtherwise) {
+  const auto found = recover(before_reboot(false), Boot{"two", BootPolicy::goal});
+  EXPECT_EQ(found.direction, RecoveryDirection::forward);
+  EXPECT_EQ(found.goal.mode, "rag");
+  EXPECT_THAT(found.sentence, testing::HasSubstr("rebooted"));
+  EXPECT_EQ(recover(before_reboot(true), Boot{"two", BootPolicy::goal}).direction, RecoveryDirection::back);
+}
+
+TEST(Recovery, AfterARebootBlankWantsNothingToRun) {
+  for (const bool failed : {false, true}) {
+    const auto found = recover(before_reboot(failed), Boot{"two", BootPolicy::blank});
+    EXPECT_EQ(found.direction, RecoveryDirection::blank);
+    EXPECT_TRUE(found.goal.wanted.empty());
+    EXPECT_TRUE(found.goal.exclusive);
+    EXPECT_THAT(found.sentence, testing::HasSubstr("boot: blank"));
+  }
+}
+
+TEST(Recovery, AfterARebootNothingLeavesEverythingAsItIs) {
+  const auto found = recover(before_reboot(false), Boot{"two", BootPolicy::nothing});
+  EXPECT_EQ(found.direction, RecoveryDirection::discard);
+  EXPECT_EQ(found.goal.mode, "code");
+  EXPECT_THAT(found.sentence, testing::HasSubstr("boot: nothing"));
+}
+
+TEST(Recovery, WithoutARebootTheBootPolicyHasNoSay) {
+  for (const auto* id : {"one", ""}) {
+    EXPECT_EQ(recover(before_reboot(false), Boot{id, BootPolicy::blank}).direction, RecoveryDirection::forward) << id;
+    EXPECT_EQ(recover(before_reboot(true), Boot{id, BootPolicy::nothing}).direction, RecoveryDirection::back) << id;
+  }
+  auto untouched = before_reboot(false);
+  untouched.mutated = false;
+  EXPECT_EQ(recover(untouched, Boot{"two", BootPolicy::blank}).direction, RecoveryDirection::discard)
+      << "what never began leaves the old goal standing";
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -6,9 +6,10 @@
 #include "base/log.h"
 #include "control/launch.h"
 #include "control/observe.h"
+#include "host/processes.h"
 #include "model/json.h"
 #include "switching/plan.h"
-#include "switching/recovery.h"
+#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -35,23 +36,47 @@ Result<Machine*> Context::machine() {
 Result<Store*> Context::store() {
   if (!store_) {
     store_ = TRY(Store::open(paths_.state));
-    if (!store_->notice().empty()) notice(store_->notice());
+    if (!store_->notice().empty()) notice(state_problem_ = store_->notice());
   }
   return &*store_;
 }
 
+/// Null when there is no state file yet.
+Result<Store*> Context::reading() {
+  if (store_) return &*store_;
+  if (!reading_) {
+    reading_ = TRY(Store::open_existing(paths_.state));
+    if (*reading_ && !(*reading_)->notice().empty()) notice(state_problem_ = (*reading_)->notice());
+  }
+  return *reading_ ? &**reading_ : nullptr;
+}
+
+Task<Result<void>> Context::remember_what_runs() {
+  const auto opened = store();
+  if (!opened) co_return fail(opened.error());
+  const auto forgotten = (*opened)->knows_nothing();
+  if (!forgotten) co_return fail(forgotten.error());
+  const auto known = catalog();
+  if (!*forgotten || !known) co_return Result<void>();
+  const auto reached = machine();
+  if (!reached) co_return Result<void>();
+  const auto snapshot = co_await observe(**reached, **known);
+  const auto goal = snapshot ? goal_of_what_runs(*snapshot, **known) : std::nullopt;
+  if (!goal) co_return Result<void>();
+  notice(goal->mode.empty()
+             ? std::string("no goal is stored: what runs now is taken for it")
+             : fmt::format("no goal is stored: what runs now is mode '{}', and is taken for it", goal->mode));
+  co_return (*opened)->set_goal(*goal);
+}
+
 Result<std::optional<Goal>> Context::stored_goal() {
-  if (store_) return store_->goal();
-  if (!reading_) reading_ = TRY(Store::open_existing(paths_.state));
-  if (!*reading_) return std::optional<Goal>();
-  return (*reading_)->goal();
+  const auto* known = TRY(reading());
+  return known ? known->goal() : std::optional<Goal>();
 }
 
 Result<std::optional<StoredSwitch>> Context::interrupted_switch() {
-  if (store_) return store_->unfinished();
-  if (!reading_) reading_ = TRY(Store::open_existing(paths_.state));
-  if (!*reading_) return std::optional<StoredSwitch>();
-  return (*reading_)->unfinished();
+  const auto* known = TRY(reading());
+  return known ? known->unfinished() : std::optional<StoredSwitch>();
 }
 
 void Context::cancel() {
@@ -69,11 +94,6 @@ Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted)
 Goal known_part(Goal goal, const Catalog& catalog) {
   std::erase_if(goal.wanted, [&](const auto& entry) { return !catalog.services.contains(entry.first); });
   return goal;
-}
-
-JournaledSwitch journaled(const StoredSwitch& stored) {
-  return JournaledSwitch{fmt::format("{}", stored.id), stored.kind,    stored.goal,   stored.previous, stored.mutated,
-                         !stored.failure.empty(),      stored.failure, stored.boot_id};
 }
 
 /// The exit code of a switch that did not get where it was asked to.
@@ -120,8 +140,11 @@ Task<Result<json::value>> Context::carry_out(Order order) {
   }
   auto outcome = co_await run(std::move(order), std::move(*previous));
   if (!outcome) co_return fail(outcome.error());
-  if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged)
-    co_return json::value(outcome->to_json());
+  if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged) {
+    auto answer = outcome->to_json();
+    if (!state_problem_.empty()) answer["notes"] = json::array{json::value(state_problem_)};
+    co_return json::value(std::move(answer));
+  }
   co_return fail(problem_of(*outcome));
 }
 
@@ -151,21 +174,22 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
   if (!left) co_return fail(left.error());
   if (!*left) co_return std::optional<Goal>();
   const StoredSwitch& interrupted = **left;
-  const Recovery recovery = recover(journaled(interrupted));
+  const Recovery recovery = recovery_of(interrupted, catalog_->settings);
   if (recovery.direction == RecoveryDirection::discard) {
     notice(recovery.sentence);
     co_return std::optional<Goal>();
   }
   if (order.goal.exclusive) {
     notice(fmt::format("switch {} was interrupted; this one takes over what it left", interrupted.id));
-    Goal previous = known_part(interrupted.previous, *catalog_);
+    const bool blank = recovery.direction == RecoveryDirection::blank;
+    Goal previous = known_part(blank ? recovery.goal : interrupted.previous, *catalog_);
     co_return std::optional<Goal>(std::move(previous));
   }
   notice(recovery.sentence);
   Order repair;
   repair.kind = "recovery";
   repair.goal = known_part(recovery.goal, *catalog_);
-  if (recovery.direction == RecoveryDirection::forward) {
+  if (recovery.direction != RecoveryDirection::back) {
     const auto stored = store_->goal();
     repair.goal_after =
         recovery.goal.exclusive ? recovery.goal : merged_goal(stored.value_or(std::nullopt), recovery.goal);
@@ -194,6 +218,13 @@ Task<Result<json::value>> Context::dry_run(Order order) {
   const auto checked = co_await preflight(**reached, *catalog_, std::move(starting));
   if (!checked) co_return fail(checked.error());
   co_return json::value(json::object{{"plan", to_json(*planned)}, {"to", order.goal.mode}});
+}
+
+Recovery recovery_of(const StoredSwitch& stored, const Settings& settings) {
+  const JournaledSwitch journal{
+      fmt::format("{}", stored.id), stored.kind,    stored.goal,   stored.previous, stored.mutated,
+      !stored.failure.empty(),      stored.failure, stored.boot_id};
+  return recover(journal, Boot{boot_id().value_or(""), settings.boot});
 }
 
 Goal merged_goal(const std::optional<Goal>& stored, const Goal& change) {

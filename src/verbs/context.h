@@ -8,6 +8,7 @@
 #include "control/director.h"
 #include "control/machine.h"
 #include "store/store.h"
+#include "switching/recovery.h"
 
 namespace gpumod {
 
@@ -27,6 +28,11 @@ class Context {
   Result<Store*> store();
   /// What is stored, without creating anything: no goal when there is no database yet.
   Result<std::optional<Goal>> stored_goal();
+  /// Set when the state file is, or was, unreadable: a sentence for people. After stored_goal() or store().
+  const std::string& state_problem() const { return state_problem_; }
+  /// For the holder of the mutation lock, before anything else: when nothing is stored (a new state file, or one that was
+  /// lost or unreadable), what runs becomes the goal. A machine that cannot be looked at is no error here.
+  Task<Result<void>> remember_what_runs();
   Result<std::optional<StoredSwitch>> interrupted_switch();
 
   /// Carries a goal out. With `dry_run` only the plan is made, and answered.
@@ -57,11 +63,16 @@ class Context {
   std::optional<Catalog> catalog_;
   std::optional<Machine> machine_;
   std::optional<Store> store_;
+  Result<Store*> reading();
   std::optional<std::optional<Store>> reading_;
+  std::string state_problem_;
   Director* running_ = nullptr;
   bool cancelled_early_ = false;
   bool probing_ = true;
 };
+
+/// What an unfinished switch of the journal means on this machine, now.
+Recovery recovery_of(const StoredSwitch& stored, const Settings& settings);
 
 /// The stored goal after a change to single services: running and sleeping ones are in, stopped ones are out.
 Goal merged_goal(const std::optional<Goal>& stored, const Goal& change);

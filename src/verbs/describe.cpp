@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "host/processes.h"
+#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -73,25 +74,12 @@ json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
 
 json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog) {
   json::array lines;
-  const auto add = [&](const ServiceId& id, std::string_view wanted, Residency is, std::string text) {
-    lines.push_back(
-        json::object{{"service", id}, {"wanted", wanted}, {"is", to_string(is)}, {"text", std::move(text)}});
-  };
-  for (const auto& [id, view] : snapshot.services) {
-    const bool up = view.residency == Residency::running || view.residency == Residency::starting;
-    const auto wanted = goal ? goal->wanted.find(id) : std::map<ServiceId, Residency>::const_iterator();
-    const bool in_goal = goal && wanted != goal->wanted.end();
-    const auto why = view.detail.empty() ? std::string() : fmt::format(": {}", view.detail);
-    if (in_goal && wanted->second == Residency::running && !up)
-      add(id, "running", view.residency,
-          fmt::format("'{}' should run but is {}{}", id, to_string(view.residency), why));
-    if (!in_goal && up) add(id, "stopped", view.residency, fmt::format("'{}' runs, but the goal does not want it", id));
-  }
-  if (goal)
-    for (const auto& [id, residency] : goal->wanted)
-      if (!catalog.services.contains(id))
-        add(id, to_string(residency), Residency::stopped,
-            fmt::format("'{}' is wanted, but no file defines it any more", id));
+  for (const auto& difference : differences_of(goal, snapshot, catalog))
+    lines.push_back(json::object{{"service", difference.service},
+                                 {"kind", to_string(difference.kind)},
+                                 {"wanted", difference.wanted},
+                                 {"is", to_string(difference.is)},
+                                 {"text", difference.text}});
   return lines;
 }
 

@@ -16,7 +16,7 @@ void describe_observed(boost::json::object& line, const Service& service, const 
 boost::json::array describe_problems(const Catalog& catalog);
 /// Ours, but nothing in the catalogue or the goal wants it: [{"unit","tag","state","pids"}].
 boost::json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog);
-/// What differs between the goal and what is: [{"service","wanted","is","text"}].
+/// What differs between the goal and what is: [{"service","kind","wanted","is","text"}], see drift.h.
 boost::json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot,
                                         const Catalog& catalog);
 boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog);

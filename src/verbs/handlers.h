@@ -19,6 +19,7 @@ Answer mode_list(Context& context, Request request);
 Answer mode_show(Context& context, Request request);
 Answer mode_status(Context& context, Request request);
 Answer mode_switch(Context& context, Request request);
+Answer mode_cancel(Context& context, Request request);
 Answer mode_create(Context& context, Request request);
 Answer mode_edit(Context& context, Request request);
 Answer mode_remove(Context& context, Request request);

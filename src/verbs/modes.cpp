@@ -10,6 +10,8 @@
 #include "base/text.h"
 #include "control/observe.h"
 #include "verbs/describe.h"
+#include "verbs/door.h"
+#include "verbs/drift.h"
 #include "verbs/handlers.h"
 
 namespace gpumod {
@@ -70,10 +72,11 @@ Answer mode_status(Context& context, Request) {
   if (!catalog) co_return fail(catalog.error());
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
-  const auto goal = context.stored_goal();
+  auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   const auto snapshot = co_await observe(**machine, **catalog);
   if (!snapshot) co_return fail(snapshot.error());
+  if (!context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
   json::array services;
   if (*goal)
     for (const auto& [id, residency] : (*goal)->wanted) {
@@ -107,6 +110,31 @@ Answer mode_switch(Context& context, Request request) {
   order.on_failure = (*mode)->on_failure;
   order.dry_run = flag_of(request, "dry-run");
   co_return co_await context.carry_out(std::move(order));
+}
+
+/// It has succeeded when what was there before runs again, whoever asked for that first: us, somebody else, or a step
+/// that failed by itself.
+Answer mode_cancel(Context& context, Request) {
+  auto knocked = co_await knock_and_cancel(context.paths());
+  if (!knocked) co_return fail(std::move(knocked).error());
+  const auto& outcome = knocked->outcome;
+  json::value report;
+  if (const auto* details = outcome ? outcome->if_object() : outcome.error().details.if_object())
+    if (const auto* found = details->if_contains("switch")) report = *found;
+  std::string result;
+  if (const auto* body = report.if_object()) result = text_of(*body, "result");
+  json::object answer{{"cancelled", json::object{{"verb", knocked->working}, {"pid", knocked->pid}}}};
+  if (!report.is_null()) answer["switch"] = report;
+  const bool undone = !outcome && (outcome.error().code == ErrorCode::cancelled || result == "rolled_back");
+  if (undone) co_return json::value(std::move(answer));
+  if (!outcome) co_return fail(outcome.error());
+  Error late{ErrorCode::failed,
+             fmt::format("'{}' was done before it could be taken back", knocked->working),
+             "gpumod status shows how things are.",
+             {}};
+  answer.erase("cancelled");
+  late.details = std::move(answer);
+  co_return fail(std::move(late));
 }
 
 Answer mode_create(Context& context, Request request) {

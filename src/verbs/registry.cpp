@@ -64,7 +64,7 @@ std::vector<Verb> declare() {
        "",
        Effect::reads,
        {},
-       R"({"mode","unit_manager","gpus":[…],"services":[{"id","state","wanted",…}],"orphans":[…],"differences":[…],"switch","problems":[…]})",
+       R"({"mode","unit_manager","gpus":[…],"services":[{"id","state","wanted",…}],"orphans":[…],"differences":[{"service","kind","wanted","is","text"}],"switch","problems":[…],"notes":[…]})",
        status},
       {"mode list",
        "List the modes",
@@ -93,11 +93,20 @@ std::vector<Verb> declare() {
        "starts what is\n"
        "missing, asks each service a real question, and commits. If something fails, what ran before is restored and "
        "the cause\n"
-       "is named. Closing the terminal does not stop it; Ctrl-C takes it back.",
+       "is named. Closing the terminal does not stop it; Ctrl-C takes it back, and so does gpumod mode cancel.",
        Effect::mutates,
        {mode_id(), dry_run()},
        switch_shape,
        mode_switch},
+      {"mode cancel",
+       "Take back the change that is under way, and wait until it is taken back",
+       "Whoever began it: a switch in another terminal, or one whose terminal is gone. What ran before is restored. A "
+       "change that\n"
+       "is on its way back already is waited for.",
+       Effect::reads,
+       {},
+       R"({"cancelled":{"verb","pid"},"switch":{"id","from","to","result","seconds","steps",…}})",
+       mode_cancel},
       {"mode create",
        "Write a new mode file",
        "",

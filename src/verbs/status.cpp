@@ -5,8 +5,8 @@
 #include "control/lock.h"
 #include "control/observe.h"
 #include "model/json.h"
-#include "switching/recovery.h"
 #include "verbs/describe.h"
+#include "verbs/drift.h"
 #include "verbs/handlers.h"
 
 namespace gpumod {
@@ -15,16 +15,14 @@ namespace json = boost::json;
 
 namespace {
 
-json::value describe_interrupted(Context& context) {
+json::value describe_interrupted(Context& context, const Settings& settings) {
   const auto left = context.interrupted_switch();
   if (!left || !*left) return nullptr;
   const StoredSwitch& stored = **left;
   // The worker that carries it out also has an open row: whoever holds the lock is at work, not interrupted.
   if (const auto holder = mutation_holder(context.paths()))
     return json::object{{"id", stored.id}, {"under_way", true}, {"pid", *holder}};
-  const Recovery recovery =
-      recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous, stored.mutated,
-                              !stored.failure.empty(), stored.failure, stored.boot_id});
+  const Recovery recovery = recovery_of(stored, settings);
   return json::object{{"id", stored.id}, {"under_way", false}, {"kind", stored.kind}, {"text", recovery.sentence}};
 }
 
@@ -54,6 +52,7 @@ Answer status(Context& context, Request) {
   co_await run_all(std::move(both));
   if (!goal) co_return fail(goal.error());
   if (!snapshot) co_return fail(snapshot.error());
+  if (!context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
 
   json::array services;
   for (const auto& [id, service] : (*catalog)->services) {
@@ -72,25 +71,30 @@ Answer status(Context& context, Request) {
   answer["services"] = std::move(services);
   answer["orphans"] = describe_orphans(*snapshot, **catalog);
   answer["differences"] = describe_differences(*goal, *snapshot, **catalog);
-  answer["switch"] = describe_interrupted(context);
+  answer["switch"] = describe_interrupted(context, (*catalog)->settings);
   answer["problems"] = describe_problems(**catalog);
+  answer["notes"] = context.state_problem().empty() ? json::array() : json::array{json::value(context.state_problem())};
   co_return json::value(std::move(answer));
 }
 
 /// Brings what is to what the goal says. An interrupted switch is dealt with first, as for every mutation.
 Answer repair(Context& context, Request request) {
-  const auto goal = context.stored_goal();
+  const auto catalog = context.catalog();
+  if (!catalog) co_return fail(catalog.error());
+  auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   Context::Order order;
   order.kind = "repair";
   order.dry_run = flag_of(request, "dry-run");
+  const auto machine = context.machine();
+  if (!machine) co_return fail(machine.error());
+  const auto snapshot = co_await observe(**machine, **catalog);
+  if (!snapshot) co_return fail(snapshot.error());
+  if (!*goal && !context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
   const auto left = context.interrupted_switch();
   if (left && *left) {
-    const StoredSwitch& stored = **left;
-    const Recovery recovery =
-        recover(JournaledSwitch{fmt::format("{}", stored.id), stored.kind, stored.goal, stored.previous, stored.mutated,
-                                !stored.failure.empty(), stored.failure, stored.boot_id});
-    if (recovery.direction == RecoveryDirection::forward)
+    const Recovery recovery = recovery_of(**left, (*catalog)->settings);
+    if (recovery.direction == RecoveryDirection::forward || recovery.direction == RecoveryDirection::blank)
       order.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(*goal, recovery.goal);
     else if (!*goal)
       order.goal_after = merged_goal(std::nullopt, recovery.goal);  // what ran before is all there is to go by
@@ -104,9 +108,8 @@ Answer repair(Context& context, Request request) {
                    "gpumod mode switch MODE sets one.");
   }
   order.goal.exclusive = true;
-  const auto catalog = context.catalog();
-  if (!catalog) co_return fail(catalog.error());
   std::erase_if(order.goal.wanted, [&](const auto& entry) { return !(*catalog)->services.contains(entry.first); });
+  order.distrusted = squeezed_units(order.goal, *snapshot, **catalog);
   co_return co_await context.carry_out(std::move(order));
 }
 

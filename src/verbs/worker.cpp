@@ -15,6 +15,8 @@
 #include "control/lock.h"
 #include "model/json.h"
 #include "verbs/context.h"
+#include "verbs/door.h"
+#include "verbs/line_peer.h"
 #include "verbs/verb.h"
 
 extern char** environ;
@@ -26,83 +28,17 @@ namespace json = boost::json;
 namespace {
 
 constexpr int caller_fd = 3;
-constexpr std::size_t line_limit = 4 << 20;
 
-/// The caller, for as long as it is there. Writing to one that has left, or does not read, is not an error: the work
-/// goes on, and what it has missed it asks for again.
-class Caller {
- public:
-  explicit Caller(int fd) : fd_(fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
-
-  void send(const json::object& message) {
-    auto line = json::serialize(message);
-    line += '\n';
-    unsent_ += line;
-    if (unsent_.size() > line_limit) gone_ = true;
-    flush();
-  }
-
-  /// Before ending: gives a slow reader a moment for the rest.
-  Task<void> drain() {
-    const TimePoint deadline = now() + 5s;
-    while (!gone_ && !unsent_.empty()) {
-      const auto ready = co_await wait_ready(fd_, Readiness::writable, deadline);
-      if (!ready || !*ready) co_return;
-      flush();
-    }
-  }
-
-  /// The next line, or nothing when the caller has closed.
-  Task<std::optional<std::string>> line() {
-    for (;;) {
-      if (const auto end = received_.find('\n'); end != std::string::npos) {
-        std::string text = received_.substr(0, end);
-        received_.erase(0, end + 1);
-        co_return text;
-      }
-      char buffer[4096];
-      const ssize_t n = ::recv(fd_, buffer, sizeof buffer, MSG_DONTWAIT);
-      if (n > 0 && received_.size() < line_limit) {
-        received_.append(buffer, static_cast<std::size_t>(n));
-        continue;
-      }
-      if (n >= 0 || (errno != EAGAIN && errno != EINTR)) co_return std::nullopt;
-      const auto ready = co_await wait_ready(fd_, Readiness::readable);
-      if (!ready) co_return std::nullopt;
-    }
-  }
-
- private:
-  void flush() {
-    while (!gone_ && !unsent_.empty()) {
-      const ssize_t n = ::send(fd_, unsent_.data(), unsent_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (n > 0)
-        unsent_.erase(0, static_cast<std::size_t>(n));
-      else if (errno == EAGAIN)
-        return;
-      else if (errno != EINTR)
-        gone_ = true;
-    }
-  }
-
-  int fd_;
-  bool gone_ = false;
-  std::string unsent_;
-  std::string received_;
-};
-
-Task<void> listen_for_cancel(Caller& caller, Context& context) {
+/// The caller, for as long as it is there: the work goes on without it.
+Task<void> listen_for_cancel(LinePeer& caller, Context& context) {
   for (;;) {
-    auto line = co_await caller.line();
-    if (!line) co_return;
-    std::error_code malformed;
-    const auto message = json::parse(*line, malformed);
-    if (malformed || !message.is_object()) continue;
-    if (message.as_object().contains("cancel")) context.cancel();
+    const auto message = co_await caller.object();
+    if (!message) co_return;
+    if (message->contains("cancel")) context.cancel();
   }
 }
 
-Task<Result<json::value>> perform(Context& context, const Paths& paths, std::string line) {
+Task<Result<json::value>> perform(Context& context, const Paths& paths, std::string line, std::unique_ptr<Door>& door) {
   std::error_code malformed;
   const auto message = json::parse(line, malformed);
   if (malformed || !message.is_object()) co_return fail(ErrorCode::usage, "the request is not JSON");
@@ -116,22 +52,34 @@ Task<Result<json::value>> perform(Context& context, const Paths& paths, std::str
     if (parameter.positional) about += " " + text_of(request, parameter.name);
   const auto lock = MutationLock::acquire(paths, about);
   if (!lock) co_return fail(lock.error());
+  auto opened = Door::open(context.loop(), paths, about, [&context] { context.cancel(); });
+  if (opened)
+    door = std::move(*opened);
+  else
+    log_warning("nobody can follow this worker: {}", opened.error().message);
+  const auto remembered = co_await context.remember_what_runs();
+  if (!remembered) co_return fail(remembered.error());
   co_return co_await (*verb)->handler(context, std::move(request));
 }
 
-Task<bool> serve_one(Loop& loop, Caller& caller, const Paths& paths) {
-  Context context(loop, paths, [&caller](json::object event) { caller.send(event); });
+Task<bool> serve_one(Loop& loop, LinePeer& caller, const Paths& paths) {
+  std::unique_ptr<Door> door;  // of the lock's holder
+  Context context(loop, paths, [&](json::object event) {
+    caller.send(event);
+    if (door) door->tell(event);
+  });
   auto line = co_await caller.line();
   if (!line) co_return false;
   // Both may outlive each other: the listener ends with the process.
   loop.spawn(listen_for_cancel(caller, context));
-  auto answer = co_await perform(context, paths, std::move(*line));
+  auto answer = co_await perform(context, paths, std::move(*line), door);
   json::object last;
   if (answer)
     last["answer"] = std::move(*answer);
   else
     last["error"] = to_json(answer.error());
   caller.send(last);
+  if (door) co_await door->close(last);
   co_await caller.drain();
   // The context's destructors need the loop, the listener needs the context: the process ends here and now instead.
   ::_exit(answer ? 0 : static_cast<int>(answer.error().code));
@@ -147,7 +95,7 @@ int worker_main() {
   if (!paths) return static_cast<int>(paths.error().code);
   if (make_directories(paths->state, 0700)) (void)log_to_file(paths->state / "worker.log");
   Loop loop;
-  Caller caller(caller_fd);
+  LinePeer caller(caller_fd);
   return loop.run_until_done(serve_one(loop, caller, *paths)) ? 0 : 1;
 }
 

@@ -6,6 +6,7 @@
 //                     {"cancel": true}                          take it back
 //   worker → caller   {"event": …, …}                           progress, see ProgressSink
 //                     {"answer": …} or {"error": …}             once, last
+// Others reach it at its door (door.h).
 #pragma once
 
 #include <functional>

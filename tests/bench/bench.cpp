@@ -1,6 +1,7 @@
 // What gpumod itself costs, on a real unit manager, as ratios against a yardstick in the same run.
 //
 //   bench overhead   a switch that starts one ready-at-once service, against the bare start job of the same unit
+//   bench verdict    from the log line that ends a start to gpumod's verdict, its server living on
 //   bench lag        from the moment a server could answer to gpumod's "ready"
 //
 // Prints one JSON object. Run it through tests/bench/run.sh, which gives it a private manager and directories.
@@ -36,12 +37,15 @@ T must(Result<T> result, const char* what) {
   return std::move(*result);
 }
 
-void write_service(const Paths& paths, int port, int ready_after_ms) {
-  const auto server = environment_variable("GPUMOD_BENCH_SERVER");
+/// `fail_after_ms`: it is called llama-server then, so that it is taken at its word.
+void write_service(const Paths& paths, int port, int ready_after_ms, std::optional<int> fail_after_ms = std::nullopt) {
+  std::filesystem::path server = environment_variable("GPUMOD_BENCH_SERVER");
+  if (fail_after_ms) server = server.parent_path() / "llama-server";
   const auto text = fmt::format(
-      "engine: command\nport: {0}\ncmd: [\"{1}\", \"${{PORT}}\", \"{2}\", \"{3}\"]\ncheck: /health\nvram: 0\n"
+      "engine: command\nport: {0}\ncmd: [\"{1}\", \"${{PORT}}\", \"{2}\", \"{3}\"{4}]\ncheck: /health\nvram: 0\n"
       "startup_timeout: 60s\nprobe: chat\n",
-      port, server, ready_after_ms, (paths.state / "stamp").string());
+      port, server.string(), ready_after_ms, (paths.state / "stamp").string(),
+      fail_after_ms ? fmt::format(", \"{}\"", *fail_after_ms) : "");
   for (const char* sub : {"services", "modes"})
     (void)make_directories(paths.config / sub);
   (void)make_directories(paths.state);
@@ -110,6 +114,18 @@ Task<bool> lag_of(Context& context, std::optional<TimePoint>& ready, double& lag
   co_return true;
 }
 
+Task<bool> verdict_of(Context& context, std::optional<TimePoint>& verdict, double& lag) {
+  verdict.reset();
+  Context::Order what = order(Residency::running);
+  const auto answer = co_await context.carry_out(std::move(what));
+  if (answer) give_up("the start did not fail");
+  long long stamp = 0;
+  std::ifstream(context.paths().state / "stamp") >> stamp;
+  if (!verdict || stamp == 0) give_up("no time stamp");
+  lag = seconds(*verdict - TimePoint(Duration(stamp)));
+  co_return true;
+}
+
 }  // namespace
 
 int bench_main(const std::string& what) {
@@ -121,6 +137,25 @@ int bench_main(const std::string& what) {
     Loop loop;
     Context context(loop, paths, nullptr);
     loop.run_until_done(overhead(context, out));
+  } else if (what == "verdict") {
+    std::vector<double> lags;
+    for (int round = 0; round < 40; ++round) {
+      // Spread over more than the 250 ms in which journald tells of new lines.
+      write_service(paths, port, 0, 100 + 37 * round % 400);
+      Loop loop;
+      std::optional<TimePoint> verdict;
+      Context context(loop, paths, [&](const json::object& event) {
+        const auto* stage = event.if_contains("stage");
+        if (!verdict && stage && *stage == "clearing away") verdict = now();
+      });
+      double lag = 0;
+      loop.run_until_done(verdict_of(context, verdict, lag));
+      lags.push_back(lag);
+    }
+    std::sort(lags.begin(), lags.end());
+    out["verdict_ms"] = json::object{{"median", median(lags) * 1000},
+                                     {"ninth_decile", lags[lags.size() * 9 / 10] * 1000},
+                                     {"worst", lags.back() * 1000}};
   } else if (what == "lag") {
     json::array rows;
     for (const auto& [load_ms, rounds] : {std::pair{50, 20}, {500, 12}, {2000, 6}, {9000, 3}, {15000, 3}}) {
@@ -144,7 +179,7 @@ int bench_main(const std::string& what) {
     }
     out["readiness_lag"] = std::move(rows);
   } else {
-    give_up("usage: bench overhead|lag");
+    give_up("usage: bench overhead|verdict|lag");
   }
   std::printf("%s\n", json::serialize(out).c_str());
   return 0;

@@ -2,6 +2,10 @@
 // with a few system calls, and writes down, in nanoseconds of CLOCK_MONOTONIC, when it became able to answer 200.
 //
 //   bench_server PORT READY_AFTER_MS STAMP_FILE
+//   bench_server PORT READY_AFTER_MS STAMP_FILE FAIL_AFTER_MS
+//
+// With FAIL_AFTER_MS it never serves: after so long it writes down the time, logs a line that no llama-server survives,
+// and lives on.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -13,8 +17,18 @@
 #include <unistd.h>
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 4 && argc != 5) return 2;
   using Clock = std::chrono::steady_clock;
+  if (argc == 5) {
+    ::usleep(static_cast<useconds_t>(std::atoi(argv[4])) * 1000);
+    FILE* stamp = std::fopen(argv[3], "w");
+    if (!stamp) return 1;
+    std::fprintf(stamp, "%lld\n", static_cast<long long>(Clock::now().time_since_epoch().count()));
+    std::fclose(stamp);
+    std::fprintf(stderr, "0.00.1 E llama_model_load: error loading model: invalid magic\n");
+    for (;;)
+      ::pause();
+  }
   const auto ready_at = Clock::now() + std::chrono::milliseconds(std::atoi(argv[2]));
   const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Measures gpumod on a private, real systemd user manager. Prints JSON, one object a line; figures are medians.
-# usage: tests/bench/run.sh [overhead|lag|status …]
+# usage: tests/bench/run.sh [overhead|status|verdict|lag …]
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
 bin="$root/build/release/bin"
-[ $# -gt 0 ] || set -- overhead status lag
+[ $# -gt 0 ] || set -- overhead status verdict lag
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The test user must be able to read the programs and write its directories, wherever the tree lies.
 cp "$bin/gpumod" "$bin/gpumod_bench" "$bin/gpumod_bench_server" "$here/status.py" "$work/"
+cp "$bin/gpumod_bench_server" "$work/llama-server"
 chmod 777 "$work"
 chmod 755 "$work"/*
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import unittest
@@ -226,6 +227,90 @@ class Interruptions(Case):
         self.assertEqual(json.loads(out)["switch"]["result"], "cancelled")
         self.assertEqual(self.state_of("old"), "running")
         self.assertEqual(self.state_of("slow"), "stopped")
+
+    def test_mode_cancel_takes_back_what_another_terminal_began(self):
+        self.switch("old")
+        process = self.begin()
+        cancelled = self.ok("mode", "cancel", "--json").json
+        self.assertEqual(cancelled["cancelled"]["verb"], "mode switch slow")
+        self.assertEqual(cancelled["switch"]["result"], "cancelled")
+        out, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertEqual(json.loads(out)["switch"]["id"], cancelled["switch"]["id"])
+        status = self.status()
+        self.assertEqual((status["mode"], status["switch"], status["differences"]), ("old", None, []))
+        self.assertEqual((self.state_of("old"), self.state_of("slow")), ("running", "stopped"))
+
+    def test_mode_cancel_takes_back_what_nobody_follows_any_more(self):
+        self.switch("old")
+        process = self.begin()
+        process.kill()
+        process.communicate(timeout=30)
+        run = self.ok("mode", "cancel")
+        self.assertIn("cancelled", run.out)
+        self.assertEqual(self.state_of("old"), "running")
+
+    def test_mode_cancel_with_nothing_under_way(self):
+        self.switch("old")
+        run = self.gpumod("mode", "cancel", "--json")
+        self.assertEqual(run.code, 4, run)
+        self.assertIn("nothing is under way", run.json["error"]["message"])
+        # What a killed worker left behind is not under way either.
+        process = self.begin()
+        kill(self.worker_pid())
+        process.communicate(timeout=30)
+        self.assertEqual(self.gpumod("mode", "cancel").code, 4)
+        self.ok("repair")
+
+    def test_the_second_ctrl_c_lets_go_and_says_how_to_follow(self):
+        self.toy("old", self.ports["old"], "--ready-after", 2)  # taking it back takes a while
+        self.switch("old")
+        process = self.start_gpumod("mode", "switch", "slow", start_new_session=True)
+        until(lambda: self.state_of("slow") == "starting", what="the middle of the switch")
+        process.send_signal(signal.SIGINT)
+        until(lambda: self.state_of("slow") == "stopped", what="the way back")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0, err)
+        self.assertIn("gpumod status shows how it goes", err)
+        self.assertIn("gpumod mode cancel", err)
+        until(self.idle, what="the end of the switch")
+        self.assertEqual(self.state_of("old"), "running")
+
+    def after_a_reboot(self, policy):
+        """A switch to `slow` that a reboot cut off. The machine cannot be rebooted: the journal is of another boot."""
+        settings = self.config / "gpumod.yaml"
+        kept = [line for line in settings.read_text().splitlines() if not line.startswith("boot:")] if settings.exists() else []
+        self.write("gpumod.yaml", "\n".join([*kept, f"boot: {policy}"]) + "\n")
+        self.switch("old")
+        process = self.begin()
+        kill(self.worker_pid())
+        process.communicate(timeout=30)
+        with sqlite3.connect(self.root / "state/state.db") as database:
+            changed = database.execute("UPDATE switches SET boot_id = 'an earlier one' WHERE ended IS NULL").rowcount
+        database.close()
+        self.assertEqual(changed, 1)
+        return self.status()["switch"]["text"]
+
+    def test_after_a_reboot_an_interrupted_switch_is_finished_by_default(self):
+        self.assertIn("rebooted since: it is to be finished", self.after_a_reboot("goal"))
+        self.ok("repair")
+        self.assertEqual((self.status()["mode"], self.state_of("slow")), ("slow", "running"))
+
+    def test_after_a_reboot_nothing_is_to_run_if_people_want_it_so(self):
+        self.assertIn("boot: blank", self.after_a_reboot("blank"))
+        self.ok("repair")
+        status = self.status()
+        self.assertEqual((status["mode"], status["switch"], status["differences"]), (None, None, []))
+        self.assertEqual((self.state_of("old"), self.state_of("slow")), ("stopped", "stopped"))
+
+    def test_after_a_reboot_an_interrupted_switch_is_forgotten_if_people_want_it_so(self):
+        self.assertIn("boot: nothing", self.after_a_reboot("nothing"))
+        self.assertEqual(self.status()["mode"], "old")
+        self.ok("repair")
+        status = self.status()
+        self.assertEqual((status["mode"], status["switch"], status["differences"]), ("old", None, []))
+        self.assertEqual(self.state_of("old"), "running")
 
     def test_a_closed_terminal_does_not_stop_it(self):
         self.switch("old")

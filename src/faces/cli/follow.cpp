@@ -75,7 +75,8 @@ int detached(const Invocation& invocation, const Watcher& watcher, const Output&
                                 {"result", "running"}}}});
   } else {
     complain(fmt::format(
-        "'{}' goes on without this terminal; it was asked to take back what it did. gpumod status shows how it goes.\n",
+        "'{}' goes on without this terminal: it was asked to take back what it did. gpumod status shows how it goes, "
+        "and gpumod mode cancel waits until it is done.\n",
         about(invocation)));
   }
   return 0;

@@ -1,0 +1,191 @@
+#include "verbs/drift.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "fit/claim.h"
+#include "switching/plan.h"
+
+namespace gpumod {
+
+namespace {
+
+using Kind = Difference::Kind;
+
+bool comes_up(Residency residency) {
+  return residency == Residency::running || residency == Residency::starting;
+}
+
+bool satisfies(Residency is, Residency wanted) {
+  const bool sleeps = is == Residency::sleeping1 || is == Residency::sleeping2;
+  switch (wanted) {
+    case Residency::sleeping1:
+    case Residency::sleeping2: return sleeps;
+    // A router that is down, or could not load it, has unloaded it all the same.
+    case Residency::unloaded: return is == wanted || is == Residency::stopped || is == Residency::failed;
+    case Residency::stopped: return is == Residency::stopped || is == Residency::failed;
+    default: return comes_up(is);
+  }
+}
+
+class Drift {
+ public:
+  Drift(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog)
+      : goal_(goal), snapshot_(snapshot), catalog_(catalog) {}
+
+  std::vector<Difference> find() {
+    for (const auto& [id, view] : snapshot_.services) {
+      const auto service = catalog_.services.find(id);
+      if (service == catalog_.services.end()) continue;
+      if (const auto wanted = wanted_of(id))
+        compare(service->second, view, *wanted);
+      else
+        unwanted(service->second, view);
+    }
+    if (goal_)
+      for (const auto& [id, residency] : goal_->wanted)
+        if (!catalog_.services.contains(id))
+          add(Kind::undefined, id, to_string(residency), Residency::stopped,
+              fmt::format("'{}' is wanted, but no file defines it any more", id));
+    return std::move(found_);
+  }
+
+ private:
+  std::optional<Residency> wanted_of(const ServiceId& id) const {
+    if (!goal_) return std::nullopt;
+    const auto found = goal_->wanted.find(id);
+    return found == goal_->wanted.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  void compare(const Service& service, const ServiceView& view, Residency wanted) {
+    if (satisfies(view.residency, wanted)) {
+      if (view.residency == Residency::running) look_for_squeeze(service, view);
+      return;
+    }
+    const auto why = view.detail.empty() ? std::string() : fmt::format(": {}", view.detail);
+    const auto wish = wanted == Residency::running ? "should run" : fmt::format("should be {}", to_string(wanted));
+    if (wanted == Residency::running)
+      if (const auto* stranger = stranger_on(service))
+        return add(Kind::port, service.id, to_string(wanted), view.residency,
+                   fmt::format("'{}' should run but is {}: its port {} is held by {}", service.id,
+                               to_string(view.residency), service.port, in_words(*stranger)));
+    const bool dead =
+        wanted == Residency::running && (view.residency == Residency::failed || view.residency == Residency::stopped);
+    add(dead ? Kind::dead : Kind::unreached, service.id, to_string(wanted), view.residency,
+        fmt::format("'{}' {} but is {}{}", service.id, wish, to_string(view.residency), why));
+  }
+
+  void unwanted(const Service& service, const ServiceView& view) {
+    const auto unit = snapshot_.units.find(view.unit);
+    const bool alive = unit != snapshot_.units.end() && !unit->second.gone();
+    const bool asleep = view.residency == Residency::sleeping1 || view.residency == Residency::sleeping2;
+    std::string text;
+    if (comes_up(view.residency))
+      text = fmt::format("'{}' runs, but the goal does not want it", service.id);
+    else if (asleep)
+      text = fmt::format("'{}' is {}, but the goal does not want it", service.id, to_string(view.residency));
+    else if (alive && view.residency == Residency::failed && !service.in_router())
+      text = fmt::format("'{}' is not wanted and has failed, but {} of its processes are still there", service.id,
+                         unit->second.pids.size());
+    if (!text.empty()) add(Kind::unwanted, service.id, "stopped", view.residency, std::move(text));
+  }
+
+  /// A listener on the service's port that is not of its own unit.
+  const PortHolder* stranger_on(const Service& service) const {
+    if (service.port == 0) return nullptr;
+    const auto found = std::find_if(snapshot_.ports.begin(), snapshot_.ports.end(), [&](const PortHolder& holder) {
+      return holder.port == service.port && holder.unit != service.unit_name();
+    });
+    return found == snapshot_.ports.end() ? nullptr : &*found;
+  }
+
+  static std::string in_words(const PortHolder& holder) {
+    if (holder.pid == 0) return fmt::format("a process of user {}", holder.user);
+    if (!holder.unit.empty()) return fmt::format("pid {} ({}) of {}", holder.pid, holder.command, holder.unit);
+    return fmt::format("pid {} ({}, user {}), which is not ours", holder.pid, holder.command, holder.user);
+  }
+
+  /// What its unit holds on the GPU where it holds most, against what all that run in that unit claim on each.
+  void look_for_squeeze(const Service& service, const ServiceView& view) {
+    Bytes claim;
+    std::size_t sharers = 0;
+    for (const auto* member : catalog_.services_of_unit(view.unit)) {
+      const auto seen = snapshot_.services.find(member->id);
+      if (seen == snapshot_.services.end() || seen->second.residency != Residency::running) continue;
+      if (!member->vram) return;
+      claim += *member->vram;
+      ++sharers;
+    }
+    std::optional<Bytes> most;
+    for (const auto& gpu : snapshot_.gpus) {
+      const auto held = held_by_unit(snapshot_, view.unit, gpu);
+      if (!held) return;
+      most = std::max(most.value_or(Bytes()), *held);
+    }
+    if (!most || !is_squeezed(service, claim, *most)) return;
+    add(Kind::squeezed, service.id, "running", view.residency,
+        fmt::format("'{}' runs with {} of VRAM where {} are declared{}: --fit has probably shrunk it to what was free "
+                    "at its start, and it is slow; if a restart does not help, its vram: is too high",
+                    service.id, to_string(*most), to_string(claim),
+                    sharers > 1 ? fmt::format(" for the {} models of its router", sharers) : ""));
+  }
+
+  void add(Kind kind, const ServiceId& id, std::string_view wanted, Residency is, std::string text) {
+    found_.push_back({kind, id, std::string(wanted), is, std::move(text)});
+  }
+
+  const std::optional<Goal>& goal_;
+  const Snapshot& snapshot_;
+  const Catalog& catalog_;
+  std::vector<Difference> found_;
+};
+
+}  // namespace
+
+std::string_view to_string(Difference::Kind kind) {
+  switch (kind) {
+    case Kind::dead: return "dead";
+    case Kind::port: return "port";
+    case Kind::unreached: return "unreached";
+    case Kind::squeezed: return "squeezed";
+    case Kind::unwanted: return "unwanted";
+    case Kind::undefined: return "undefined";
+  }
+  return "unknown";
+}
+
+std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
+                                       const Catalog& catalog) {
+  return Drift(goal, snapshot, catalog).find();
+}
+
+std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot,
+                                     const Catalog& catalog) {
+  std::set<std::string> units;
+  for (const auto& difference : differences_of(goal, snapshot, catalog))
+    if (difference.kind == Kind::squeezed) units.insert(catalog.services.at(difference.service).unit_name());
+  return units;
+}
+
+std::optional<Goal> goal_of_what_runs(const Snapshot& snapshot, const Catalog& catalog) {
+  Goal goal = goal_from(snapshot);
+  goal.exclusive = true;
+  std::erase_if(goal.wanted, [](const auto& entry) {
+    return entry.second == Residency::stopped || entry.second == Residency::unloaded;
+  });
+  if (goal.wanted.empty()) return std::nullopt;
+  const bool all_run = std::all_of(goal.wanted.begin(), goal.wanted.end(),
+                                   [](const auto& entry) { return entry.second == Residency::running; });
+  for (const auto& [id, mode] : catalog.modes) {
+    const std::set<ServiceId> members(mode.services.begin(), mode.services.end());
+    const bool same = members.size() == goal.wanted.size() &&
+                      std::all_of(members.begin(), members.end(),
+                                  [&](const ServiceId& member) { return goal.wanted.contains(member); });
+    if (all_run && same) goal.mode = id;
+    if (all_run && same) break;
+  }
+  return goal;
+}
+
+}  // namespace gpumod

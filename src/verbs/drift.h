@@ -1,0 +1,41 @@
+// Drift: how what runs differs from what should, each difference by its kind. Pure.
+//
+//   dead        should run, and does not
+//   port        should run, and cannot: something else answers on its port
+//   unreached   is neither what the goal wants nor dead: asleep where it should run, running where it should sleep
+//   squeezed    runs, but --fit has shrunk it to the memory that was free at its start
+//   unwanted    is there, and the goal does not want it
+//   undefined   is wanted, and no file defines it any more
+// Orphans (units of ours that no file defines) are told apart from these, by describe_orphans.
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "catalog/catalog.h"
+#include "model/snapshot.h"
+
+namespace gpumod {
+
+struct Difference {
+  enum class Kind { dead, port, unreached, squeezed, unwanted, undefined } kind = Kind::dead;
+  ServiceId service;
+  std::string wanted;
+  Residency is = Residency::stopped;
+  std::string text;  ///< for people
+};
+std::string_view to_string(Difference::Kind kind);
+
+std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
+                                       const Catalog& catalog);
+
+/// The units of squeezed services: to be restarted, where they may get the memory that they lacked.
+std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog);
+
+/// What runs, as a goal, with the mode's name where it is exactly what a mode wants: what is left to go by when the
+/// stored goal is lost. Nothing when nothing runs.
+std::optional<Goal> goal_of_what_runs(const Snapshot& snapshot, const Catalog& catalog);
+
+}  // namespace gpumod

@@ -1,0 +1,174 @@
+#include "verbs/drift.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace gpumod {
+namespace {
+
+using ::testing::HasSubstr;
+using Kind = Difference::Kind;
+
+/// Two services of a mode, `coder` (llama.cpp, 20 GiB declared) and `embed`, both running, and one that does not.
+struct DriftTest : ::testing::Test {
+  DriftTest() {
+    add("coder", EngineKind::llamacpp, 7070, Bytes::gib(20));
+    add("embed", EngineKind::command, 7071, Bytes());
+    add("other", EngineKind::command, 7072, Bytes());
+    Mode mode;
+    mode.id = "code";
+    mode.services = {"coder", "embed"};
+    catalog.modes["code"] = mode;
+    goal = Goal{"code", {{"coder", Residency::running}, {"embed", Residency::running}}, true};
+    runs("coder", 10);
+    runs("embed", 11);
+    snapshot.services["other"].residency = Residency::stopped;
+    GpuSample gpu;
+    gpu.total = Bytes::gib(24);
+    gpu.free = Bytes::gib(4);
+    gpu.processes.push_back({10, Bytes::gib(19)});
+    snapshot.gpus.push_back(gpu);
+  }
+
+  void add(const std::string& id, EngineKind engine, std::uint16_t port, Bytes vram) {
+    Service service;
+    service.id = id;
+    service.engine = engine;
+    service.port = port;
+    service.vram = vram;
+    if (engine == EngineKind::llamacpp)
+      service.options = LlamaOptions{};
+    else
+      service.options = CommandOptions{{"/bin/" + id}, {}, {}};
+    snapshot.services[id] = ServiceView{id, service.unit_name(), Residency::stopped, ""};
+    catalog.services[id] = std::move(service);
+  }
+  void runs(const std::string& id, pid_t pid) {
+    auto& view = snapshot.services[id];
+    view.residency = Residency::running;
+    UnitStatus unit;
+    unit.name = view.unit;
+    unit.active = ActiveState::active;
+    unit.pids = {pid};
+    snapshot.units[view.unit] = unit;
+    snapshot.unit_of_pid[pid] = view.unit;
+    snapshot.ports.push_back({catalog.services[id].port, view.unit, pid, id, "me"});
+  }
+  void dies(const std::string& id) {
+    auto& view = snapshot.services[id];
+    view.residency = Residency::failed;
+    view.detail = "ended by signal 9";
+    snapshot.units[view.unit].active = ActiveState::failed;
+    snapshot.units[view.unit].pids.clear();
+    std::erase_if(snapshot.ports, [&](const PortHolder& holder) { return holder.unit == view.unit; });
+  }
+  /// The only difference.
+  Difference only() {
+    const auto all = differences_of(goal, snapshot, catalog);
+    EXPECT_EQ(all.size(), 1u);
+    return all.empty() ? Difference{} : all.front();
+  }
+
+  Catalog catalog;
+  Snapshot snapshot;
+  std::optional<Goal> goal;
+};
+
+TEST_F(DriftTest, WhatIsAsItShouldBeHasNone) {
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+  EXPECT_TRUE(squeezed_units(goal, snapshot, catalog).empty());
+}
+
+TEST_F(DriftTest, ADeadServiceIsNamedWithItsEnd) {
+  dies("embed");
+  EXPECT_EQ(only().kind, Kind::dead);
+  EXPECT_EQ(only().text, "'embed' should run but is failed: ended by signal 9");
+}
+
+TEST_F(DriftTest, AStrangerOnThePortIsNamed) {
+  dies("embed");
+  snapshot.ports.push_back({7071, "", 4242, "python3", "eve"});
+  EXPECT_EQ(only().kind, Kind::port);
+  EXPECT_EQ(
+      only().text,
+      "'embed' should run but is failed: its port 7071 is held by pid 4242 (python3, user eve), which is not ours");
+  snapshot.ports.back().unit = "gpumod-other.service";
+  EXPECT_THAT(only().text, HasSubstr("pid 4242 (python3) of gpumod-other.service"));
+  snapshot.ports.back() = {7071, "", 0, "", "eve"};
+  EXPECT_THAT(only().text, HasSubstr("a process of user eve"));
+}
+
+TEST_F(DriftTest, AStrangerOnThePortOfWhatNobodyWantsIsNoDifference) {
+  snapshot.ports.push_back({7072, "", 4242, "python3", "eve"});
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+}
+
+TEST_F(DriftTest, AServiceThatFitHasShrunkIsSqueezed) {
+  snapshot.gpus[0].processes[0].used = Bytes::gib(6);
+  EXPECT_EQ(only().kind, Kind::squeezed);
+  EXPECT_THAT(only().text, HasSubstr("'coder' runs with 6144 MiB of VRAM where 20480 MiB are declared"));
+  EXPECT_THAT(squeezed_units(goal, snapshot, catalog), testing::ElementsAre("gpumod-coder.service"));
+  snapshot.gpus[0].processes.clear();
+  EXPECT_EQ(only().kind, Kind::squeezed) << "it runs on the CPU alone";
+  snapshot.gpus.clear();
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty()) << "what cannot be seen is not claimed";
+}
+
+TEST_F(DriftTest, FiguresThatNvmlDoesNotGiveProveNothing) {
+  snapshot.gpus[0].processes[0].used.reset();
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+}
+
+TEST_F(DriftTest, OneThatLoadsIsNotSqueezedYet) {
+  snapshot.services["coder"].residency = Residency::starting;
+  snapshot.gpus[0].processes[0].used = Bytes::gib(1);
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+}
+
+TEST_F(DriftTest, AsleepWhereItShouldRunAndTheOtherWayRound) {
+  snapshot.services["embed"].residency = Residency::sleeping1;
+  EXPECT_EQ(only().kind, Kind::unreached);
+  EXPECT_EQ(only().text, "'embed' should run but is sleeping1");
+  goal->wanted["embed"] = Residency::sleeping1;
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+  snapshot.services["embed"].residency = Residency::running;
+  EXPECT_EQ(only().kind, Kind::unreached);
+  EXPECT_EQ(only().text, "'embed' should be sleeping1 but is running");
+}
+
+TEST_F(DriftTest, WhatNobodyWantsIsNamedUpAsleepOrWedged) {
+  runs("other", 12);
+  EXPECT_EQ(only().kind, Kind::unwanted);
+  snapshot.services["other"].residency = Residency::sleeping2;
+  EXPECT_THAT(only().text, HasSubstr("is sleeping2, but the goal does not want it"));
+  snapshot.services["other"].residency = Residency::failed;
+  EXPECT_THAT(only().text, HasSubstr("1 of its processes are still there"));
+  dies("other");
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+}
+
+TEST_F(DriftTest, WantedWithoutAFile) {
+  goal->wanted["gone"] = Residency::running;
+  EXPECT_EQ(only().kind, Kind::undefined);
+}
+
+TEST_F(DriftTest, ALostGoalIsTakenFromWhatRuns) {
+  auto found = goal_of_what_runs(snapshot, catalog);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->mode, "code");
+  EXPECT_TRUE(found->exclusive);
+  EXPECT_EQ(found->wanted, goal->wanted);
+  EXPECT_TRUE(differences_of(found, snapshot, catalog).empty());
+
+  runs("other", 12);
+  found = goal_of_what_runs(snapshot, catalog);
+  EXPECT_EQ(found->mode, "") << "no mode wants these three";
+  EXPECT_EQ(found->wanted.size(), 3u);
+
+  for (const auto* id : {"coder", "embed", "other"})
+    dies(id);
+  EXPECT_FALSE(goal_of_what_runs(snapshot, catalog));
+}
+
+}  // namespace
+}  // namespace gpumod
