@@ -37,10 +37,8 @@ void log_failed_context(const std::string& path, std::string_view cause) {
 }
 
 void log_details(const LlamaLoad& load, const LlamaPlacement& placement) {
-  const bool wanted = load.settings->flag("log-verbosity") && !load.settings->number("log-verbosity");
-  if (!wanted && !load.settings->flag("log-verbose") &&
-      load.settings->number("log-verbosity").value_or(3) < verbosity_of_details)
-    return;
+  const int verbosity = load.settings->number("log-verbosity").value_or(3);
+  if (verbosity < verbosity_of_details && !load.settings->flag("log-verbose")) return;
   for (const auto& note : placement.notes)
     llama_log('I', note);
   llama_log('I', fmt::format("load_tensors: offloaded {}/{} layers to GPU", placement.layers, load.model->layers));

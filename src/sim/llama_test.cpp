@@ -129,6 +129,15 @@ TEST_F(LlamaTest, AWedgedChildKeepsItsMemoryUntilItIsKilled) {
   EXPECT_TRUE(becomes_held(Bytes()));
 }
 
+TEST_F(LlamaTest, AWedgedChildMayAnswerFirst) {
+  model("m", std::string(usual) + "fault=wedged-child\nwedge-after=2\n");
+  start_router();
+  ASSERT_TRUE(load("m"));
+  for (int question = 0; question < 2; ++question)
+    EXPECT_EQ(status_of("POST", "/v1/chat/completions", chat("m")), 200);
+  EXPECT_FALSE(ask("POST", "/v1/chat/completions", chat("m"), 300ms));
+}
+
 TEST_F(LlamaTest, AWedgedChildOutlivesItsRouter) {
   model("m", std::string(usual) + "fault=wedged-child\n");
   start_router();
