@@ -61,7 +61,9 @@ Task<std::optional<Bytes>> vram_of(Machine& machine, std::vector<pid_t> pids) {
 }
 
 Task<void> look_for_signs(Machine& machine, std::string unit, std::shared_ptr<Watch> watch) {
-  while (!watch->finished) {
+  for (;;) {
+    co_await wait_for(watch->progress.look_interval());  // what is ready at once is not looked at
+    if (watch->finished) co_return;
     const auto status = co_await machine.units->status(unit);
     if (watch->finished) co_return;
     if (status) {
@@ -73,7 +75,6 @@ Task<void> look_for_signs(Machine& machine, std::string unit, std::shared_ptr<Wa
       if (watch->finished) co_return;
       watch->progress.look(std::move(seen), now());
     }
-    co_await wait_for(watch->progress.look_interval());
   }
 }
 

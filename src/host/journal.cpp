@@ -313,10 +313,16 @@ Task<void> wait_for_change(std::shared_ptr<Follower> follower) {
   follower->timer.cancel();
 }
 
+constexpr Duration before_opening = 50ms;
+
 Task<void> follow(std::shared_ptr<Follower> follower) {
   // Named, not written in place: GCC 12 destroys a lambda with captures twice inside a co_await expression.
   const std::function<void()> open = [follower] { follower->open(); };
   const std::function<void()> read = [follower] { follower->read(); };
+  // Opening it costs milliseconds. Whoever lets go of it at once need not pay them, and no line is lost by it: those
+  // since the beginning are read.
+  co_await wait_for(before_opening);
+  if (follower->released) co_return;
   co_await run_blocking(open);
   if (!follower->problem) {
     const int duplicate = ::fcntl(follower->fd, F_DUPFD_CLOEXEC, 0);
