@@ -172,24 +172,24 @@ void name_assumptions(const ModelFacts& model, const LlamaFlags& flags, const Ll
   auto& words = estimate.assumptions;
   const auto slots = static_cast<std::int64_t>(model.layers.size()) + 1;
   if (!flags.gpu_layers)
-    words.push_back("every layer on the GPU");
+    words.emplace_back("every layer on the GPU");
   else if (offloaded < slots)
     words.push_back(fmt::format("{} of {} layers (the output is one) on the GPU", offloaded, slots));
   if (flags.context.value_or(0) <= 0)
     words.push_back(fmt::format("the context it was trained with: {} tokens", model.context_length));
   if (!flags.parallel)
-    words.push_back("four slots that share one cache, as llama-server has it without --parallel");
+    words.emplace_back("four slots that share one cache, as llama-server has it without --parallel");
   else if (cells.streams > 1)
     words.push_back(fmt::format("{} slots with {} cells each", cells.streams, cells.per_stream));
   if (model.sliding_window > 0 && model.keeps_kv)
     words.push_back(flags.swa_full ? std::string("layers that slide keep the whole context (--swa-full)")
                                    : fmt::format("layers that slide keep {} cells", cells.sliding));
   if (model.prediction_layers() > 0)
-    words.push_back(
+    words.emplace_back(
         fmt::format("the last {} layers predict further tokens and are not loaded", model.prediction_layers()));
-  if (!model.keeps_kv) words.push_back("an encoder: it keeps no keys and values");
+  if (!model.keeps_kv) words.emplace_back("an encoder: it keeps no keys and values");
   words.push_back(fmt::format("flash attention {}", flags.flash_attention ? "on" : "off"));
-  words.push_back(
+  words.emplace_back(
       fmt::format("compute buffers for batches of {} tokens are an approximation, meant to err upwards", flags.batch));
   words.push_back(fmt::format("{} for CUDA itself, on each GPU: an approximation", to_string(cuda_context)));
   words.insert(words.end(), model.remarks.begin(), model.remarks.end());
@@ -235,7 +235,7 @@ Result<VramEstimate> estimate_llama(const ModelFacts& model, const LlamaFlags& f
   if (embedding && !has_output && !without_output)
     if (const auto gpu = placing.gpu_of("output.weight")) {
       add_weights(gpu, embedding->bytes);
-      estimate.assumptions.push_back("token embeddings are used for the output too: a second copy on the GPU");
+      estimate.assumptions.emplace_back("token embeddings are used for the output too: a second copy on the GPU");
     }
 
   const auto cells = llama_cells(model, flags);

@@ -83,10 +83,10 @@ Result<VllmEstimate> estimate_vllm(const ModelFacts& model, const VllmFlags& fla
     const double claim = std::ceil(static_cast<double>(flags.gpu_total.count()) * flags.utilization);
     estimate.claim = Bytes(static_cast<std::int64_t>(claim));
     for_cache = *estimate.claim - before_kv;
-    words.push_back(
+    words.emplace_back(
         fmt::format("vLLM claims {:.0f} % of each GPU of {}", flags.utilization * 100, to_string(flags.gpu_total)));
   } else {
-    words.push_back("the size of the GPU is not known, so neither is what vLLM will claim of it");
+    words.emplace_back("the size of the GPU is not known, so neither is what vLLM will claim of it");
   }
   if (for_cache) {
     estimate.fits = *for_cache >= need.kv;

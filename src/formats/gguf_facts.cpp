@@ -81,7 +81,7 @@ void add_tensors(const GgufModel& model, ModelFacts& facts) {
       fact.file = part;
       auto& share = facts.types[fact.type];
       if (!type && share.tensors == 0)
-        facts.remarks.push_back(
+        facts.remarks.emplace_back(
             fmt::format("{} is no type that ggml knows: its tensors are counted by the room they "
                         "take in the file",
                         fact.type));
@@ -147,7 +147,7 @@ void set_sliding(Keys& keys, ModelFacts& facts) {
     for (std::size_t i = 0; i < facts.layers.size(); ++i)
       facts.layers[i].sliding = rule->dense_first ? i % period != 0 : i % period < period - 1;
     if (!in_file)
-      facts.remarks.push_back(
+      facts.remarks.emplace_back(
           fmt::format("which layers slide is not in the file: all but one of {}, as llama.cpp has "
                       "it for {}",
                       period, facts.architecture));
@@ -168,7 +168,7 @@ void set_recurrent(Keys& keys, ModelFacts& facts) {
         std::any_of(facts.layers.begin(), facts.layers.end(), [](const auto& layer) { return !layer.attention; });
     if (!has_state || !some_without) return;
     rule = RecurrentRule::no_kv_heads;
-    facts.remarks.push_back(
+    facts.remarks.emplace_back(
         fmt::format("{} is not known: its layers without key heads are taken for recurrent ones", facts.architecture));
   }
   const auto feed_forward = keys.per_layer("feed_forward_length", facts.layers.size(), 0);
@@ -228,10 +228,10 @@ void set_mla(Keys& keys, ModelFacts& facts) {
   for (auto& layer : facts.layers)
     if (mla.compressed) layer.value_length = 0;
   if (!mla.compressed)
-    facts.remarks.push_back("the file is of the older kind for latent attention: keys and values are kept whole");
+    facts.remarks.emplace_back("the file is of the older kind for latent attention: keys and values are kept whole");
   facts.mla = mla;
   if (keys.has("attention.indexer.key_length"))
-    facts.remarks.push_back("the cache of the sparse attention's indexer is not counted");
+    facts.remarks.emplace_back("the cache of the sparse attention's indexer is not counted");
 }
 
 void set_shared_kv(Keys& keys, ModelFacts& facts) {

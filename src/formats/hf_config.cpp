@@ -132,7 +132,7 @@ void set_layers(Config& config, ModelFacts& facts) {
     } else {
       for (auto& layer : facts.layers)
         layer.sliding = layer.attention;
-      facts.remarks.push_back("the configuration names a window and no layers: all are taken to slide");
+      facts.remarks.emplace_back("the configuration names a window and no layers: all are taken to slide");
     }
   }
   if (std::any_of(facts.layers.begin(), facts.layers.end(), [](const auto& layer) { return layer.sliding; }))
