@@ -67,7 +67,8 @@ Result<Bytes> llama_layer_cache(const ModelFacts& model, const LayerFacts& layer
         if (other.attention) values = std::max(values, std::uint64_t{other.value_length} * other.kv_heads);
     const auto key_row = TRY(row_of(*k, std::uint64_t{layer.key_length} * layer.kv_heads, "keys"));
     const auto value_row = values == 0 ? 0 : TRY(row_of(*v, values, "values"));
-    bytes += (Wide{key_row} + value_row) * rows;
+    const auto index_row = layer.indexer_length == 0 ? 0 : TRY(row_of(*k, layer.indexer_length, "keys of the indexer"));
+    bytes += (Wide{key_row} + value_row + index_row) * rows;
   }
   if (layer.recurrent && model.state) {
     constexpr std::uint64_t f32 = 4;  // whatever the type of the caches

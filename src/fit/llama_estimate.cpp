@@ -148,21 +148,23 @@ Bytes compute_buffer(const ModelFacts& model, const LlamaFlags& flags, const Lla
   const auto mask_element = flags.flash_attention ? f16 : f32;
   const bool attends = std::any_of(model.layers.begin(), model.layers.end(), [](const auto& l) { return l.attention; });
   Wide bytes = 0;
-  if (attends && model.keeps_kv) bytes += Wide{all_cells} * batch * mask_element;
-  if (model.sliding_window > 0 && model.keeps_kv) bytes += Wide{cells.sliding * cells.streams} * batch * mask_element;
-  bytes += Wide{3} * model.embedding_length * batch * f32;
+  // An encoder's mask is over the batch alone, and there is a second one for layers that slide.
+  const auto seen = model.keeps_kv ? cells.per_stream : batch, seen_sliding = model.keeps_kv ? cells.sliding : batch;
+  if (attends) bytes += Wide{seen} * batch * mask_element;
+  if (model.sliding_window > 0) bytes += Wide{seen_sliding} * batch * mask_element;
+  bytes += Wide{6} * model.embedding_length * batch * f32;
 
-  Wide widest = Wide{model.vocabulary} * batch * f32;
-  widest = std::max(widest, Wide{3} * model.feed_forward_length * batch * f32);
+  Wide feed_forward = Wide{3} * model.feed_forward_length * batch * f32;
   if (model.experts)
-    widest = std::max(widest, Wide{model.experts->used} *
-                                  (2ull * model.experts->feed_forward + model.embedding_length) * batch * f32);
+    feed_forward +=
+        Wide{model.experts->used} * (2ull * model.experts->feed_forward + model.embedding_length) * batch * f32;
+  Wide widest = std::max(feed_forward, Wide{model.vocabulary} * batch * f32);
   for (const auto& layer : model.layers) {
     Wide attention = Wide{2} * layer.heads * layer.key_length * batch * f32;
-    if (!flags.flash_attention) attention += Wide{2} * layer.heads * all_cells * batch * f32;
+    if (!flags.flash_attention) attention += Wide{2} * layer.heads * cells.per_stream * batch * f32;
     widest = std::max(widest, layer.attention ? attention : Wide{0});
     if (layer.recurrent && model.state)
-      widest = std::max(widest, Wide{2} * (2ull * model.state->inner_size + model.embedding_length) * batch * f32);
+      widest = std::max(widest, Wide{3} * (2ull * model.state->inner_size + model.embedding_length) * batch * f32);
   }
   return bounded_bytes(bytes + widest);
 }
@@ -191,6 +193,8 @@ void name_assumptions(const ModelFacts& model, const LlamaFlags& flags, const Ll
   words.push_back(fmt::format("flash attention {}", flags.flash_attention ? "on" : "off"));
   words.emplace_back(
       fmt::format("compute buffers for batches of {} tokens are an approximation, meant to err upwards", flags.batch));
+  if (model.architecture == "gemma3n")
+    words.emplace_back("this architecture's computation takes several times more than the approximation has for it");
   words.push_back(fmt::format("{} for CUDA itself, on each GPU: an approximation", to_string(cuda_context)));
   words.insert(words.end(), model.remarks.begin(), model.remarks.end());
 }

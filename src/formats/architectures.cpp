@@ -46,6 +46,7 @@ constexpr Recurrent recurrent_rules[] = {
     {"lfm2moe", RecurrentRule::no_kv_heads},
     {"mamba", RecurrentRule::all},
     {"mamba2", RecurrentRule::all},
+    {"minimax-01", RecurrentRule::interval},
     {"nemotron_h", RecurrentRule::no_kv_no_ffn},
     {"nemotron_h_moe", RecurrentRule::no_kv_no_ffn},
     {"plamo2", RecurrentRule::no_kv_heads},

@@ -30,7 +30,7 @@ enum class RecurrentRule {
   all,           ///< mamba, rwkv: recurrent everywhere
   no_kv_heads,   ///< where head_count_kv is 0
   no_kv_no_ffn,  ///< where head_count_kv and feed_forward_length are both 0; layers with only the former keep nothing
-  interval,      ///< all but every full_attention_interval-th (4)
+  interval,      ///< all but every full_attention_interval-th (4; 8 for minimax-01)
   beside,        ///< every layer has both
 };
 RecurrentRule recurrent_rule(std::string_view architecture);

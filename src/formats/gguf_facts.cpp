@@ -166,13 +166,18 @@ void set_recurrent(Keys& keys, ModelFacts& facts) {
   if (rule == RecurrentRule::none && listed.empty()) {
     const bool some_without =
         std::any_of(facts.layers.begin(), facts.layers.end(), [](const auto& layer) { return !layer.attention; });
+    if (has_state && !some_without)
+      facts.remarks.push_back(
+          fmt::format("{} is not known: it has a recurrent state, and nothing says in which layers: it is not counted",
+                      facts.architecture));
     if (!has_state || !some_without) return;
     rule = RecurrentRule::no_kv_heads;
     facts.remarks.emplace_back(
         fmt::format("{} is not known: its layers without key heads are taken for recurrent ones", facts.architecture));
   }
   const auto feed_forward = keys.per_layer("feed_forward_length", facts.layers.size(), 0);
-  const auto interval = std::max(1u, keys.number("full_attention_interval").value_or(4));
+  const bool lightning = facts.architecture == "minimax-01";
+  const auto interval = std::max(1u, keys.number("full_attention_interval").value_or(lightning ? 8 : 4));
   for (std::size_t i = 0; i < facts.layers.size(); ++i) {
     auto& layer = facts.layers[i];
     if (layer.prediction) continue;  // these are attention alone
@@ -207,6 +212,9 @@ void set_recurrent(Keys& keys, ModelFacts& facts) {
     const std::uint64_t heads = facts.layers.empty() ? 0 : facts.layers.front().heads;
     state.rolling = 3 * before * heads * *head_length;
     state.state = heads * *head_length * *head_length;
+  } else if (lightning && !facts.layers.empty()) {
+    const auto& layer = facts.layers.front();
+    state.state = std::uint64_t{layer.heads} * layer.key_length * layer.key_length;
   } else {
     state.rolling = before * (state.inner_size + 2ull * state.group_count * state.state_size);
     state.state = std::uint64_t{state.state_size} * state.inner_size;
@@ -230,8 +238,13 @@ void set_mla(Keys& keys, ModelFacts& facts) {
   if (!mla.compressed)
     facts.remarks.emplace_back("the file is of the older kind for latent attention: keys and values are kept whole");
   facts.mla = mla;
-  if (keys.has("attention.indexer.key_length"))
-    facts.remarks.emplace_back("the cache of the sparse attention's indexer is not counted");
+}
+
+/// Sparse attention: an indexer with keys of its own, one head, chooses what a token looks at.
+void set_indexer(Keys& keys, ModelFacts& facts) {
+  const auto length = keys.number("attention.indexer.key_length").value_or(0);
+  for (auto& layer : facts.layers)
+    if (layer.attention) layer.indexer_length = length;
 }
 
 void set_shared_kv(Keys& keys, ModelFacts& facts) {
@@ -289,6 +302,7 @@ Result<ModelFacts> facts_of(const GgufModel& model) {
   set_heads(keys, facts);
   set_recurrent(keys, facts);
   set_mla(keys, facts);
+  set_indexer(keys, facts);
   set_shared_kv(keys, facts);
   if (keys.problem()) return fail(*keys.problem());
   return facts;

@@ -140,7 +140,8 @@ Result<ModelFacts> read_hf_model(const fs::path& folder) {
   facts.tokenizer = tokenizer_of(folder, facts.chat_template);
   // Packed weights: eight numbers of four bits lie in one element of 32, so elements are not parameters.
   if (facts.types.contains("I32") && !facts.quantization.empty())
-    facts.remarks.emplace_back("weights are packed: the number of parameters is that of the elements as they are stored");
+    facts.remarks.emplace_back(
+        "weights are packed: the number of parameters is that of the elements as they are stored");
   return facts;
 }
 

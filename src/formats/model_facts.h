@@ -44,8 +44,9 @@ struct LayerFacts {
   bool prediction = false;  ///< it predicts further tokens (MTP); servers leave it out unless they are told otherwise
   std::uint32_t heads = 0;
   std::uint32_t kv_heads = 0;
-  std::uint32_t key_length = 0;    ///< of a head, as it is kept
-  std::uint32_t value_length = 0;  ///< 0: no values are kept beside the keys (MLA)
+  std::uint32_t key_length = 0;      ///< of a head, as it is kept
+  std::uint32_t value_length = 0;    ///< 0: no values are kept beside the keys (MLA)
+  std::uint32_t indexer_length = 0;  ///< of the key that a sparse attention's indexer keeps beside them; 0: none
 };
 
 /// Multi-head latent attention: keys and values are kept compressed.
