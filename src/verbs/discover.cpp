@@ -1,7 +1,6 @@
 #include "verbs/discover.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
@@ -11,6 +10,8 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "engines/hub.h"
+#include "formats/gguf.h"
+#include "formats/model_file.h"
 #include "host/run.h"
 #include "verbs/unit_text.h"
 
@@ -224,29 +225,6 @@ Task<void> ask_version(FoundEngine& found) {
 
 // --- models
 
-struct Part {
-  std::string series;  ///< folder and name without the number
-  int number = 1;
-  int count = 1;
-};
-
-/// "x-00002-of-00003.gguf"
-std::optional<Part> part_of(const fs::path& path) {
-  const auto stem = path.stem().string();
-  constexpr std::size_t tail = 15;  // "-00002-of-00003"
-  if (stem.size() <= tail || stem.substr(stem.size() - 9, 4) != "-of-" || stem[stem.size() - tail] != '-')
-    return std::nullopt;
-  const auto digits = [&](std::size_t from_end) -> std::optional<int> {
-    int value = 0;
-    const char* begin = stem.data() + stem.size() - from_end;
-    const auto [end, problem] = std::from_chars(begin, begin + 5, value);
-    return problem == std::errc() && end == begin + 5 ? std::optional(value) : std::nullopt;
-  };
-  const auto number = digits(14), count = digits(5);
-  if (!number || !count) return std::nullopt;
-  return Part{(path.parent_path() / stem.substr(0, stem.size() - tail)).string(), *number, *count};
-}
-
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -258,13 +236,13 @@ bool can_be_written(const fs::path& path) {
   return is_valid_utf8(text) && printable(text) == text;
 }
 
-/// From files to models: parts joined, each header glanced at.
+/// From files to models: parts joined, each header read.
 void read_models(const std::vector<WalkedFile>& files, Findings& findings) {
   std::map<std::string, std::vector<const WalkedFile*>> series;
   std::vector<std::pair<const WalkedFile*, Bytes>> whole;
   for (const auto& file : files) {
-    if (const auto part = part_of(file.path))
-      series[part->series].push_back(&file);
+    if (const auto part = gguf_part_of(file.path))
+      series[(file.path.parent_path() / part->prefix).string()].push_back(&file);
     else
       whole.emplace_back(&file, file.size);
   }
@@ -273,8 +251,8 @@ void read_models(const std::vector<WalkedFile>& files, Findings& findings) {
     Bytes size;
     for (const auto* part : parts)
       size += part->size;
-    const auto first = part_of(parts.front()->path);
-    if (first->number == 1 && parts.size() == static_cast<std::size_t>(first->count))
+    const auto first = gguf_part_of(parts.front()->path);
+    if (first->number == 1 && parts.size() == first->count)
       whole.emplace_back(parts.front(), size);
     else
       findings.remarks.push_back(fmt::format("{} is split into {} parts, and only {} are there: left out",
@@ -288,17 +266,18 @@ void read_models(const std::vector<WalkedFile>& files, Findings& findings) {
                                              printable(file->path.string())));
       continue;
     }
-    const auto peek = peek_gguf_file(file->path);
-    if (!peek) {
-      findings.remarks.push_back(fmt::format("{} is no GGUF file, or cannot be read: left out", file->path.string()));
+    const auto model = read_model(file->path);
+    if (!model) {
+      findings.remarks.push_back(fmt::format("{} is left out: {}", file->path.string(), model.error().message));
       continue;
     }
-    const auto guess = guess_kind(*peek, file->path.filename().string());
+    const auto guess = guess_kind(*model, file->path.filename().string());
     if (guess.kind == ModelKind::unusable) {
       ++unusable;
       continue;
     }
-    findings.models.push_back({file->path, size, guess, peek->context});
+    const auto context = model->context_length > 0 ? std::optional<std::int64_t>(model->context_length) : std::nullopt;
+    findings.models.push_back({file->path, size, guess, context});
   }
   if (unusable > 0)
     findings.remarks.push_back(

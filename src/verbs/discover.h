@@ -13,7 +13,7 @@
 #include "base/async.h"
 #include "base/paths.h"
 #include "base/units.h"
-#include "verbs/gguf_peek.h"
+#include "formats/model_kind.h"
 #include "verbs/unit_guess.h"
 #include "verbs/walk.h"
 

@@ -38,6 +38,8 @@ Answer unit_show(Context& context, Request request);
 Answer unit_install(Context& context, Request request);
 Answer unit_remove(Context& context, Request request);
 
+Answer model_inspect(Context& context, Request request);
+
 Answer init(Context& context, Request request);
 Answer demo(Context& context, Request request);
 

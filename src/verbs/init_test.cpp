@@ -107,18 +107,26 @@ TEST_F(InitTest, NothingThatIsThereIsChanged) {
 }
 
 TEST_F(InitTest, PartsOfASplitModelAreOneModel) {
-  for (const char* part : {"00001", "00002", "00003"})
-    tree_.write(fmt::format("home/models/big-{}-of-00003.gguf", part), chat_model() + std::string(100, 'x'));
+  std::int64_t size = 0;
+  for (const unsigned number : {1u, 2u, 3u}) {
+    auto part = number == 1 ? tiny_model("qwen3", 40960) : GgufWriter().tensor(fmt::format("blk.{}.x", number), {8});
+    const auto bytes =
+        part.number("split.no", number - 1, GgufType::u16).number("split.count", 3, GgufType::u16).bytes();
+    tree_.write(fmt::format("home/models/big-{:05}-of-00003.gguf", number), bytes);
+    size += static_cast<std::int64_t>(bytes.size());
+  }
   tree_.write("home/models/torn-00001-of-00002.gguf", chat_model());
   tree_.write("home/models/mmproj-big.gguf", chat_model());
   tree_.write("home/models/broken.gguf", "<html>");
+  tree_.write("home/models/halfway.gguf", chat_model().substr(0, chat_model().size() - 1));
   const auto shown = run(false);
   const auto& models = shown.at("found").at("models").as_array();
   ASSERT_EQ(models.size(), 1U) << shown.at("found");
   EXPECT_THAT(std::string(models[0].at("path").as_string()), HasSubstr("big-00001-of-00003.gguf"));
-  EXPECT_EQ(models[0].at("bytes").as_int64(), static_cast<std::int64_t>(3 * (chat_model().size() + 100)));
+  EXPECT_EQ(models[0].at("bytes").as_int64(), size);
   EXPECT_THAT(all_advice(shown), HasSubstr("torn"));
-  EXPECT_THAT(all_advice(shown), HasSubstr("broken.gguf is no GGUF file"));
+  EXPECT_THAT(all_advice(shown), HasSubstr("this is no GGUF file"));
+  EXPECT_THAT(all_advice(shown), HasSubstr("it is cut short"));
   run(true);
   EXPECT_TRUE(catalog().services.contains("big"));
 }

@@ -1,4 +1,4 @@
-// A machine of a test's own: a temporary home, files in it, small GGUF heads.
+// A machine of a test's own: a temporary home, files in it, small GGUF files.
 #pragma once
 
 #include <fstream>
@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/paths.h"
+#include "formats/gguf_testing.h"
 
 namespace gpumod {
 
@@ -56,63 +57,18 @@ class TestTree {
   std::filesystem::path root_;
 };
 
-/// The head of a GGUF file: pairs of text or of u32 numbers.
-class GgufHead {
- public:
-  GgufHead& text(std::string_view key, std::string_view value) {
-    begin(key, 8);
-    string(value);
-    return *this;
-  }
-  GgufHead& number(std::string_view key, std::uint32_t value) {
-    begin(key, 4);
-    little_endian(value, 4);
-    return *this;
-  }
-  GgufHead& texts(std::string_view key, const std::vector<std::string>& values) {
-    begin(key, 9);
-    little_endian(8, 4);
-    little_endian(values.size(), 8);
-    for (const auto& value : values)
-      string(value);
-    return *this;
-  }
-  std::string bytes(std::uint64_t tensors = 1, std::uint32_t version = 3) const {
-    GgufHead whole;
-    whole.bytes_ = "GGUF";
-    whole.little_endian(version, 4);
-    whole.little_endian(tensors, 8);
-    whole.little_endian(pairs_, 8);
-    return whole.bytes_ + bytes_;
-  }
-
- private:
-  void begin(std::string_view key, std::uint32_t type) {
-    ++pairs_;
-    string(key);
-    little_endian(type, 4);
-  }
-  void string(std::string_view value) {
-    little_endian(value.size(), 8);
-    bytes_ += value;
-  }
-  void little_endian(std::uint64_t value, int size) {
-    for (int i = 0; i < size; ++i)
-      bytes_ += static_cast<char>(value >> (8 * i) & 0xFF);
-  }
-  std::string bytes_;
-  std::uint64_t pairs_ = 0;
-};
-
+/// A whole model that any server would refuse, and every reader of headers takes.
+inline GgufWriter tiny_model(std::string_view architecture, std::uint32_t context) {
+  return GgufWriter()
+      .text("general.architecture", architecture)
+      .number(std::string(architecture) + ".context_length", context)
+      .tensor("token_embd.weight", {8, 4});
+}
 inline std::string chat_model(std::uint32_t context = 40960) {
-  return GgufHead().text("general.architecture", "qwen3").number("qwen3.context_length", context).bytes();
+  return tiny_model("qwen3", context).bytes();
 }
 inline std::string embedding_model() {
-  return GgufHead()
-      .text("general.architecture", "nomic-bert")
-      .number("nomic-bert.context_length", 2048)
-      .number("nomic-bert.pooling_type", 1)
-      .bytes();
+  return tiny_model("nomic-bert", 2048).number("nomic-bert.pooling_type", 1).bytes();
 }
 
 /// Sets a variable for the life of the object.

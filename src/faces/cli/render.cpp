@@ -64,6 +64,7 @@ std::string render(std::string_view verb, const json::value& answer, const Scree
   if (verb == "service logs") return render_logs(answer, screen);
   if (verb == "config check") return render_config_check(answer, screen);
   if (verb == "init") return render_init(answer, screen);
+  if (verb == "model inspect") return render_model(answer, screen);
   if (verb == "unit show") return render_unit(answer, screen);
   return render_changed_file(answer, screen);
 }

@@ -41,6 +41,8 @@ std::string render_switch(const boost::json::value& answer, const Screen& screen
                           std::string_view about = {});
 std::string render_config_check(const boost::json::value& answer, const Screen& screen);
 std::string render_init(const boost::json::value& answer, const Screen& screen);
+/// What a model is, and what it takes.
+std::string render_model(const boost::json::value& answer, const Screen& screen);
 std::string render_unit(const boost::json::value& answer, const Screen& screen);
 
 /// "● running", in the colour of the state.

@@ -240,5 +240,58 @@ TEST(Init, ShowsWhatItFoundAndWhatItWouldWrite) {
   EXPECT_THAT(render_init(json::parse("{}"), {}), HasSubstr("Nothing was found"));
 }
 
+constexpr auto model_answer = R"({
+  "model": {"name": "Qwen3 30B", "format": "gguf", "files": ["/m/a.gguf", "/m/b.gguf"], "bytes": 18874368000},
+  "architecture": "qwen3moe", "parameters": 30532122624, "layers": 48, "context_length": 40960,
+  "quantization": {"name": "Q4_K_M", "types": [
+    {"type": "q4_K", "tensors": 300, "parameters": 30000000000, "bytes": 17825792000},
+    {"type": "f32", "tensors": 241, "parameters": 12800, "bytes": 51200}]},
+  "attention": {"heads": 32, "kv_heads": [4, 4, 2], "sliding_window": 1024, "sliding_layers": 40, "shared_layers": 0, "latent": null},
+  "state": null, "experts": {"count": 128, "used": 8}, "prediction_layers": 0,
+  "tokenizer": {"model": "gpt2", "pre": "qwen2", "vocabulary": 151936}, "tensors": 541,
+  "vram": {"source": "arithmetic", "gpus": [{"weights": 17825792000, "kv": 4026531840, "compute": 314572800, "context": 471859200, "total": 22638755840}],
+    "host": {"weights": 1048576000, "kv": 0}, "assumptions": ["every layer on the GPU", "flash attention on"]}})";
+
+TEST(Model, ShowsWhatItIsAndWhatItTakes) {
+  EXPECT_EQ(render("model inspect", json::parse(model_answer), {}),
+            "Qwen3 30B, qwen3moe, Q4_K_M\n"
+            "file        /m/a.gguf and 1 more\n"
+            "size        18000 MiB\n"
+            "parameters  30.5 B\n"
+            "layers      48\n"
+            "context     40960\n"
+            "attention   32 heads, 2 to 4 for keys; 40 layers see 1024 tokens\n"
+            "experts     8 of 128\n"
+            "tokenizer   gpt2, qwen2, 151936 tokens\n"
+            "\n"
+            "TYPE  TENSORS  PARAMETERS       SIZE\n"
+            "q4_K      300      30.0 B  17000 MiB\n"
+            "f32       241      12.8 K      0 MiB\n"
+            "\n"
+            "VRAM\n"
+            "weights               17000 MiB\n"
+            "keys, values, states   3840 MiB\n"
+            "computation (about)     300 MiB\n"
+            "CUDA (about)            450 MiB\n"
+            "together              21590 MiB\n"
+            "and in host memory: 1000 MiB of weights\n"
+            "\n"
+            "By arithmetic:\n"
+            "- every layer on the GPU\n"
+            "- flash attention on\n");
+}
+
+TEST(Model, OfVllmSaysWhetherItFitsInsideTheClaim) {
+  auto answer =
+      json::parse(R"({"model": {"name": "x"}, "tensors": [{"name": "a", "type": "BF16", "shape": [2, 3], "bytes": 12}],
+    "vram": {"source": "arithmetic", "gpus": [{"weights": 0}, {"weights": 1048576}], "claim": 23181918208, "fits": false}})");
+  const auto text = render("model inspect", answer, {});
+  EXPECT_THAT(text, HasSubstr("vLLM claims 22108 MiB: it does not fit in there\n"));
+  EXPECT_THAT(text, HasSubstr("a       BF16  2 x 3     12\n"));
+  EXPECT_THAT(text, HasSubstr("GPU 1"));
+  answer.at("vram").as_object()["fits"] = true;
+  EXPECT_THAT(render("model inspect", answer, {}), HasSubstr("it fits in there"));
+}
+
 }  // namespace
 }  // namespace gpumod::cli
