@@ -404,6 +404,7 @@ void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands
       // What it looked like was not what it is: the unit is restarted, once.
       step_failed(live, now);
       if (given_up) return;
+      if (newly_distrusted_.contains(live.step.unit)) return;  // another step has found the same out in this round
       if (restarted_units_.contains(live.step.unit)) return abandon_waits(out);
       restarted_units_.insert(live.step.unit);
       newly_distrusted_.insert(live.step.unit);

@@ -467,6 +467,20 @@ TEST_F(RouterTest, AnUnloadThatDoesNothingRestartsTheRouter) {
   expect_clean();
 }
 
+TEST_F(RouterTest, TwoStepsThatDistrustTheRouterAtOnceRestartItOnce) {
+  world.run_unit("gpumod-router-llama.service", {"coder", "nemotron"});
+  world.unload_does_nothing.insert("nemotron");
+  world.wrong_model.insert("coder");
+  auto machine = make(mode({"coder"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("start_unit gpumod-router-llama.service")) world.wrong_model.clear();
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_THAT(world.history, ElementsAre("unload_model nemotron", "stop_unit gpumod-router-llama.service",
+                                         "start_unit gpumod-router-llama.service", "load_model coder"));
+  EXPECT_TRUE(world.runs("coder"));
+}
+
 TEST_F(RouterTest, AFailedLoadRestoresTheModelThatWasThere) {
   world.run_unit("gpumod-router-llama.service", {"coder"});
   world.start_fails.insert("nemotron");
