@@ -193,7 +193,8 @@ void name_assumptions(const ModelFacts& model, const LlamaFlags& flags, const Ll
   words.push_back(fmt::format("flash attention {}", flags.flash_attention ? "on" : "off"));
   words.emplace_back(
       fmt::format("compute buffers for batches of {} tokens are an approximation, meant to err upwards", flags.batch));
-  if (model.architecture == "gemma3n")
+  const std::string_view name = model.architecture;
+  if (name == "gemma3n" || name == "minimax-01" || name.starts_with("rwkv") || name == "arwkv7")
     words.emplace_back("this architecture's computation takes several times more than the approximation has for it");
   words.push_back(fmt::format("{} for CUDA itself, on each GPU: an approximation", to_string(cuda_context)));
   words.insert(words.end(), model.remarks.begin(), model.remarks.end());

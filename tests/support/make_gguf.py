@@ -5,6 +5,7 @@
   make_gguf.py chat   OUT [--seed 1]                                              answers random words
   make_gguf.py embed  OUT [--dim 64]                                              embeddings (BERT, mean pooling)
   make_gguf.py bad    OUT                                                         a sound header without weights: load fails
+  make_gguf.py arch   OUT --like sliding                                          weights of zero, shaped like an architecture
   every kind: [--ctx 512] context length, [--name NAME] general.name
 
 How `script` can answer word for word: its transformer block adds nothing (all its matrices are zero), the embedding of
@@ -16,6 +17,8 @@ unlike the others: a word that comes twice is joined with what follows it into o
 
 import argparse
 import array
+import json
+import pathlib
 import random
 import struct
 import sys
@@ -373,7 +376,47 @@ def make_bad(model, options):
     describe_vocabulary(model, vocabulary, chat_template(False))
 
 
-KINDS = {"script": make_script, "chat": make_chat, "embed": make_embed, "bad": make_bad}
+def make_arch(model, options):
+    """A model of one of architectures.json: what a server loads, allocates caches for and answers nonsense with."""
+    table = json.loads((pathlib.Path(__file__).parent / "architectures.json").read_text())
+    if options.like not in table:
+        raise SystemExit(f"--like must be one of {', '.join(table)}")
+    shape = table[options.like]
+    name = shape["architecture"]
+    texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kinds = [TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_CONTROL, *([TOKEN_BYTE] * 256)]
+
+    def typed(value):
+        if isinstance(value, list):
+            return [typed(item) for item in value]
+        if isinstance(value, bool) or isinstance(value, str):
+            return value
+        return F32(value) if isinstance(value, float) else U32(value)
+
+    model.metadata["general.architecture"] = name
+    model.metadata["general.name"] = options.name or f"tiny-{options.like}"
+    model.metadata[f"{name}.context_length"] = U32(options.ctx)
+    model.metadata[f"{name}.vocab_size"] = U32(len(texts))
+    model.metadata.update({f"{name}.{key}": typed(value) for key, value in shape["keys"].items()})
+    model.metadata.update({key: typed(value) for key, value in shape.get("general", {}).items()})
+    model.metadata["tokenizer.ggml.model"] = "llama"
+    model.metadata["tokenizer.ggml.pre"] = "default"
+    model.metadata["tokenizer.ggml.tokens"] = texts
+    model.metadata["tokenizer.ggml.scores"] = [F32(0)] * len(texts)
+    model.metadata["tokenizer.ggml.token_type"] = [I32(kind) for kind in kinds]
+    for pattern, extents, *layers in shape["tensors"]:
+        names = [pattern]
+        if pattern.startswith("*."):
+            blocks = layers[0] if layers else range(shape["keys"]["block_count"])
+            names = [f"blk.{block}{pattern[1:]}" for block in blocks]
+        for each in names:
+            count = 1
+            for extent in extents:
+                count *= extent
+            model.tensor(each, extents, bytes_of_zeros(count))
+
+
+KINDS = {"script": make_script, "chat": make_chat, "embed": make_embed, "bad": make_bad, "arch": make_arch}
 
 
 def main():
@@ -385,6 +428,7 @@ def main():
     parser.add_argument("--ctx", type=int, default=512, help="context length")
     parser.add_argument("--dim", type=int, default=64, help="embed: dimensions")
     parser.add_argument("--seed", type=int, default=1, help="chat, embed: of the random weights")
+    parser.add_argument("--like", default="dense", help="arch: a name of architectures.json")
     parser.add_argument("--name", default="", help="general.name")
     options = parser.parse_args()
     model = Model()
