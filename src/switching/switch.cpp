@@ -22,6 +22,34 @@ constexpr Duration job_grace = 120s;
 
 Switch::Switch(SwitchRequest request) : request_(std::move(request)) {}
 
+std::optional<Switch::Stage> Switch::stage_of(int step) const {
+  const auto index = static_cast<std::size_t>(step);
+  if (step < 0 || index >= steps_.size()) return std::nullopt;
+  return steps_[index].stage;
+}
+
+std::string_view to_string(Switch::Stage stage) {
+  using Stage = Switch::Stage;
+  switch (stage) {
+    case Stage::pending: return "pending";
+    case Stage::memory: return "memory";
+    case Stage::acting: return "acting";
+    case Stage::proving: return "proving";
+    case Stage::killing: return "killing";
+    case Stage::proving_kill: return "proving_kill";
+    case Stage::waiting: return "waiting";
+    case Stage::falling: return "falling";
+    case Stage::verifying: return "verifying";
+    case Stage::clearing: return "clearing";
+    case Stage::clearing_proof: return "clearing_proof";
+    case Stage::clearing_kill: return "clearing_kill";
+    case Stage::clearing_last_proof: return "clearing_last_proof";
+    case Stage::done: return "done";
+    case Stage::failed: return "failed";
+  }
+  return "unknown";
+}
+
 std::vector<Command> Switch::begin(TimePoint) {
   Commands out;
   observe(out);

@@ -37,6 +37,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/switching.h"
@@ -53,6 +54,24 @@ struct SwitchRequest {
 
 class Switch {
  public:
+  enum class Stage {
+    pending,
+    memory,        // check_memory is out
+    acting,        // the mutating command is out
+    proving,       // the first proof of a release
+    killing,       // survivors are being killed
+    proving_kill,  // the last proof of a release
+    waiting,       // await_ready or await_residency is out
+    falling,       // the proof that a sleeper's memory fell
+    verifying,
+    clearing,  // a failed start is being stopped
+    clearing_proof,
+    clearing_kill,
+    clearing_last_proof,
+    done,
+    failed,
+  };
+
   explicit Switch(SwitchRequest request);
 
   /// Call once: asks for an observation.
@@ -72,26 +91,11 @@ class Switch {
   }
   const std::optional<Snapshot>& first_snapshot() const { return first_snapshot_; }
   const Goal& previous() const { return *request_.previous; }
+  /// For whoever counts what has been exercised. Unset: there is no such step.
+  std::optional<Stage> stage_of(int step) const;
 
  private:
   enum class Phase { forward, undoing };
-  enum class Stage {
-    pending,
-    memory,        // check_memory is out
-    acting,        // the mutating command is out
-    proving,       // the first proof of a release
-    killing,       // survivors are being killed
-    proving_kill,  // the last proof of a release
-    waiting,       // await_ready or await_residency is out
-    falling,       // the proof that a sleeper's memory fell
-    verifying,
-    clearing,  // a failed start is being stopped
-    clearing_proof,
-    clearing_kill,
-    clearing_last_proof,
-    done,
-    failed,
-  };
   struct Live {
     Step step;
     Stage stage = Stage::pending;
@@ -159,5 +163,7 @@ class Switch {
   std::optional<SwitchResult> result_;
   std::optional<Error> problem_;
 };
+
+std::string_view to_string(Switch::Stage stage);
 
 }  // namespace gpumod

@@ -1,0 +1,32 @@
+#include "faults.h"
+
+namespace gpumod::simulation {
+
+namespace {
+
+constexpr std::array<std::string_view, fault_count> names{
+    "release_late",    "release_partial",     "zombie_listed", "survivor",       "unkillable",
+    "lying_health",    "wrong_model",         "port_taken",    "start_job_fails", "dies_in_start",
+    "dies_transient",  "never_ready",         "dies_later",    "journal_silent", "dbus_late",
+    "dbus_never",      "crash",               "power_cut",     "journal_write_fails", "second_writer",
+    "clock_jump",      "foreign_moves",       "foreign_grabs", "stale_event",    "stray_event",
+    "gpu_unreadable",  "unload_ignored",      "keeps_memory",  "request_fails",  "load_fails",
+    "cancel",          "restart_loop",        "hand",          "observe_fails",  "preflight_fails"};
+
+}  // namespace
+
+std::string_view to_string(Fault fault) {
+  return names[static_cast<std::size_t>(fault)];
+}
+
+Weather::Weather(Random& random) {
+  const int kind = random.below(100);
+  if (kind < 12) return;
+  const int faults = kind < 45 ? 1 : kind < 75 ? 2 : kind < 93 ? 4 : 9;
+  static constexpr std::array chances{30, 120, 350, 700};
+  for (int i = 0; i < faults; ++i)
+    permille_[static_cast<std::size_t>(random.below(fault_count))] = chances[static_cast<std::size_t>(random.below(4))];
+  fine_ = false;
+}
+
+}  // namespace gpumod::simulation
