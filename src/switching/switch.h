@@ -16,6 +16,8 @@
 // What each step goes through:
 //
 //   stop            stop_unit → prove_release → done;  survivors → kill_unit → prove_release → done | failed
+//                   A stop job that failed may still have stopped everything, or left a restart loop behind a process
+//                   that is gone: once the release is proven, the unit is told once more, and that must be confirmed.
 //   unload, sleep   the request → await_residency → prove_fall → done | failed (an unload that fails distrusts the
 //                   router). A server that says it sleeps and keeps its memory has not done what was asked.
 //   start           check_memory → start_unit → await_ready → verify → done
@@ -101,10 +103,13 @@ class Switch {
     Stage stage = Stage::pending;
     int attempt = 1;
     bool may_retry = false;  ///< the failure that is being cleared was transient
+    bool unconfirmed = false;    ///< the unit manager has not said that its stop went well
+    bool stopped_again = false;  ///< and was told once more
     bool in_flight() const { return stage != Stage::pending && stage != Stage::done && stage != Stage::failed; }
   };
   using Commands = std::vector<Command>;
 
+  Result<Plan> plan_undo(const Snapshot& snapshot, const Goal& goal);
   void plan_round(const Snapshot& snapshot, TimePoint now, Commands& out);
   void advance(TimePoint now, Commands& out);
   void issue(Live& live, TimePoint now, Commands& out);
@@ -126,6 +131,7 @@ class Switch {
   bool owes_last_look() const;
   void last_look(const Snapshot& snapshot, TimePoint now, Commands& out);
   void give_up_forward(Commands& out);
+  void not_restored(const std::string& why, Commands& out);
   void finish(SwitchResult result, Commands& out);
   void observe(Commands& out);
   void preflight(Commands& out);
@@ -158,6 +164,7 @@ class Switch {
   std::size_t round_base_ = 0;  // index of the round's first step
   std::vector<Live> steps_;     // of all rounds; the index of a step is its place here
   std::vector<StepReport> reports_;
+  std::string unrestorable_;    // what the plan of an undoing round had to leave out, and why
   std::optional<Plan> first_plan_;
   std::optional<Snapshot> first_snapshot_;
   std::optional<SwitchResult> result_;

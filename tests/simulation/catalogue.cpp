@@ -15,14 +15,14 @@ Bytes some_claim(Random& random, const Catalogue& machine) {
   if (machine.gpus.empty()) return random.mib(1000, 20000);
   const auto& gpu = machine.gpus[static_cast<std::size_t>(random.below(static_cast<int>(machine.gpus.size())))];
   const auto room = gpu.total - gpu.reserved - machine.knowledge.settings.vram_margin;
-  switch (random.below(12)) {
+  switch (random.below(20)) {
     case 0: return room;                                     // barely fits
     case 1: return room + Bytes(1);                          // barely does not
     case 2: return gpu.total + random.mib(1, 8000);          // never fits
     case 3:
     case 4: return Bytes(room.count() * random.between(50, 95) / 100);
     case 5: return Bytes(room.count() / 2);                  // two of them fit exactly
-    default: return Bytes(room.count() * random.between(4, 45) / 100);
+    default: return Bytes(room.count() * random.between(3, 35) / 100);
   }
 }
 

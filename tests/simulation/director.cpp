@@ -41,7 +41,7 @@ Director::Director(std::uint64_t seed, Coverage& coverage, bool verbose)
       judge_(catalogue_, weather_, agenda_, host_, hands_, journal_, trace_) {}
 
 void Director::saw(Fault fault, int unit) {
-  trace_.say("  fault: {}", to_string(fault));
+  if (fault != Fault::foreign_moves && fault != Fault::gpu_unreadable) trace_.say("  fault: {}", to_string(fault));
   if (!switch_) return;
   bool met = false;
   for (const auto& line : switch_->reports())
@@ -171,6 +171,7 @@ bool Director::dispatch(const std::vector<Command>& commands) {
       event.step = command.step;
       event.attempt = command.attempt;
       event.text = "the journal cannot be written";
+      judge_.unwritten(command);
       post(std::move(event), Duration(0));
       continue;
     }

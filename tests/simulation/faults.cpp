@@ -23,7 +23,7 @@ Weather::Weather(Random& random) {
   const int kind = random.below(100);
   if (kind < 12) return;
   const int faults = kind < 45 ? 1 : kind < 75 ? 2 : kind < 93 ? 4 : 9;
-  static constexpr std::array chances{30, 120, 350, 700};
+  static constexpr std::array chances{60, 200, 450, 800};
   for (int i = 0; i < faults; ++i)
     permille_[static_cast<std::size_t>(random.below(fault_count))] = chances[static_cast<std::size_t>(random.below(4))];
   fine_ = false;

@@ -77,6 +77,7 @@ void Hands::forget() {
   tasks_.clear();
   stopped_.clear();
   ours_.clear();
+  sightings_.clear();
   last_message_ = {};
 }
 
@@ -270,9 +271,7 @@ void Hands::evaluate(Task& task) {
       if (task.stage == 0) return end(task, Event::Kind::job_failed, "the unit manager does not answer");
       if (host_.stopping(task.unit) && agenda_.now < task.command.deadline)
         return poll_in(task, task.command.deadline - agenda_.now);
-      return end(task, host_.unit_at(task.unit).active == ActiveState::failed ? Event::Kind::job_failed
-                                                                              : Event::Kind::job_done,
-                 "the job has ended");
+      return end(task, host_.stopping(task.unit) ? Event::Kind::job_failed : Event::Kind::job_done, "the job has ended");
     case Kind::kill_unit:
       if (!task.replies) return end(task, Event::Kind::job_failed, "the unit manager does not answer");
       host_.begin_kill(task.unit);
@@ -337,9 +336,10 @@ void Hands::check_memory(Task& task) {
   if (missing.empty() && !task.room_since) task.room_since = agenda_.now;
   const bool patient_enough = task.room_since && agenda_.now - *task.room_since > settle_patience;
   if (missing.empty() && ours_still && (nothing_returns || patient_enough)) {
-    sighting_.at = agenda_.now;
+    auto& sighting = sightings_[command.step];
+    sighting.at = agenda_.now;
     for (std::size_t gpu = 0; gpu < catalogue_.gpus.size(); ++gpu)
-      sighting_.free[gpu] = host_.free(static_cast<int>(gpu));
+      sighting.free[gpu] = host_.free(static_cast<int>(gpu));
     end(task, Event::Kind::memory_ok);
     for (const int gpu : command.gpus)
       if (strikes(Fault::foreign_grabs)) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 
 #include "host.h"
 #include "model/switching.h"
@@ -34,7 +35,10 @@ class Hands {
     TimePoint at{};
     std::array<Bytes, most_gpus> free{};
   };
-  const Sighting& sighting() const { return sighting_; }
+  const Sighting* sighting(int step) const {
+    const auto found = sightings_.find(step);
+    return found == sightings_.end() ? nullptr : &found->second;
+  }
 
   /// The unit manager's job of a start or a stop begins, now that its message has arrived.
   void on_job(const Entry& entry);
@@ -103,7 +107,7 @@ class Hands {
   std::vector<std::pair<int, std::vector<pid_t>>> stopped_;  // by unit: what it had when its stop was ordered
   std::vector<pid_t> ours_;                                  // of the last observation
   std::vector<Command> jobs_;                                // what the unit manager was asked for, by the entry's b
-  Sighting sighting_;
+  std::map<int, Sighting> sightings_;
   TimePoint last_message_{};  // the bus keeps the order of one sender's messages
 };
 

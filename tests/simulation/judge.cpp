@@ -38,6 +38,7 @@ Judge::StepTrack& Judge::track(int step) {
 void Judge::begin(const SwitchRequest& request, std::int64_t id) {
   request_ = request;
   id_ = id;
+  began_ = agenda_.now;
   undoing_ = cancelled_ = failed_ = refused_undo_ = blind_undo_ = fits_beside_ = false;
   round_ = mutations_ = 0;
   struck_before_ = weather_.struck();
@@ -139,7 +140,7 @@ void Judge::command(const Command& command, const Switch& machine) {
 
   if (gives(command.kind) && round_ == 1 && !undoing_ && fits_beside_)
     for (const auto& line : machine.reports())
-      if (allocates(line.action) && line.result != "done" && line.step != command.step)
+      if (!clears(command, machine) && allocates(line.action) && line.result != "done" && line.step != command.step)
         complain(fmt::format("{} comes before the start of {}, although both fit beside each other",
                              to_string(command.kind), line.subject));
   if (weather_.fine() && command.kind == Kind::stop_unit && !undoing_ && request_.knowledge.distrusted.empty())
@@ -149,6 +150,15 @@ void Judge::command(const Command& command, const Switch& machine) {
       if (wants && was(member) == Residency::running)
         complain(fmt::format("{} is stopped, although it runs and is wanted", id(member)));
     }
+}
+
+bool Judge::clears(const Command& command, const Switch& machine) const {
+  return !frees(machine.reports()[static_cast<std::size_t>(command.step)].action);
+}
+
+/// The journal could not take it: it is not carried out, and counts as failed.
+void Judge::unwritten(const Command& command) {
+  if (command.step >= 0) track(command.step).begun = true;
 }
 
 void Judge::check_allocation(const Command& command, int unit, int service) {
@@ -165,6 +175,7 @@ void Judge::check_allocation(const Command& command, int unit, int service) {
   if (command.attempt > 1 && own.result != "running") complain("a step that is over is tried again");
 
   if (router_itself) {
+    if (spec.adopted) return;
     std::set<int> declared;
     for (const int member : spec.members)
       if (!file(member).gpu.any())
@@ -175,21 +186,24 @@ void Judge::check_allocation(const Command& command, int unit, int service) {
     return;
   }
   if (service < 0 || !catalogue_.uses_gpu(service) || catalogue_.gpus.empty()) return;
+  // What takes nobody knows how much, perhaps nothing, may start where no GPU can be read.
+  if (last_ && last_->gpus.empty() && !catalogue_.claim(service, 0)) return;
   if (static_cast<int>(command.gpus.size()) != catalogue_.spread(service) && command.kind == Kind::start_unit)
     complain(fmt::format("{} is started on {} GPUs", command.service, command.gpus.size()));
   for (const int gpu : command.gpus)
     if (!catalogue_.may_use(service, gpu)) complain(fmt::format("{} may not use GPU {}", command.service, gpu));
   if (!own.memory_ok || own.memory_attempt != command.attempt)
     return complain(fmt::format("{} of {} without a look at the memory", to_string(command.kind), command.service));
-  if (agenda_.now - hands_.sighting().at > 1s) complain("the memory was looked at long ago");
+  const auto* sighting = hands_.sighting(command.step);
+  if (!sighting || agenda_.now - sighting->at > 1s) complain("the memory was looked at long ago");
   for (const int gpu : command.gpus) {
     const auto claim = catalogue_.claim(service, gpu);
-    if (!claim || catalogue_.unified) continue;
+    if (!sighting || !claim || catalogue_.unified) continue;
     Bytes needed = *claim;
     if (command.kind == Kind::wake_service) needed -= std::min(needed, host_.held(unit, gpu));
-    if (needed + request_.knowledge.settings.vram_margin > hands_.sighting().free[static_cast<std::size_t>(gpu)])
+    if (needed + request_.knowledge.settings.vram_margin > sighting->free[static_cast<std::size_t>(gpu)])
       complain(fmt::format("{} of {} claims {} on GPU {}, where {} were free", to_string(command.kind), command.service,
-                           to_string(needed), gpu, to_string(hands_.sighting().free[static_cast<std::size_t>(gpu)])));
+                           to_string(needed), gpu, to_string(sighting->free[static_cast<std::size_t>(gpu)])));
   }
 }
 
@@ -204,9 +218,13 @@ void Judge::check_windows(const Command& command, int unit, int service, const S
       for (const int gpu : catalogue_.home(unit))
         gpus.insert(gpu);
   } else {
-    for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu)
-      if (host_.held(unit, gpu) > Bytes()) gpus.insert(gpu);
+    for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu) {
+      const bool of_model = command.kind == Kind::unload_model && service >= 0;
+      const auto held = of_model ? host_.held_by_pid(host_.model(service).child, gpu) : host_.held(unit, gpu);
+      if (held > Bytes()) gpus.insert(gpu);
+    }
   }
+  if (!takes(command.kind) && host_.unit_at(unit).troubled >= began_) return;  // others are at it as well
   const auto meets = [&](const Window& window) {
     return window.step != command.step &&
            std::any_of(gpus.begin(), gpus.end(), [&](int gpu) { return window.gpus.contains(gpu); });
@@ -225,6 +243,7 @@ void Judge::check_windows(const Command& command, int unit, int service, const S
       const auto& other = host_.unit_at(static_cast<int>(u));
       const auto& spec = catalogue_.units[u];
       if (static_cast<int>(u) == unit || spec.members.size() != 1 || spec.router || other.hangs) continue;
+      if (!request_.goal.wanted.contains(id(spec.members[0]))) continue;  // not the switch's business
       if (other.active != ActiveState::active || other.ready || !catalogue_.uses_gpu(spec.members[0])) continue;
       if (!last_ || other.troubled >= looked_) continue;  // it came after the last look
       const auto view = last_->services.find(id(spec.members[0]));
@@ -272,6 +291,9 @@ void Judge::event(const Event& event) {
       if (undoing_) blind_undo_ = true;
       return;
     }
+    could_be_back_.clear();
+    for (int s = 0; undoing_ && s < static_cast<int>(catalogue_.services.size()); ++s)
+      if (fits_alone(s) && host_.gone(catalogue_.unit_of[static_cast<std::size_t>(s)])) could_be_back_.insert(s);
     last_ = event.snapshot;
     looked_ = agenda_.now;
     for (int s = 0; s < static_cast<int>(catalogue_.services.size()); ++s)

@@ -20,6 +20,7 @@ class Judge {
 
   void begin(const SwitchRequest& request, std::int64_t id);
   void command(const Command& command, const Switch& machine);
+  void unwritten(const Command& command);
   void event(const Event& event);
   void after(const Switch& machine);
   void end(const Switch& machine);
@@ -52,6 +53,7 @@ class Judge {
   void check_restored(const Switch& machine);
   void check_unrestored(const Switch& machine);
   void check_blank();
+  bool clears(const Command& command, const Switch& machine) const;
   void check_refusal(const Switch& machine);
   void check_reports(const Switch& machine);
   bool up(int service) const;
@@ -74,6 +76,7 @@ class Judge {
   // of the switch under way
   SwitchRequest request_;
   std::int64_t id_ = 0;
+  TimePoint began_{};
   bool undoing_ = false;
   bool cancelled_ = false;
   bool failed_ = false;  // a step of this round has failed
@@ -84,6 +87,7 @@ class Judge {
   bool blind_undo_ = false;
   std::set<int> touched_;
   std::set<int> obstacles_;  // units on which something went wrong while undoing
+  std::set<int> could_be_back_;  // services that had room when the undoing began
   std::set<ServiceId> preflighted_;
   std::optional<Snapshot> first_;
   std::optional<Snapshot> last_;

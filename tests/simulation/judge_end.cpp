@@ -41,7 +41,7 @@ void Judge::check_goal_reached(const Switch&) {
   if (!request_.goal.exclusive) return;
   for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit) {
     const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
-    if (spec.broken || host_.unit_at(unit).troubled >= looked_) continue;
+    if (spec.broken || host_.unit_at(unit).troubled >= began_) continue;
     bool wanted_here = false;
     for (const int member : spec.members) {
       const auto wanted = request_.goal.wanted.find(id(member));
@@ -120,7 +120,9 @@ void Judge::check_unrestored(const Switch& machine) {
     }
     if (before != Residency::running || host_.truth(service) == Residency::running) continue;
     if (obstacles_.contains(unit) || excused(service) || stop_failed) continue;
-    if (refused_undo_ && (!fits_alone(service) || !host_.gone(unit))) continue;
+    const int on_its_port = host_.port_unit(file(service).port);
+    if (on_its_port >= 0 && on_its_port != unit) continue;
+    if (!could_be_back_.contains(service) || !fits_alone(service) || !host_.gone(unit)) continue;
     complain(fmt::format("{} ran before, nothing was in its way, and it is not back", id(service)));
   }
 }
@@ -129,7 +131,7 @@ void Judge::check_blank() {
   if (!obstacles_.empty() || blind_undo_ || refused_undo_) return;
   for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit) {
     const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
-    if (!spec.broken && !host_.gone(unit) && host_.unit_at(unit).troubled < looked_)
+    if (!spec.broken && !host_.gone(unit) && host_.unit_at(unit).troubled < began_)
       complain(fmt::format("all was to stop, and {} has not", spec.name));
   }
 }

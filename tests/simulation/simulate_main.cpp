@@ -1,8 +1,10 @@
 // gpumod-simulate: attacks the decisions of switching/ with a modelled world, seed after seed. Options in docs/simulation.md.
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -26,8 +28,6 @@ struct Options {
   bool verbose = false;
   bool strict = false;  // coverage must be complete
 };
-
-constexpr std::size_t most_shown = 20;
 
 bool run_one(std::uint64_t seed, Coverage& coverage, bool verbose, std::vector<std::string>& violations) {
   Director director(seed, coverage, verbose);
@@ -120,9 +120,16 @@ int main(int argc, char** argv) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 
   std::sort(failures.begin(), failures.end(), [](const Failure& a, const Failure& b) { return a.seed < b.seed; });
-  for (std::size_t i = 0; i < std::min(failures.size(), most_shown); ++i)
-    fmt::print("seed {}: {}\n", failures[i].seed, failures[i].what);
-  if (failures.size() > most_shown) fmt::print("… and {} more\n", failures.size() - most_shown);
+  // The same complaint about other services is the same complaint.
+  std::map<std::string, std::pair<std::size_t, const Failure*>> kinds;
+  for (const auto& failure : failures) {
+    std::string kind = failure.what;
+    std::replace_if(kind.begin(), kind.end(), [](char c) { return c >= '0' && c <= '9'; }, '#');
+    auto& [count, first] = kinds[kind];
+    if (count++ == 0) first = &failure;
+  }
+  for (const auto& [kind, found] : kinds)
+    fmt::print("{} × like seed {}: {}\n", found.first, found.second->seed, found.second->what);
   if (!failures.empty()) {
     fmt::print("\nThe timeline of seed {} (./dev simulate --seed {} shows it again):\n", failures.front().seed,
                failures.front().seed);
