@@ -19,6 +19,8 @@ bool holds_memory(Residency residency) {
 constexpr Bytes most_kept_asleep = Bytes::mib(1536);
 /// A router without models: no more than a CUDA context.
 constexpr Bytes most_kept_by_router = Bytes::gib(1);
+/// A fall of less than this proves nothing.
+constexpr Bytes least_to_tell = Bytes::mib(64);
 
 bool sleeps(Residency residency) {
   return residency == Residency::sleeping1 || residency == Residency::sleeping2;
@@ -159,9 +161,11 @@ class Planner {
       const auto held = held_by_unit(snapshot_, step.unit, gpu);
       if (!held) return {};
       if (step.action == Action::unload && others_stay) {
-        // Of what one model gives back, half is enough to tell that it went: declared figures are rough.
-        const auto claim = claim_on(service(step.service), gpu.total.value_or(Bytes())).value_or(Bytes::mib(2));
-        if (*held > claim && claim > Bytes()) ceiling[gpu.index] = *held - Bytes(claim.count() / 2);
+        // Nobody tells which of its GPUs a model is on.
+        if (gpus_used_by(step.unit).size() > 1) return {};
+        // Of what the models are thought to give back, half is enough to tell that they went: the figures are rough.
+        const auto goes = freed_by(step.unit, *held, gpu);
+        if (goes > least_to_tell) ceiling[gpu.index] = *held - Bytes(goes.count() / 2);
         continue;
       }
       const auto kept = step.action == Action::sleep ? most_kept_asleep : most_kept_by_router;
@@ -339,7 +343,7 @@ class Planner {
     if (ports_conflict_) return false;
     const auto first_taking = plan_.steps.begin() + static_cast<long>(freeing_count_);
     const bool same_unit = std::any_of(first_taking, plan_.steps.end(), [&](const Step& taking) {
-      return std::any_of(plan_.steps.begin(), first_taking,
+      return taking.action != Action::verify && std::any_of(plan_.steps.begin(), first_taking,
                          [&](const Step& freeing) { return freeing.unit == taking.unit; });
     });
     // A service whose need is unknown could take the memory of the one that it replaces.

@@ -527,7 +527,12 @@ void Switch::end_round(TimePoint, Commands& out) {
       looking_back_ = true;
       return observe(out);
     }
-    if (phase_ == Phase::undoing && !unrestorable_.empty()) return not_restored(unrestorable_, out);
+    if (phase_ == Phase::undoing && !unrestorable_.empty()) {
+      // What came up may take less than it claims: what was left out for want of room gets another chance.
+      const bool moved_on = std::any_of(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
+                                        [](const Live& live) { return live.step.action != Action::verify; });
+      return moved_on && rounds_ < max_rounds ? next_round(out) : not_restored(unrestorable_, out);
+    }
     if (phase_ == Phase::undoing)
       return finish(
           request_.on_failure == OnFailure::blank && !cancelled_ ? SwitchResult::failed : SwitchResult::rolled_back,

@@ -137,9 +137,9 @@ Residency Host::truth(int service) const {
     if (own.hangs || own.lies || own.wrong) return Residency::failed;
     if (own.state == Model::State::loading) return Residency::starting;
   }
+  if (unit.asleep > 0 && unit.ready && !unit.hangs) return unit.asleep == 2 ? Residency::sleeping2 : Residency::sleeping1;
   if (unit.hangs || unit.lies || unit.wrong || (file.port != 0 && port_stranger(file.port))) return Residency::failed;
   if (!unit.ready) return Residency::starting;
-  if (unit.asleep > 0) return unit.asleep == 2 ? Residency::sleeping2 : Residency::sleeping1;
   return Residency::running;
 }
 

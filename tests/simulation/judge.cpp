@@ -158,7 +158,9 @@ bool Judge::clears(const Command& command, const Switch& machine) const {
 
 /// The journal could not take it: it is not carried out, and counts as failed.
 void Judge::unwritten(const Command& command) {
-  if (command.step >= 0) track(command.step).begun = true;
+  if (command.step < 0) return;
+  track(command.step).begun = true;
+  touched_.insert(catalogue_.unit_named(command.unit));
 }
 
 void Judge::check_allocation(const Command& command, int unit, int service) {

@@ -18,6 +18,8 @@ bool Judge::excused(int service) const {
   const auto seen = evidence_.find(service);
   const auto at = seen == evidence_.end() ? TimePoint{} : seen->second;
   if (host_.unit_at(unit).troubled >= at) return true;
+  // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
+  if (host_.unit_at(unit).troubled >= began_ && host_.truth(service) == Residency::starting) return true;
   const auto port = file(service).port;
   return port != 0 && host_.port_stranger(port) != nullptr;
 }
@@ -28,7 +30,10 @@ void Judge::check_wanted(const char* what, int service, Residency wanted) {
   switch (wanted) {
     case Residency::running: good = truth == Residency::running; break;
     case Residency::sleeping1:
-    case Residency::sleeping2: good = asleep(truth); break;
+    case Residency::sleeping2:
+      // The proof that its memory fell cannot tell a sleeper from one that has ended.
+      good = asleep(truth) || host_.unit_at(catalogue_.unit_of[static_cast<std::size_t>(service)]).troubled >= began_;
+      break;
     default: good = !up(service); break;
   }
   if (good || excused(service)) return;
@@ -207,6 +212,9 @@ void Judge::end(const Switch& machine) {
   bool known = catalogue_.figures && !catalogue_.unified;
   for (const auto* service : catalogue_.services)
     known = known && (service->vram || service->vllm());
+  // What one model of a router gives back is an estimate: the check before the next start may find it wrong.
+  for (const auto& line : machine.reports())
+    known = known && line.action != Action::unload;
   if (weather_.fine() && known && negative)
     complain(fmt::format("nothing went wrong in this world, and it is {}: {}", to_string(result),
                          machine.problem() ? machine.problem()->message : ""));
