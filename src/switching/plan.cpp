@@ -165,7 +165,7 @@ class Planner {
         if (gpus_used_by(step.unit).size() > 1) return {};
         // Of what the models are thought to give back, half is enough to tell that they went: the figures are rough.
         const auto goes = freed_by(step.unit, *held, gpu);
-        if (goes > least_to_tell) ceiling[gpu.index] = *held - Bytes(goes.count() / 2);
+        if (goes && *goes > least_to_tell) ceiling[gpu.index] = *held - Bytes(goes->count() / 2);
         continue;
       }
       const auto kept = step.action == Action::sleep ? most_kept_asleep : most_kept_by_router;
@@ -357,34 +357,38 @@ class Planner {
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
     Placement placement(snapshot_.gpus, free);
     for (auto* step : takers) {
-      auto place = TRY(placement.place(as_placed(*step)));
+      const auto missing = step->action == Action::wake ? missing_to_wake(*step) : std::nullopt;
+      auto taken = missing ? placement.take(step->service, *missing) : placement.place(as_placed(*step));
+      auto place = TRY(std::move(taken));
       step->gpus = std::move(place.gpus);
       step->claim = std::move(place.claim);
     }
     return {};
   }
 
-  /// What a step really takes, and where: a service that wakes, or a model that goes into a running router, is bound to
-  /// the GPUs its unit is on; and who sleeps already holds a part of its claim.
+  /// What a step really takes, and where: a model that goes into a running router is bound to the GPUs its unit is on.
   Service as_placed(const Step& step) const {
     Service placed = service(step.service);
     const auto& unit = units_.at(step.unit);
-    if (step.action == Action::start || !unit.alive() || unit.restart) return placed;
-    const auto used = gpus_used_by(step.unit);
-    if (used.empty()) return placed;
-    if (placed.gpu.any())
-      for (const auto gpu : used)
-        placed.gpu.devices.push_back(std::to_string(gpu));
-    if (step.action != Action::wake) return placed;
-    for (const auto& gpu : snapshot_.gpus) {
-      const auto claim = gpu.index == used.front() ? claim_on(placed, gpu.total.value_or(Bytes())) : std::nullopt;
-      const auto held = held_by_unit(snapshot_, step.unit, gpu);
-      if (!claim || !held) continue;
-      placed.options = CommandOptions{};  // from here on the figure counts, not the engine's rule
-      placed.vram = std::max(Bytes(1), *claim - *held);
-      break;
-    }
+    if (step.action == Action::start || !unit.alive() || unit.restart || !placed.gpu.any()) return placed;
+    for (const auto gpu : gpus_used_by(step.unit))
+      placed.gpu.devices.push_back(std::to_string(gpu));
     return placed;
+  }
+
+  /// Who wakes is where it sleeps, and holds a part of its claim there already. Unset: NVML does not say where, or how
+  /// much.
+  std::optional<std::map<GpuIndex, Bytes>> missing_to_wake(const Step& step) const {
+    std::map<GpuIndex, Bytes> missing;
+    for (const auto& gpu : snapshot_.gpus) {
+      const auto used = gpus_used_by(step.unit);
+      if (std::find(used.begin(), used.end(), gpu.index) == used.end()) continue;
+      const auto claim = claim_on(service(step.service), gpu.total.value_or(Bytes()));
+      const auto held = held_by_unit(snapshot_, step.unit, gpu);
+      if (!claim || !held) return std::nullopt;
+      missing[gpu.index] = std::max(Bytes(1), *claim - *held);
+    }
+    return missing.empty() ? std::nullopt : std::optional(std::move(missing));
   }
 
   std::map<GpuIndex, Bytes> free_now() const {
@@ -435,7 +439,7 @@ class Planner {
       for (const auto& name : units) {
         const auto held = held_by_unit(snapshot_, name, gpu);
         known = known && held;
-        if (held) freed += freed_by(name, *held, gpu);
+        if (held) freed += freed_by(name, *held, gpu).value_or(*held);
       }
       if (known || !gpu.total)
         free[gpu.index] += freed;
@@ -446,19 +450,24 @@ class Planner {
   }
 
   /// Of what a unit holds, what its freeing steps give back. Of a router that keeps some of its models it is an
-  /// estimate: in the proportion of what they claim.
-  Bytes freed_by(const std::string& name, Bytes held, const GpuSample& gpu) const {
+  /// estimate, in the proportion of what they claim; unset where one of them does not say.
+  std::optional<Bytes> freed_by(const std::string& name, Bytes held, const GpuSample& gpu) const {
     const auto& unit = units_.at(name);
     if (unit.stop_step) return held;
     if (!unit.is_router()) return held - std::min(held, most_kept_asleep);
     std::int64_t go = 0, all = 0;
+    bool all_go = true;
     for (const auto* member : unit.members) {
       if (!holds_memory(residency_of(member->id))) continue;
-      const auto claim = claim_on(*member, gpu.total.value_or(Bytes())).value_or(Bytes::gib(1)).to_mib() + 1;
-      all += claim;
-      if (is_unloaded(*member)) go += claim;
+      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      if (!claim) all = -1;
+      if (all >= 0) all += claim->to_mib() + 1;
+      if (is_unloaded(*member) && claim) go += claim->to_mib() + 1;
+      all_go = all_go && is_unloaded(*member);
     }
-    return all == 0 ? held : Bytes::mib(held.to_mib() * go / all);
+    if (all_go) return held;
+    if (all < 0) return std::nullopt;
+    return Bytes::mib(held.to_mib() * go / all);
   }
 
   bool is_unloaded(const Service& member) const {

@@ -211,6 +211,7 @@ void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
 
 void Switch::advance(TimePoint now, Commands& out) {
   if (observing_ || preflighting_) return;
+  if (phase_ == Phase::undoing) give_up_the_lost();
   if (!draining_)
     for (std::size_t i = round_base_; i < steps_.size(); ++i)
       if (ready_to_issue(steps_[i])) issue(steps_[i], now, out);
@@ -226,15 +227,35 @@ void Switch::advance(TimePoint now, Commands& out) {
   end_round(now, out);
 }
 
+/// While undoing, one service that does not come up must not keep the others down: what it took was cleared away.
+bool Switch::passed_over(const Live& first, const Live& next) const {
+  return phase_ == Phase::undoing && first.stage == Stage::failed && !frees(first.step.action) &&
+         first.step.unit != next.step.unit;
+}
+
 bool Switch::ready_to_issue(const Live& live) const {
   if (live.stage != Stage::pending) return false;
   return std::all_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
     const Live& first = steps_[static_cast<std::size_t>(earlier)];
-    // While undoing, one service that does not come up must not keep the others down: what it took was cleared away.
-    const bool passed_over = phase_ == Phase::undoing && first.stage == Stage::failed && !frees(first.step.action) &&
-                             first.step.unit != live.step.unit;
-    return first.stage == Stage::done || passed_over;
+    return first.stage == Stage::done || passed_over(first, live);
   });
+}
+
+/// What waits for something that failed will never begin; who only queues behind it must not wait for that.
+void Switch::give_up_the_lost() {
+  for (bool again = true; std::exchange(again, false);)
+    for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+      Live& live = steps_[i];
+      const bool lost = live.stage == Stage::pending &&
+                        std::any_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
+                          const Live& first = steps_[static_cast<std::size_t>(earlier)];
+                          return first.stage == Stage::failed && !passed_over(first, live);
+                        });
+      if (!lost) continue;
+      live.stage = Stage::failed;
+      report(live).result = "skipped";
+      again = true;
+    }
 }
 
 void Switch::issue(Live& live, TimePoint now, Commands& out) {

@@ -142,7 +142,9 @@ class Switch {
   StepReport& report(const Live& live) { return reports_[static_cast<std::size_t>(live.step.index)]; }
   bool router_process_only(const Step& step) const;
   Duration startup_timeout(const Step& step) const;
+  bool passed_over(const Live& first, const Live& next) const;
   bool ready_to_issue(const Live& live) const;
+  void give_up_the_lost();
   void note_failure(const Live& live, const Event& event);
 
   SwitchRequest request_;

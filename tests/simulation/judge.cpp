@@ -245,7 +245,7 @@ void Judge::check_windows(const Command& command, int unit, int service, const S
       const auto& other = host_.unit_at(static_cast<int>(u));
       const auto& spec = catalogue_.units[u];
       if (static_cast<int>(u) == unit || spec.members.size() != 1 || spec.router || other.hangs) continue;
-      if (!request_.goal.wanted.contains(id(spec.members[0]))) continue;  // not the switch's business
+      if (undoing_ || !request_.goal.wanted.contains(id(spec.members[0]))) continue;  // not the switch's business
       if (other.active != ActiveState::active || other.ready || !catalogue_.uses_gpu(spec.members[0])) continue;
       if (!last_ || other.troubled >= looked_) continue;  // it came after the last look
       const auto view = last_->services.find(id(spec.members[0]));

@@ -145,7 +145,7 @@ void Judge::check_refusal(const Switch& machine) {
   if (mutations_ > 0) complain("refused, and yet something was touched");
   if (!weather_.fine() || !first_) return;
   // Nothing goes wrong in this world: a refusal needs a reason, and too little room is one only where it could be.
-  if (catalogue_.gpus.empty() || catalogue_.unified || !request_.goal.exclusive) return;
+  if (catalogue_.gpus.empty() || catalogue_.unified || !catalogue_.figures || !request_.goal.exclusive) return;
   Bytes sum;
   for (const auto& [service_id, wanted] : request_.goal.wanted) {
     const int service = catalogue_.service_named(service_id);
