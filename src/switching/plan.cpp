@@ -332,18 +332,19 @@ class Planner {
   /// One that is to run on certain GPUs must not run anywhere because they cannot be read.
   Result<void> check_binding(const Service& bound) const {
     if (bound.vram == Bytes(0) || bound.gpu.any()) return {};
-    return fail(ErrorCode::environment,
-                fmt::format("service '{}' is to run on GPU {}, but no GPU can be read: {}", bound.id,
-                            bound.gpu.devices.front(),
-                            snapshot_.gpu_problem ? snapshot_.gpu_problem->message : "this machine has no GPU"),
-                snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : std::string());
+    return fail(
+        ErrorCode::environment,
+        fmt::format("service '{}' is to run on GPU {}, but no GPU can be read: {}", bound.id, bound.gpu.devices.front(),
+                    snapshot_.gpu_problem ? snapshot_.gpu_problem->message : "this machine has no GPU"),
+        snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : std::string());
   }
 
   bool can_start_first(const std::vector<Step*>& takers) const {
     if (ports_conflict_) return false;
     const auto first_taking = plan_.steps.begin() + static_cast<long>(freeing_count_);
     const bool same_unit = std::any_of(first_taking, plan_.steps.end(), [&](const Step& taking) {
-      return taking.action != Action::verify && std::any_of(plan_.steps.begin(), first_taking,
+      return taking.action != Action::verify &&
+             std::any_of(plan_.steps.begin(), first_taking,
                          [&](const Step& freeing) { return freeing.unit == taking.unit; });
     });
     // A service whose need is unknown could take the memory of the one that it replaces.
@@ -490,7 +491,6 @@ class Planner {
   }
 
   void order() {
-    std::map<GpuIndex, int> last_on_gpu;
     let_the_starting_come_up();
     for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
       Step& taking = plan_.steps[i];
@@ -502,10 +502,12 @@ class Planner {
         else if (must_wait(taking, freeing))
           depend(taking.index, freeing.index);
       }
-      if (is_router_start(taking)) continue;
-      for (const auto gpu : taking.gpus) {
-        const auto [previous, fresh] = last_on_gpu.try_emplace(gpu, taking.index);
-        if (!fresh) depend(taking.index, std::exchange(previous->second, taking.index));
+      // After every earlier one, not only the last: which of them comes to nothing is not known yet.
+      for (std::size_t e = freeing_count_; e < i; ++e) {
+        const Step& earlier = plan_.steps[e];
+        const bool takes = allocates(earlier.action) || earlier.action == Action::sleep;
+        if (takes && !is_router_start(earlier) && !is_router_start(taking) && share_gpu(earlier, taking))
+          depend(taking.index, earlier.index);
       }
     }
   }

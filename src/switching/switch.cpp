@@ -118,6 +118,11 @@ Goal Switch::undo_goal(const Snapshot& snapshot) const {
       const auto found = request_.knowledge.services.find(entry.first);
       return found == request_.knowledge.services.end() || !touched_units_.contains(found->second.unit_name());
     });
+  std::erase_if(goal.wanted, [&](const auto& entry) {
+    const auto found = request_.knowledge.services.find(entry.first);
+    return given_up_.contains(entry.first) ||
+           (found != request_.knowledge.services.end() && given_up_.contains(found->second.unit_name()));
+  });
   return goal;
 }
 
@@ -246,11 +251,11 @@ void Switch::give_up_the_lost() {
   for (bool again = true; std::exchange(again, false);)
     for (std::size_t i = round_base_; i < steps_.size(); ++i) {
       Live& live = steps_[i];
-      const bool lost = live.stage == Stage::pending &&
-                        std::any_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
-                          const Live& first = steps_[static_cast<std::size_t>(earlier)];
-                          return first.stage == Stage::failed && !passed_over(first, live);
-                        });
+      const bool lost =
+          live.stage == Stage::pending && std::any_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
+            const Live& first = steps_[static_cast<std::size_t>(earlier)];
+            return first.stage == Stage::failed && !passed_over(first, live);
+          });
       if (!lost) continue;
       live.stage = Stage::failed;
       report(live).result = "skipped";
@@ -548,11 +553,12 @@ void Switch::end_round(TimePoint, Commands& out) {
       looking_back_ = true;
       return observe(out);
     }
-    if (phase_ == Phase::undoing && !unrestorable_.empty()) {
+    if (phase_ == Phase::undoing && (!unrestorable_.empty() || !given_up_.empty())) {
       // What came up may take less than it claims: what was left out for want of room gets another chance.
       const bool moved_on = std::any_of(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
                                         [](const Live& live) { return live.step.action != Action::verify; });
-      return moved_on && rounds_ < max_rounds ? next_round(out) : not_restored(unrestorable_, out);
+      const bool again = moved_on && !unrestorable_.empty() && rounds_ < max_rounds;
+      return again ? next_round(out) : not_restored(unrestorable_, out);
     }
     if (phase_ == Phase::undoing)
       return finish(
@@ -574,10 +580,15 @@ void Switch::end_round(TimePoint, Commands& out) {
         return live.stage == Stage::failed && !report(live).note.empty() && !report(live).note.starts_with("given up");
       });
   if (phase_ == Phase::undoing) {
-    std::string why = unrestorable_;
-    if (failed != steps_.end())
-      why += fmt::format("{}'{}': {}", why.empty() ? "" : "; ", failed->step.subject(), report(*failed).note);
-    return not_restored(why, out);
+    bool unproven = false;
+    for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+      if (steps_[i].stage != Stage::failed || reports_[i].note.empty()) continue;
+      given_up_.try_emplace(steps_[i].step.subject(), reports_[i].note);
+      unproven = unproven || frees(steps_[i].step.action);
+    }
+    // Who was left out for want of room may have it now that another one will not come back.
+    if (!unrestorable_.empty() && !unproven && rounds_ < max_rounds) return next_round(out);
+    return not_restored(unrestorable_, out);
   }
   if (!problem_) {
     problem_ = Error{ErrorCode::failed, "the switch failed", {}, {}};
@@ -659,7 +670,10 @@ void Switch::next_round(Commands& out) {
 }
 
 void Switch::not_restored(const std::string& why, Commands& out) {
-  problem_->message += fmt::format("; what ran before could not be restored: {}", why);
+  std::string all = why;
+  for (const auto& [subject, note] : given_up_)
+    all += fmt::format("{}'{}': {}", all.empty() ? "" : "; ", subject, note);
+  problem_->message += fmt::format("; what ran before could not be restored: {}", all);
   finish(SwitchResult::failed, out);
 }
 

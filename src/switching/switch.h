@@ -102,7 +102,7 @@ class Switch {
     Step step;
     Stage stage = Stage::pending;
     int attempt = 1;
-    bool may_retry = false;  ///< the failure that is being cleared was transient
+    bool may_retry = false;      ///< the failure that is being cleared was transient
     bool unconfirmed = false;    ///< the unit manager has not said that its stop went well
     bool stopped_again = false;  ///< and was told once more
     bool in_flight() const { return stage != Stage::pending && stage != Stage::done && stage != Stage::failed; }
@@ -166,7 +166,8 @@ class Switch {
   std::size_t round_base_ = 0;  // index of the round's first step
   std::vector<Live> steps_;     // of all rounds; the index of a step is its place here
   std::vector<StepReport> reports_;
-  std::string unrestorable_;    // what the plan of an undoing round had to leave out, and why
+  std::string unrestorable_;                     // what the plan of an undoing round had to leave out, and why
+  std::map<std::string, std::string> given_up_;  // services and units that did not come back, and why
   std::optional<Plan> first_plan_;
   std::optional<Snapshot> first_snapshot_;
   std::optional<SwitchResult> result_;

@@ -16,12 +16,12 @@ Bytes some_claim(Random& random, const Catalogue& machine) {
   const auto& gpu = machine.gpus[static_cast<std::size_t>(random.below(static_cast<int>(machine.gpus.size())))];
   const auto room = gpu.total - gpu.reserved - machine.knowledge.settings.vram_margin;
   switch (random.below(20)) {
-    case 0: return room;                                     // barely fits
-    case 1: return room + Bytes(1);                          // barely does not
-    case 2: return gpu.total + random.mib(1, 8000);          // never fits
+    case 0: return room;                             // barely fits
+    case 1: return room + Bytes(1);                  // barely does not
+    case 2: return gpu.total + random.mib(1, 8000);  // never fits
     case 3:
     case 4: return Bytes(room.count() * random.between(50, 95) / 100);
-    case 5: return Bytes(room.count() / 2);                  // two of them fit exactly
+    case 5: return Bytes(room.count() / 2);  // two of them fit exactly
     default: return Bytes(room.count() * random.between(3, 35) / 100);
   }
 }
@@ -93,7 +93,7 @@ Catalogue::Catalogue(Random& random) {
       if (!random.percent(15)) vllm.gpu_memory_utilization = static_cast<double>(random.between(10, 97)) / 100;
       if (count > 1 && random.percent(20) && service.unit.empty()) vllm.tensor_parallel_size = 2;
       service.options = vllm;
-      service.sleep = random.percent(55) ? SleepAbility::none
+      service.sleep = random.percent(30)   ? SleepAbility::none
                       : random.percent(60) ? SleepAbility::level1
                                            : SleepAbility::level2;
       if (!vllm.tensor_parallel_size || *vllm.tensor_parallel_size == 1) place(service);

@@ -1,5 +1,5 @@
-// A random machine and a random catalogue for it: GPUs, services that fit, barely fit or do not fit, routers with several
-// models, people's own units, modes.
+// A random machine and a random catalogue for it: GPUs, services that fit, barely fit or do not fit, routers with
+// several models, people's own units, modes.
 #pragma once
 
 #include <string>
@@ -49,7 +49,7 @@ struct Catalogue {
   Bytes need(int service, int gpu) const;
   bool uses_gpu(int service) const;
   bool may_use(int service, int gpu) const;
-  int spread(int service) const;  ///< over how many GPUs it runs
+  int spread(int service) const;          ///< over how many GPUs it runs
   std::vector<int> home(int unit) const;  ///< where people's own unit puts it
 };
 

@@ -40,16 +40,19 @@ Director::Director(std::uint64_t seed, Coverage& coverage, bool verbose)
       hands_(catalogue_, random_, weather_, agenda_, host_, *this, *this),
       judge_(catalogue_, weather_, agenda_, host_, hands_, journal_, trace_) {}
 
-void Director::saw(Fault fault, int unit) {
+void Director::saw(Fault fault) {
   if (fault != Fault::foreign_moves && fault != Fault::gpu_unreadable) trace_.say("  fault: {}", to_string(fault));
   if (!switch_) return;
-  bool met = false;
   for (const auto& line : switch_->reports())
-    if (line.result == "running" && (unit < 0 || catalogue_.units[static_cast<std::size_t>(unit)].name == line.unit)) {
+    if (line.result == "running")
       ++coverage_.faults[static_cast<std::size_t>(fault)][static_cast<std::size_t>(line.action)];
-      met = true;
-    }
-  (void)met;
+}
+
+void Director::saw_in(Fault fault, int step) {
+  trace_.say("  fault: {} in step {}", to_string(fault), step);
+  if (!switch_ || step < 0) return;
+  const auto& line = switch_->reports()[static_cast<std::size_t>(step)];
+  ++coverage_.faults[static_cast<std::size_t>(fault)][static_cast<std::size_t>(line.action)];
 }
 
 // --- the director -------------------------------------------------------------------------------------------------
@@ -73,9 +76,9 @@ Phase Director::phase() const {
   if (observing_) {
     if (judge_.undoing()) return Phase::looking_to_undo;
     const auto& reports = switch_->reports();
-    const bool all_done = !reports.empty() && looks_ > 1 &&
-                          std::all_of(reports.begin(), reports.end(),
-                                      [](const StepReport& line) { return line.result == "done"; });
+    const bool all_done =
+        !reports.empty() && looks_ > 1 &&
+        std::all_of(reports.begin(), reports.end(), [](const StepReport& line) { return line.result == "done"; });
     return all_done ? Phase::looking_back : Phase::looking;
   }
   return judge_.undoing() ? Phase::undoing : Phase::acting;
@@ -91,7 +94,8 @@ bool Director::deliver(Event event) {
       ++coverage_.stages[static_cast<std::size_t>(*stage)][stale ? event_count : kind];
     }
     const auto step = static_cast<std::size_t>(event.step);
-    if (step < expected_.size() && expected_[step] && expected_[step]->attempt == event.attempt) expected_[step].reset();
+    if (step < expected_.size() && expected_[step] && expected_[step]->attempt == event.attempt)
+      expected_[step].reset();
     trace_.say("→ {} step {} attempt {} {}{}{}", to_string(event.kind), event.step, event.attempt, event.text,
                event.transient ? " (transient)" : "", event.abandoned ? " (abandoned)" : "");
     if (past_.size() < 40) past_.push_back(event);
@@ -127,7 +131,7 @@ bool Director::dispatch(const std::vector<Command>& commands) {
     if (weather_.strikes(Fault::journal_write_fails, random_)) {
       written = false;
       for (const auto* command : mutating)
-        if (command->step >= 0) saw(Fault::journal_write_fails, catalogue_.unit_named(command->unit));
+        saw_in(Fault::journal_write_fails, command->step);
     } else {
       auto next = row_;
       for (const auto* command : mutating)
@@ -159,10 +163,16 @@ bool Director::dispatch(const std::vector<Command>& commands) {
       hands_.abandon(command.step);
       continue;
     }
-    if (command.kind == Command::Kind::observe) observing_ = true, ++looks_;
+    if (command.kind == Command::Kind::observe) {
+      observing_ = true;
+      ++looks_;
+      if (weather_.has(Fault::cancel) && random_.percent(8))
+        agenda_.add(Duration(0), Tick::cancel, 0, static_cast<int>(epoch_));
+    }
     if (command.kind == Command::Kind::preflight) preflighting_ = true;
     if (command.step >= 0) {
-      if (expected_.size() <= static_cast<std::size_t>(command.step)) expected_.resize(static_cast<std::size_t>(command.step) + 1);
+      if (expected_.size() <= static_cast<std::size_t>(command.step))
+        expected_.resize(static_cast<std::size_t>(command.step) + 1);
       expected_[static_cast<std::size_t>(command.step)] = Expected{command.kind, command.attempt};
     }
     if (!written && command.mutates()) {
@@ -184,15 +194,23 @@ bool Director::dispatch(const std::vector<Command>& commands) {
 
 void Director::arm() {
   crash_in_ = 0;
+  crash_at_.reset();
   by_power_cut_ = weather_.strikes(Fault::power_cut, random_);
-  if (by_power_cut_ || weather_.strikes(Fault::crash, random_)) crash_in_ = static_cast<int>(random_.between(1, random_.percent(50) ? 8 : 40));
+  if (!by_power_cut_ && !weather_.strikes(Fault::crash, random_)) return;
+  // Somewhere, or at the next command of some kind, whichever is there.
+  if (random_.percent(50))
+    crash_in_ = static_cast<int>(random_.between(1, random_.percent(50) ? 8 : 40));
+  else
+    crash_at_ = {static_cast<CrashPoint>(random_.below(static_cast<int>(CrashPoint::count))),
+                 static_cast<Command::Kind>(random_.below(command_count))};
 }
 
 bool Director::survives(CrashPoint point, Command::Kind kind) {
-  if (crash_in_ == 0 || --crash_in_ > 0) return true;
+  const bool there = crash_at_ && crash_at_->first == point && crash_at_->second == kind;
+  if (!there && (crash_in_ == 0 || --crash_in_ > 0)) return true;
   const auto p = static_cast<std::size_t>(point), k = static_cast<std::size_t>(kind);
   ++(by_power_cut_ ? coverage_.power_cuts : coverage_.crashes)[p][k];
-  saw(by_power_cut_ ? Fault::power_cut : Fault::crash, -1);
+  saw(by_power_cut_ ? Fault::power_cut : Fault::crash);
   ended_ = by_power_cut_ ? Ending::power_cut : Ending::crashed;
   return false;
 }
@@ -219,11 +237,17 @@ Director::Ending Director::drive(Order order, std::optional<Goal> previous) {
   looks_ = 0;
   ended_.reset();
   arm();
-  if (weather_.strikes(Fault::cancel, random_)) agenda_.add(random_.time(0ms, random_.percent(50) ? 200ms : 40s), Tick::cancel, 0, static_cast<int>(epoch_));
-  if (weather_.has(Fault::second_writer)) agenda_.add(random_.time(0ms, 20s), Tick::second_writer, 0, static_cast<int>(epoch_));
-  if (weather_.has(Fault::stray_event) || weather_.has(Fault::stale_event)) agenda_.add(random_.time(0ms, 1s), Tick::stray, 0, static_cast<int>(epoch_));
-  if (weather_.strikes(Fault::clock_jump, random_)) agenda_.add(random_.time(0ms, 30s), Tick::jump, 0, static_cast<int>(epoch_));
-  if (weather_.strikes(Fault::hand, random_)) agenda_.add(random_.time(0ms, 30s), Tick::hand, random_.below(static_cast<int>(catalogue_.units.size())), random_.below(2));
+  if (weather_.strikes(Fault::cancel, random_))
+    agenda_.add(random_.time(0ms, random_.percent(50) ? 200ms : 40s), Tick::cancel, 0, static_cast<int>(epoch_));
+  if (weather_.has(Fault::second_writer))
+    agenda_.add(random_.time(0ms, 20s), Tick::second_writer, 0, static_cast<int>(epoch_));
+  if (weather_.has(Fault::stray_event) || weather_.has(Fault::stale_event))
+    agenda_.add(random_.time(0ms, 1s), Tick::stray, 0, static_cast<int>(epoch_));
+  if (weather_.strikes(Fault::clock_jump, random_))
+    agenda_.add(random_.time(0ms, 30s), Tick::jump, 0, static_cast<int>(epoch_));
+  if (weather_.strikes(Fault::hand, random_))
+    agenda_.add(random_.time(0ms, 30s), Tick::hand, random_.below(static_cast<int>(catalogue_.units.size())),
+                random_.below(2));
 
   const TimePoint began = agenda_.now;
   bool goes_on = dispatch(switch_->begin(agenda_.now));
@@ -254,8 +278,7 @@ Director::Ending Director::drive(Order order, std::optional<Goal> previous) {
     ++coverage_.results[static_cast<std::size_t>(result)];
     judge_.end(*switch_);
     const bool reached = result == SwitchResult::committed || result == SwitchResult::unchanged;
-    const bool restored =
-        row_.mutated && (result == SwitchResult::rolled_back || result == SwitchResult::cancelled);
+    const bool restored = row_.mutated && (result == SwitchResult::rolled_back || result == SwitchResult::cancelled);
     if (!weather_.strikes(Fault::journal_write_fails, random_))
       journal_.end(row_, reached ? order.goal_after : std::nullopt, reached || restored);
     trace_.say("── it is {}{}{}", to_string(result), switch_->problem() ? ": " : "",
@@ -280,9 +303,9 @@ Director::Ending Director::carry_out(Order order) {
   if (const auto* left = journal_.unfinished()) {
     ++coverage_.recoveries;
     const JournalRow interrupted = *left;
-    const Recovery recovery = recover({std::to_string(interrupted.id), interrupted.kind, interrupted.goal,
-                                       interrupted.previous, interrupted.mutated, !interrupted.failure.empty(),
-                                       interrupted.failure, ""});
+    const Recovery recovery =
+        recover({std::to_string(interrupted.id), interrupted.kind, interrupted.goal, interrupted.previous,
+                 interrupted.mutated, !interrupted.failure.empty(), interrupted.failure, ""});
     trace_.say("── recovery: {}", recovery.sentence);
     if (recovery.direction == RecoveryDirection::discard) {
     } else if (order.goal.exclusive) {

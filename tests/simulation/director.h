@@ -20,7 +20,8 @@ class Director final : public Witness, public Inbox {
   void play();
   const std::vector<std::string>& violations() const { return judge_.violations(); }
 
-  void saw(Fault fault, int unit) override;
+  void saw(Fault fault) override;
+  void saw_in(Fault fault, int step) override;
   void world_changed() override { hands_.world_changed(); }
   void post(Event event, Duration in) override;
 
@@ -73,7 +74,7 @@ class Director final : public Witness, public Inbox {
   JournalRow row_;
   bool locked_ = false;
   unsigned epoch_ = 0;
-  std::vector<Event> events_;      // on their way, by the entry's a
+  std::vector<Event> events_;  // on their way, by the entry's a
   std::vector<int> free_events_;
   int on_their_way_ = 0;
   std::vector<std::optional<Expected>> expected_;  // by step
@@ -81,6 +82,7 @@ class Director final : public Witness, public Inbox {
   bool observing_ = false, preflighting_ = false;
   int looks_ = 0;
   int crash_in_ = 0;  // hooks until gpumod ends; 0: it does not
+  std::optional<std::pair<CrashPoint, Command::Kind>> crash_at_;
   bool by_power_cut_ = false;
   std::optional<Ending> ended_;
   SwitchResult last_result_ = SwitchResult::failed;

@@ -4,14 +4,41 @@ namespace gpumod::simulation {
 
 namespace {
 
-constexpr std::array<std::string_view, fault_count> names{
-    "release_late",    "release_partial",     "zombie_listed", "survivor",       "unkillable",
-    "lying_health",    "wrong_model",         "port_taken",    "start_job_fails", "dies_in_start",
-    "dies_transient",  "never_ready",         "dies_later",    "journal_silent", "dbus_late",
-    "dbus_never",      "crash",               "power_cut",     "journal_write_fails", "second_writer",
-    "clock_jump",      "foreign_moves",       "foreign_grabs", "stale_event",    "stray_event",
-    "gpu_unreadable",  "unload_ignored",      "keeps_memory",  "request_fails",  "load_fails",
-    "cancel",          "restart_loop",        "hand",          "observe_fails",  "preflight_fails"};
+constexpr std::array<std::string_view, fault_count> names{"release_late",
+                                                          "release_partial",
+                                                          "zombie_listed",
+                                                          "survivor",
+                                                          "unkillable",
+                                                          "lying_health",
+                                                          "wrong_model",
+                                                          "port_taken",
+                                                          "start_job_fails",
+                                                          "dies_in_start",
+                                                          "dies_transient",
+                                                          "never_ready",
+                                                          "dies_later",
+                                                          "journal_silent",
+                                                          "dbus_late",
+                                                          "dbus_never",
+                                                          "crash",
+                                                          "power_cut",
+                                                          "journal_write_fails",
+                                                          "second_writer",
+                                                          "clock_jump",
+                                                          "foreign_moves",
+                                                          "foreign_grabs",
+                                                          "stale_event",
+                                                          "stray_event",
+                                                          "gpu_unreadable",
+                                                          "unload_ignored",
+                                                          "keeps_memory",
+                                                          "request_fails",
+                                                          "load_fails",
+                                                          "cancel",
+                                                          "restart_loop",
+                                                          "hand",
+                                                          "observe_fails",
+                                                          "preflight_fails"};
 
 }  // namespace
 

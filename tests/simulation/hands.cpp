@@ -271,7 +271,8 @@ void Hands::evaluate(Task& task) {
       if (task.stage == 0) return end(task, Event::Kind::job_failed, "the unit manager does not answer");
       if (host_.stopping(task.unit) && agenda_.now < task.command.deadline)
         return poll_in(task, task.command.deadline - agenda_.now);
-      return end(task, host_.stopping(task.unit) ? Event::Kind::job_failed : Event::Kind::job_done, "the job has ended");
+      return end(task, host_.stopping(task.unit) ? Event::Kind::job_failed : Event::Kind::job_done,
+                 "the job has ended");
     case Kind::kill_unit:
       if (!task.replies) return end(task, Event::Kind::job_failed, "the unit manager does not answer");
       host_.begin_kill(task.unit);
@@ -292,8 +293,12 @@ void Hands::evaluate(Task& task) {
 }
 
 bool Hands::sample(Task& task) {
-  if (strikes(Fault::gpu_unreadable)) host_.gpus_unreadable(random_.time(100ms, 200s));
-  if (host_.gpus_readable()) return true;
+  if (!host_.gpus_readable()) {
+    credit(Fault::gpu_unreadable, task);
+    return false;
+  }
+  if (!strikes(Fault::gpu_unreadable)) return true;
+  host_.gpus_unreadable(random_.time(100ms, 200s));
   credit(Fault::gpu_unreadable, task);
   return false;
 }
@@ -469,7 +474,8 @@ void Hands::await_residency(Task& task) {
     std::string ignored;
     const auto residency = host_.seen(task.service, ignored);
     const auto asleep = [](Residency r) { return r == Residency::sleeping1 || r == Residency::sleeping2; };
-    const bool gone = target == Residency::unloaded && (residency == Residency::failed || residency == Residency::stopped);
+    const bool gone =
+        target == Residency::unloaded && (residency == Residency::failed || residency == Residency::stopped);
     if (residency == target || (asleep(target) && asleep(residency)) || gone) return end(task, Event::Kind::ready);
     if (residency == Residency::starting) task.seen_on_its_way = true;
     if (loading && residency == Residency::failed) {
@@ -481,7 +487,8 @@ void Hands::await_residency(Task& task) {
     }
   }
   if (agenda_.now >= task.command.deadline) {
-    if (service.in_router() ? host_.model(task.service).hangs : unit.hangs) credit(Fault::never_ready, task);
+    if (loading && (service.in_router() ? host_.model(task.service).hangs : unit.hangs))
+      credit(Fault::never_ready, task);
     return end(task, Event::Kind::not_ready, "it stays as it is");
   }
   poll_in(task, task.command.deadline - agenda_.now);
@@ -521,7 +528,7 @@ void Hands::ask_engine(Task& task) {
     if (unit.main == 0) return end(task, Event::Kind::job_failed, "the connection was closed");
     if (done && !unit.hangs) return end(task, Event::Kind::job_done);
     if (agenda_.now - task.began >= 120s) {
-      if (unit.hangs) credit(Fault::never_ready, task);
+      if (unit.hangs && kind == Kind::wake_service) credit(Fault::never_ready, task);
       return end(task, Event::Kind::job_failed, "it did not answer in time");
     }
     return poll_in(task, task.began + 120s - agenda_.now);

@@ -92,7 +92,7 @@ class Hands {
   Duration bus(Task& task, bool& fails);
   void send_job(Task& task, Tick kind, Duration takes);
   bool strikes(Fault fault) { return weather_.strikes(fault, random_); }
-  void credit(Fault fault, const Task& task) { witness_.saw(fault, task.unit); }
+  void credit(Fault fault, const Task& task) { witness_.saw_in(fault, task.command.step); }
   const Service* file(const Task& task) const;
 
   const Catalogue& catalogue_;

@@ -90,7 +90,8 @@ void Host::spawn(int unit, std::vector<int> gpus) {
   };
   const std::uint16_t port =
       spec.members.empty() ? std::uint16_t(0) : catalogue_.services[static_cast<std::size_t>(spec.members[0])]->port;
-  if (port != 0 && strikes(Fault::port_taken)) stranger_on(port, random_.percent(50) ? random_.time(1s, 90s) : Duration(86400s));
+  if (port != 0 && strikes(Fault::port_taken))
+    stranger_on(port, random_.percent(50) ? random_.time(1s, 90s) : Duration(86400s));
   if (strikes(Fault::dies_in_start)) {
     doomed(Fault::dies_in_start, false);
   } else if (strikes(Fault::dies_transient)) {
@@ -104,7 +105,8 @@ void Host::spawn(int unit, std::vector<int> gpus) {
     target.wrong = strikes(Fault::wrong_model) || (was_wrong && random_.percent(50));
     agenda_.add(target.lies ? load / 4 : load, Tick::ready, unit, static_cast<int>(generation));
   }
-  const bool opens_early = spec.members.empty() || !catalogue_.services[static_cast<std::size_t>(spec.members[0])]->vllm();
+  const bool opens_early =
+      spec.members.empty() || !catalogue_.services[static_cast<std::size_t>(spec.members[0])]->vllm();
   target.listens = opens_early && !target.hangs;
   if (!spec.router && !spec.members.empty()) schedule_memory(target.main, spec.members[0], load);
   changed();
@@ -164,18 +166,18 @@ void Host::end_process(pid_t pid) {
   const bool holds = std::any_of(ended->held.begin(), ended->held.end(), [](Bytes b) { return b > Bytes(); });
   Duration delay = random_.percent(70) ? Duration(0) : random_.time(1ms, 300ms);
   if (holds && strikes(Fault::release_late)) {
-    witness_.saw(Fault::release_late, unit);
+    witness_.saw(Fault::release_late);
     delay = random_.time(0ms, 120s);
   }
   if (holds && strikes(Fault::release_partial)) {
-    witness_.saw(Fault::release_partial, unit);
+    witness_.saw(Fault::release_partial);
     agenda_.add(delay, Tick::release, pid, 500);
     if (!random_.percent(15)) agenda_.add(delay + random_.time(1s, 120s), Tick::release, pid, 1000);
   } else {
     agenda_.add(delay, Tick::release, pid, 1000);
   }
   if (holds && strikes(Fault::zombie_listed)) {
-    witness_.saw(Fault::zombie_listed, unit);
+    witness_.saw(Fault::zombie_listed);
     if (!random_.percent(15)) agenda_.add(delay + random_.time(10ms, 150s), Tick::delist, pid);
   } else {
     agenda_.add(random_.percent(80) ? Duration(0) : delay, Tick::delist, pid);
@@ -214,7 +216,7 @@ void Host::model_ended(int service) {
   model.child = 0;
   ++model.generation;
   if (model.state == Model::State::unloaded) return;
-  if (model.doom) witness_.saw(*model.doom, catalogue_.unit_of[static_cast<std::size_t>(service)]);
+  if (model.doom) witness_.saw(*model.doom);
   if (model.state == Model::State::loaded)
     state(catalogue_.unit_of[static_cast<std::size_t>(service)]).troubled = agenda_.now;
   model.state = Model::State::failed;
@@ -223,7 +225,7 @@ void Host::model_ended(int service) {
 void Host::die(int unit, unsigned generation) {
   auto& target = state(unit);
   if (target.generation != generation || target.main == 0) return;
-  if (target.doom) witness_.saw(*target.doom, unit);
+  if (target.doom && *target.doom != Fault::port_taken) witness_.saw(*target.doom);
   end_process(target.main);
 }
 
@@ -241,7 +243,7 @@ void Host::begin_stop(int unit) {
   Duration longest = takes;
   for (const auto pid : there) {
     if (strikes(Fault::survivor)) {
-      witness_.saw(Fault::survivor, unit);
+      witness_.saw(Fault::survivor);
       trace_.say("  world: pid {} does not end on SIGTERM", pid);
       if (strikes(Fault::unkillable)) process(pid)->unkillable = true;
       longest = 20s;
@@ -269,7 +271,7 @@ void Host::begin_kill(int unit) {
     auto* victim = process(pid);
     if (!victim->unkillable && strikes(Fault::unkillable)) victim->unkillable = true;
     if (victim->unkillable) {
-      witness_.saw(Fault::unkillable, unit);
+      witness_.saw(Fault::unkillable);
       trace_.say("  world: pid {} does not end on SIGKILL", pid);
       if (random_.percent(50)) agenda_.add(random_.time(1s, 300s), Tick::exit, pid);
       continue;
@@ -321,7 +323,7 @@ void Host::load(int service, const std::vector<int>& gpus) {
 void Host::unload(int service) {
   auto& model = models_[static_cast<std::size_t>(service)];
   const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
-  if (strikes(Fault::unload_ignored)) return witness_.saw(Fault::unload_ignored, unit);
+  if (strikes(Fault::unload_ignored)) return witness_.saw(Fault::unload_ignored);
   if (model.state == Model::State::unloaded || model.state == Model::State::failed) {
     model.state = Model::State::unloaded;
     return;
@@ -329,11 +331,18 @@ void Host::unload(int service) {
   model.state = Model::State::unloaded;  // what the router says at once
   model.doom.reset();
   if (strikes(Fault::keeps_memory)) {
-    witness_.saw(Fault::keeps_memory, unit);
+    witness_.saw(Fault::keeps_memory);
     model.child = 0;  // nobody's any more, and it stays
     return changed();
   }
   agenda_.add(random_.time(20ms, 10s), Tick::exit, model.child);
+  if (strikes(Fault::dies_later)) {  // and the router with it
+    auto& router = state(unit);
+    router.doom = Fault::dies_later;
+    router.silent = strikes(Fault::journal_silent);
+    agenda_.add(random_.percent(50) ? Duration(500'000) : random_.time(0ms, 5s), Tick::die, unit,
+                static_cast<int>(router.generation));
+  }
   changed();
 }
 
@@ -341,7 +350,14 @@ void Host::sleep(int service, int level) {
   const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
   auto& target = state(unit);
   target.keeps_memory = strikes(Fault::keeps_memory);
-  agenda_.add(random_.time(200ms, 8s), Tick::nap, unit, static_cast<int>(target.generation), level);
+  const Duration takes = random_.time(200ms, 8s);
+  agenda_.add(takes, Tick::nap, unit, static_cast<int>(target.generation), level);
+  if (strikes(Fault::dies_later)) {
+    target.doom = Fault::dies_later;
+    target.silent = strikes(Fault::journal_silent);
+    agenda_.add(takes + (random_.percent(50) ? random_.time(-1s, 1s) : random_.time(0ms, 3ms)), Tick::die, unit,
+                static_cast<int>(target.generation));
+  }
 }
 
 void Host::wake(int service) {
@@ -417,7 +433,7 @@ void Host::on(const Entry& entry) {
       if (!target.auto_restart || static_cast<int>(target.generation) != entry.b) return;
       ++target.restarts;
       weather_.note();
-      witness_.saw(Fault::restart_loop, unit);
+      witness_.saw(Fault::restart_loop);
       target.troubled = agenda_.now;
       return spawn(unit, catalogue_.home(unit));
     }
@@ -436,7 +452,7 @@ void Host::on(const Entry& entry) {
       if (static_cast<int>(target.generation) != entry.b || target.main == 0) return;
       target.asleep = static_cast<int>(entry.c);
       if (target.keeps_memory) {
-        witness_.saw(Fault::keeps_memory, unit);
+        witness_.saw(Fault::keeps_memory);
         return changed();
       }
       for (std::size_t gpu = 0; gpu < catalogue_.gpus.size(); ++gpu) {
@@ -461,10 +477,11 @@ void Host::on(const Entry& entry) {
           for (std::size_t gpu = 0; gpu < catalogue_.gpus.size(); ++gpu) {
             const auto room = std::min(free(static_cast<int>(gpu)), Bytes::mib(400));
             const auto before = other.held[gpu];
-            other.held[gpu] = std::max(Bytes(), before + random_.mib(-400, std::max<std::int64_t>(0, room.to_mib() - 1)));
+            other.held[gpu] =
+                std::max(Bytes(), before + random_.mib(-400, std::max<std::int64_t>(0, room.to_mib() - 1)));
             if (other.held[gpu] < before) memory_rose(static_cast<int>(gpu));
           }
-      witness_.saw(Fault::foreign_moves, -1);
+      witness_.saw(Fault::foreign_moves);
       agenda_.add(random_.time(100ms, 3s), Tick::foreign_moves);
       return memory_changed();
     }

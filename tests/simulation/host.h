@@ -17,8 +17,10 @@ namespace gpumod::simulation {
 class Witness {
  public:
   virtual ~Witness() = default;
-  /// The fault touched the steps under way on this unit; −1: all that are under way.
-  virtual void saw(Fault fault, int unit) = 0;
+  /// The fault happened while steps were under way.
+  virtual void saw(Fault fault) = 0;
+  /// The fault was in what this step asked for.
+  virtual void saw_in(Fault fault, int step) = 0;
   virtual void world_changed() = 0;
 };
 
@@ -49,10 +51,10 @@ struct Unit {
   bool hangs = false;
   int asleep = 0;  ///< 0, 1, 2
   bool keeps_memory = false;
-  bool transient = false;  ///< of its last end: the log says a cause that goes away
-  bool silent = false;     ///< and the log says nothing
+  bool transient = false;     ///< of its last end: the log says a cause that goes away
+  bool silent = false;        ///< and the log says nothing
   std::optional<Fault> doom;  ///< of what it will end, or has ended
-  TimePoint troubled{};    ///< when something last happened to it that gpumod did not order
+  TimePoint troubled{};       ///< when something last happened to it that gpumod did not order
 };
 
 struct Model {

@@ -137,7 +137,8 @@ Residency Host::truth(int service) const {
     if (own.hangs || own.lies || own.wrong) return Residency::failed;
     if (own.state == Model::State::loading) return Residency::starting;
   }
-  if (unit.asleep > 0 && unit.ready && !unit.hangs) return unit.asleep == 2 ? Residency::sleeping2 : Residency::sleeping1;
+  if (unit.asleep > 0 && unit.ready && !unit.hangs)
+    return unit.asleep == 2 ? Residency::sleeping2 : Residency::sleeping1;
   if (unit.hangs || unit.lies || unit.wrong || (file.port != 0 && port_stranger(file.port))) return Residency::failed;
   if (!unit.ready) return Residency::starting;
   return Residency::running;
@@ -189,13 +190,14 @@ Snapshot Host::look() {
     auto view = view_of(file);
     view.residency = seen(static_cast<int>(s), view.detail);
     snapshot.services.emplace(file.id, std::move(view));
-    const bool first = catalogue_.units[static_cast<std::size_t>(catalogue_.unit_of[s])].members[0] == static_cast<int>(s);
+    const bool first =
+        catalogue_.units[static_cast<std::size_t>(catalogue_.unit_of[s])].members[0] == static_cast<int>(s);
     if (file.port == 0 || !first) continue;
     if (const auto* who = port_stranger(file.port))
       snapshot.ports.push_back({file.port, "", 9, *who, "www-data"});
     else if (const int holder = port_unit(file.port); holder >= 0)
-      snapshot.ports.push_back(
-          {file.port, catalogue_.units[static_cast<std::size_t>(holder)].name, units_[static_cast<std::size_t>(holder)].main, "server", "me"});
+      snapshot.ports.push_back({file.port, catalogue_.units[static_cast<std::size_t>(holder)].name,
+                                units_[static_cast<std::size_t>(holder)].main, "server", "me"});
   }
   return snapshot;
 }
@@ -219,7 +221,8 @@ void Host::boot(bool with_power_cut) {
     strangers_.clear();
     for (std::size_t u = 0; u < units_.size(); ++u) {
       if (!catalogue_.units[u].adopted) units_[u].exists = false;
-      if (catalogue_.units[u].restarts && random_.percent(40)) spawn(static_cast<int>(u), catalogue_.home(static_cast<int>(u)));
+      if (catalogue_.units[u].restarts && random_.percent(40))
+        spawn(static_cast<int>(u), catalogue_.home(static_cast<int>(u)));
     }
   }
   for (std::size_t gpu = 0; gpu < catalogue_.gpus.size(); ++gpu)
@@ -247,7 +250,13 @@ void Host::run_at_once(int unit, const std::vector<int>& loaded) {
   }
   target.main = make_process(unit, -1, target.gpus);
   if (!spec.router) {
-    if (!spec.members.empty()) settle(target.main, spec.members[0]);
+    if (spec.members.empty()) return;
+    settle(target.main, spec.members[0]);
+    const auto ability = catalogue_.services[static_cast<std::size_t>(spec.members[0])]->sleep;
+    if (ability == SleepAbility::none || !random_.percent(40)) return;
+    target.asleep = ability == SleepAbility::level2 ? 2 : 1;
+    for (auto& held : process(target.main)->held)
+      held = std::min(held, Bytes::mib(1100));
     return;
   }
   for (const int service : loaded) {

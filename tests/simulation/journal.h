@@ -1,4 +1,5 @@
-// The modelled store: what a transaction has made durable, and nothing else. Its queries mean what store/ makes them mean.
+// The modelled store: what a transaction has made durable, and nothing else. Its queries mean what store/ makes them
+// mean.
 #pragma once
 
 #include <algorithm>

@@ -113,10 +113,10 @@ void Judge::command(const Command& command, const Switch& machine) {
 
   ++mutations_;
   const auto* row = journal_.row(id_);
-  const bool written = row && row->mutated &&
-                       std::any_of(row->commands.begin(), row->commands.end(), [&](const JournalRow::Line& line) {
-                         return line.kind == command.kind && line.step == command.step && line.attempt == command.attempt;
-                       });
+  const bool written =
+      row && row->mutated && std::any_of(row->commands.begin(), row->commands.end(), [&](const JournalRow::Line& line) {
+        return line.kind == command.kind && line.step == command.step && line.attempt == command.attempt;
+      });
   if (!written) complain(fmt::format("{} is not in the journal", to_string(command.kind)));
   if (undoing_ && row && row->failure.empty()) complain("something is undone before the failure is in the journal");
 
@@ -323,7 +323,8 @@ void Judge::event(const Event& event) {
         if (other != service && file(other).port == file(service).port) known = false;
     }
     for (const auto& [unit_name, status] : first_->units)
-      if (status.active == ActiveState::deactivating || request_.knowledge.distrusted.contains(unit_name)) known = false;
+      if (status.active == ActiveState::deactivating || request_.knowledge.distrusted.contains(unit_name))
+        known = false;
     for (const auto& view : first_->services)
       if (view.second.residency == Residency::starting || view.second.residency == Residency::failed) known = false;
     fits_beside_ = known && any;
@@ -393,7 +394,8 @@ void Judge::check_step_done(const StepReport& line) {
         held += host_.held(unit, gpu);
       if (line.action == Action::sleep && catalogue_.figures && !catalogue_.unified &&
           own.held_before > Bytes::mib(6400) && held > Bytes(own.held_before.count() / 2))
-        complain(fmt::format("{} sleeps and holds {} of {}", line.subject, to_string(held), to_string(own.held_before)));
+        complain(
+            fmt::format("{} sleeps and holds {} of {}", line.subject, to_string(held), to_string(own.held_before)));
       return;
     }
   }

@@ -86,7 +86,7 @@ class Judge {
   bool refused_undo_ = false;
   bool blind_undo_ = false;
   std::set<int> touched_;
-  std::set<int> obstacles_;  // units on which something went wrong while undoing
+  std::set<int> obstacles_;      // units on which something went wrong while undoing
   std::set<int> could_be_back_;  // services that had room when the undoing began
   std::set<ServiceId> preflighted_;
   std::optional<Snapshot> first_;

@@ -42,7 +42,8 @@ void Judge::check_wanted(const char* what, int service, Residency wanted) {
 
 void Judge::check_goal_reached(const Switch&) {
   for (const auto& [service_id, wanted] : request_.goal.wanted)
-    if (const int service = catalogue_.service_named(service_id); service >= 0) check_wanted("committed", service, wanted);
+    if (const int service = catalogue_.service_named(service_id); service >= 0)
+      check_wanted("committed", service, wanted);
   if (!request_.goal.exclusive) return;
   for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit) {
     const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
@@ -52,8 +53,7 @@ void Judge::check_goal_reached(const Switch&) {
       const auto wanted = request_.goal.wanted.find(id(member));
       const bool wants = wanted != request_.goal.wanted.end() && wanted->second != Residency::stopped;
       wanted_here = wanted_here || wants;
-      if (!wants && up(member) && !excused(member))
-        complain(fmt::format("committed, but {} still runs", id(member)));
+      if (!wants && up(member) && !excused(member)) complain(fmt::format("committed, but {} still runs", id(member)));
     }
     if (!wanted_here && !host_.gone(unit)) complain(fmt::format("committed, but {} is left over", spec.name));
   }
@@ -97,8 +97,7 @@ bool Judge::fits_alone(int service) const {
   for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu) {
     const auto claim = catalogue_.claim(service, gpu);
     if (!claim) return false;
-    if (catalogue_.may_use(service, gpu) &&
-        *claim + request_.knowledge.settings.vram_margin <= host_.free(gpu))
+    if (catalogue_.may_use(service, gpu) && *claim + request_.knowledge.settings.vram_margin <= host_.free(gpu))
       ++fitting;
   }
   return fitting >= catalogue_.spread(service);
@@ -225,8 +224,8 @@ void Judge::end(const Switch& machine) {
     const int service = spec.members[0];
     const auto wanted = request_.goal.wanted.find(id(service));
     const bool wants = wanted != request_.goal.wanted.end() && wanted->second != Residency::stopped;
-    const bool ran = was(service) != Residency::stopped ||
-                     (request_.previous && request_.previous->wanted.contains(id(service)));
+    const bool ran =
+        was(service) != Residency::stopped || (request_.previous && request_.previous->wanted.contains(id(service)));
     if (wants || ran || obstacles_.contains(unit) || excused(service)) continue;
     complain(fmt::format("{} is left half-started", id(service)));
   }

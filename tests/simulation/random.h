@@ -20,9 +20,7 @@ class Random {
     return z ^ (z >> 31);
   }
   /// 0 … n − 1.
-  int below(int n) {
-    return n <= 0 ? 0 : static_cast<int>(((next() >> 32) * static_cast<std::uint64_t>(n)) >> 32);
-  }
+  int below(int n) { return n <= 0 ? 0 : static_cast<int>(((next() >> 32) * static_cast<std::uint64_t>(n)) >> 32); }
   /// low … high, both included.
   std::int64_t between(std::int64_t low, std::int64_t high) {
     return high <= low ? low : low + static_cast<std::int64_t>(next() % static_cast<std::uint64_t>(high - low + 1));

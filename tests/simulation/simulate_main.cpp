@@ -1,4 +1,5 @@
-// gpumod-simulate: attacks the decisions of switching/ with a modelled world, seed after seed. Options in docs/simulation.md.
+// gpumod-simulate: attacks the decisions of switching/ with a modelled world, seed after seed. Options in
+// docs/simulation.md.
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -124,7 +125,8 @@ int main(int argc, char** argv) {
   std::map<std::string, std::pair<std::size_t, const Failure*>> kinds;
   for (const auto& failure : failures) {
     std::string kind = failure.what;
-    std::replace_if(kind.begin(), kind.end(), [](char c) { return c >= '0' && c <= '9'; }, '#');
+    std::replace_if(
+        kind.begin(), kind.end(), [](char c) { return c >= '0' && c <= '9'; }, '#');
     auto& [count, first] = kinds[kind];
     if (count++ == 0) first = &failure;
   }
@@ -142,10 +144,11 @@ int main(int argc, char** argv) {
   if (options.coverage || options.strict)
     for (const auto& gap : gaps)
       fmt::print("coverage: {}\n", gap);
-  fmt::print("{} runs, {} switches ({} committed, {} rolled back, {} failed, {} refused, {} unchanged, {} cancelled), "
-             "{} recoveries, {} events, {} commands\n",
-             options.runs, all.switches, all.results[0], all.results[1], all.results[2], all.results[3],
-             all.results[4], all.results[5], all.recoveries, all.events, all.commands);
+  fmt::print(
+      "{} runs, {} switches ({} committed, {} rolled back, {} failed, {} refused, {} unchanged, {} cancelled), "
+      "{} recoveries, {} events, {} commands\n",
+      options.runs, all.switches, all.results[0], all.results[1], all.results[2], all.results[3], all.results[4],
+      all.results[5], all.recoveries, all.events, all.commands);
   fmt::print("{:.1f} s, {:.0f} switches a second and core; {} runs with a violation\n", seconds,
              static_cast<double>(all.switches) / seconds / options.jobs, failed);
   return failed > 0 || (options.strict && !gaps.empty()) ? 1 : 0;

@@ -72,7 +72,8 @@ void Director::begin_world() {
     host_.run_at_once(unit, loaded);
   };
   if (kind < 7) {  // a mode, or much of one
-    const auto& mode = catalogue_.modes[static_cast<std::size_t>(random_.below(static_cast<int>(catalogue_.modes.size())))];
+    const auto& mode =
+        catalogue_.modes[static_cast<std::size_t>(random_.below(static_cast<int>(catalogue_.modes.size())))];
     for (const int service : mode)
       if (const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
           host_.gone(unit) && random_.percent(90))
@@ -152,7 +153,10 @@ Director::Order Director::random_order() {
   if (kind < 58 || catalogue_.services.empty())
     return mode_order(random_.below(static_cast<int>(catalogue_.modes.size())));
   if (kind < 66 && (journal_.goal || journal_.unfinished())) return repair_order();
-  const int service = random_.below(static_cast<int>(catalogue_.services.size()));
+  int service = random_.below(static_cast<int>(catalogue_.services.size()));
+  for (int tries = 0; tries < 3 && catalogue_.services[static_cast<std::size_t>(service)]->sleep == SleepAbility::none;
+       ++tries)
+    service = random_.below(static_cast<int>(catalogue_.services.size()));
   const auto& file = *catalogue_.services[static_cast<std::size_t>(service)];
   Order order;
   order.goal.exclusive = false;
@@ -171,7 +175,7 @@ Director::Order Director::random_order() {
         break;
       }
       order.kind = "service sleep";
-      target = file.in_router()                        ? Residency::unloaded
+      target = file.in_router()                     ? Residency::unloaded
                : file.sleep == SleepAbility::level2 ? Residency::sleeping2
                                                     : Residency::sleeping1;
       break;
@@ -187,12 +191,10 @@ void Director::handle(const Entry& entry) {
     case Tick::job_start:
     case Tick::job_stop: return hands_.on_job(entry);
     case Tick::poll: return hands_.on_poll(entry);
-    case Tick::hand:
-      saw(Fault::hand, -1);
-      return entry.b == 0 ? host_.hand_stops(entry.a) : host_.hand_starts(entry.a);
+    case Tick::hand: saw(Fault::hand); return entry.b == 0 ? host_.hand_stops(entry.a) : host_.hand_starts(entry.a);
     case Tick::cancel:
       if (!ours) return;
-      saw(Fault::cancel, -1);
+      saw(Fault::cancel);
       {
         Event event;
         event.kind = Event::Kind::cancel_requested;
@@ -201,7 +203,7 @@ void Director::handle(const Entry& entry) {
       }
     case Tick::second_writer:
       if (!ours) return;
-      saw(Fault::second_writer, -1);
+      saw(Fault::second_writer);
       if (!locked_) judge_.complain("a second writer got in");
       return agenda_.add(random_.time(1s, 60s), Tick::second_writer, 0, static_cast<int>(epoch_));
     case Tick::stray:
@@ -211,7 +213,7 @@ void Director::handle(const Entry& entry) {
                          static_cast<int>(epoch_));
     case Tick::jump:
       if (!ours) return;
-      saw(Fault::clock_jump, -1);
+      saw(Fault::clock_jump);
       trace_.say("  world: the machine stands still for a while");
       return agenda_.jump(random_.percent(50) ? random_.time(1s, 100s) : random_.time(100s, 10800s));
     case Tick::deliver: return;
@@ -267,11 +269,12 @@ void Director::stray() {
       return;
     }
   }
-  saw(stale ? Fault::stale_event : Fault::stray_event, -1);
+  saw(stale ? Fault::stale_event : Fault::stray_event);
   trace_.say("→ stray: {} step {} attempt {}", to_string(event.kind), event.step, event.attempt);
   if (event.step >= 0)
     if (const auto stage = switch_->stage_of(event.step))
-      ++coverage_.stages[static_cast<std::size_t>(*stage)][stale ? static_cast<std::size_t>(event_count) : static_cast<std::size_t>(event.kind)];
+      ++coverage_.stages[static_cast<std::size_t>(*stage)]
+                        [stale ? static_cast<std::size_t>(event_count) : static_cast<std::size_t>(event.kind)];
   if (event.step < 0 && event.step != -7) {
     PhaseEvent what = PhaseEvent::not_observed;
     if (event.kind == Event::Kind::preflight_ok) what = PhaseEvent::preflight_ok;
