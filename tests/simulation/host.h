@@ -116,6 +116,7 @@ class Host {
   void run_at_once(int unit, const std::vector<int>& loaded);
   void hand_starts(int unit);
   void hand_stops(int unit);
+  void client_wakes(int unit);  ///< somebody's request did
   void crash(int unit, Fault why);
   /// Something happened to it that nobody who still waits had ordered.
   void trouble(int unit) { state(unit).troubled = agenda_.now; }

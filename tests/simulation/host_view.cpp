@@ -284,6 +284,13 @@ void Host::hand_stops(int unit) {
   begin_stop(unit);
 }
 
+void Host::client_wakes(int unit) {
+  const auto& members = catalogue_.units[static_cast<std::size_t>(unit)].members;
+  if (members.empty() || state(unit).asleep == 0 || !answers(unit)) return;
+  trace_.say("  world: somebody wakes {}", name(unit));
+  wake(members[0]);
+}
+
 void Host::crash(int unit, Fault why) {
   auto& target = state(unit);
   if (target.main == 0) return;

@@ -140,7 +140,8 @@ void Judge::command(const Command& command, const Switch& machine) {
 
   if (gives(command.kind) && round_ == 1 && !undoing_ && fits_beside_)
     for (const auto& line : machine.reports())
-      if (!clears(command, machine) && allocates(line.action) && line.result != "done" && line.step != command.step)
+      if (!(command.kind == Kind::sleep_service && was(service) != Residency::running) && !clears(command, machine) &&
+          allocates(line.action) && line.result != "done" && line.step != command.step)
         complain(fmt::format("{} comes before the start of {}, although both fit beside each other",
                              to_string(command.kind), line.subject));
   if (weather_.fine() && command.kind == Kind::stop_unit && !undoing_ && request_.knowledge.distrusted.empty())
@@ -392,7 +393,8 @@ void Judge::check_step_done(const StepReport& line) {
       Bytes held;
       for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu)
         held += host_.held(unit, gpu);
-      if (line.action == Action::sleep && catalogue_.figures && !catalogue_.unified &&
+      // What could not be seen before cannot be compared: whoever starts afterwards looks for itself.
+      if (line.action == Action::sleep && last_ && !last_->gpus.empty() && catalogue_.figures && !catalogue_.unified &&
           own.held_before > Bytes::mib(6400) && held > Bytes(own.held_before.count() / 2))
         complain(
             fmt::format("{} sleeps and holds {} of {}", line.subject, to_string(held), to_string(own.held_before)));

@@ -103,6 +103,11 @@ void Director::settle(Duration time) {
 
 void Director::between() {
   settle(random_.percent(60) ? random_.time(0ms, 3s) : random_.time(0ms, 200s));
+  if (random_.percent(40)) {
+    for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit)
+      host_.client_wakes(unit);
+    settle(10s);
+  }
   if (weather_.has(Fault::dies_later) && random_.percent(30))
     host_.crash(random_.below(static_cast<int>(catalogue_.units.size())), Fault::dies_later);
   if (weather_.has(Fault::hand) && random_.percent(40)) {
@@ -150,9 +155,9 @@ Director::Order Director::repair_order() {
 
 Director::Order Director::random_order() {
   const int kind = random_.below(100);
-  if (kind < 58 || catalogue_.services.empty())
+  if (kind < 50 || catalogue_.services.empty())
     return mode_order(random_.below(static_cast<int>(catalogue_.modes.size())));
-  if (kind < 66 && (journal_.goal || journal_.unfinished())) return repair_order();
+  if (kind < 74 && (journal_.goal || journal_.unfinished())) return repair_order();
   int service = random_.below(static_cast<int>(catalogue_.services.size()));
   for (int tries = 0; tries < 3 && catalogue_.services[static_cast<std::size_t>(service)]->sleep == SleepAbility::none;
        ++tries)
