@@ -347,12 +347,19 @@ class Planner {
              std::any_of(plan_.steps.begin(), first_taking,
                          [&](const Step& freeing) { return freeing.unit == taking.unit; });
     });
+    // Who is to go and still allocates must go first: two do not allocate beside each other.
+    const bool one_rises = std::any_of(units_.begin(), units_.end(), [&](const auto& entry) {
+      return entry.second.stop_step &&
+             std::any_of(entry.second.members.begin(), entry.second.members.end(), [&](const Service* member) {
+               return member->vram != Bytes(0) && residency_of(member->id) == Residency::starting;
+             });
+    });
     // A service whose need is unknown could take the memory of the one that it replaces.
     const bool all_known = std::all_of(takers.begin(), takers.end(), [&](const Step* taker) {
       const auto& taking = service(taker->service);
       return taking.vram || taking.vllm();
     });
-    return !same_unit && all_known;
+    return !same_unit && !one_rises && all_known;
   }
 
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {

@@ -50,10 +50,22 @@ Weather::Weather(Random& random) {
   const int kind = random.below(100);
   if (kind < 12) return;
   const int faults = kind < 45 ? 1 : kind < 75 ? 2 : kind < 93 ? 4 : 9;
-  static constexpr std::array chances{60, 200, 450, 800};
   for (int i = 0; i < faults; ++i)
-    permille_[static_cast<std::size_t>(random.below(fault_count))] = chances[static_cast<std::size_t>(random.below(4))];
+    draw(static_cast<Fault>(random.below(fault_count)), random);
   fine_ = false;
+}
+
+void Weather::draw(Fault fault, Random& random) {
+  static constexpr std::array chances{60, 200, 450, 800};
+  permille_[static_cast<std::size_t>(fault)] = chances[static_cast<std::size_t>(random.below(4))];
+  // Some strike only where another has struck.
+  switch (fault) {
+    case Fault::unkillable: return draw(Fault::survivor, random);
+    case Fault::journal_silent: return draw(random.percent(50) ? Fault::dies_later : Fault::dies_in_start, random);
+    case Fault::stale_event: return draw(Fault::dies_transient, random);
+    case Fault::restart_loop: return draw(Fault::dies_later, random);
+    default: return;
+  }
 }
 
 }  // namespace gpumod::simulation

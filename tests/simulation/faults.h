@@ -71,6 +71,8 @@ class Weather {
   void silence(Fault fault) { permille_[static_cast<std::size_t>(fault)] = 0; }
 
  private:
+  void draw(Fault fault, Random& random);
+
   std::array<int, fault_count> permille_{};
   bool fine_ = true;
   bool calm_ = false;

@@ -215,6 +215,7 @@ void Judge::check_windows(const Command& command, int unit, int service, const S
   std::set<int> gpus;
   if (takes(command.kind)) {
     if (service < 0 || !catalogue_.uses_gpu(service)) return;
+    if (last_ && last_->gpus.empty() && !catalogue_.claim(service, 0)) return;  // perhaps it takes nothing
     if (command.kind == Kind::start_unit && file(service).in_router()) return;
     gpus = {command.gpus.begin(), command.gpus.end()};
     if (catalogue_.units[static_cast<std::size_t>(unit)].adopted)

@@ -20,6 +20,8 @@ bool Judge::excused(int service) const {
   if (host_.unit_at(unit).troubled >= at) return true;
   // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
   if (host_.unit_at(unit).troubled >= began_ && host_.truth(service) == Residency::starting) return true;
+  // A request to sleep that was given up as late may still be heard.
+  if (weather_.has(Fault::clock_jump) && asleep(host_.truth(service))) return true;
   const auto port = file(service).port;
   return port != 0 && host_.port_stranger(port) != nullptr;
 }
@@ -124,6 +126,13 @@ void Judge::check_unrestored(const Switch& machine) {
     }
     if (before != Residency::running || host_.truth(service) == Residency::running) continue;
     if (obstacles_.contains(unit) || excused(service) || stop_failed) continue;
+    // What others of ours, started by people meanwhile, are about to take is no room either.
+    bool others_rise = false;
+    for (int u = 0; u < static_cast<int>(catalogue_.units.size()); ++u) {
+      const auto& other = host_.unit_at(u);
+      others_rise = others_rise || (u != unit && other.active == ActiveState::active && !other.ready);
+    }
+    if (others_rise) continue;
     const int on_its_port = host_.port_unit(file(service).port);
     if (on_its_port >= 0 && on_its_port != unit) continue;
     if (!could_be_back_.contains(service) || !fits_alone(service) || !host_.gone(unit)) continue;
@@ -142,7 +151,9 @@ void Judge::check_blank() {
 
 void Judge::check_refusal(const Switch& machine) {
   if (mutations_ > 0) complain("refused, and yet something was touched");
-  if (!weather_.fine() || !first_) return;
+  if (!weather_.fine() || weather_.struck() > 0 || !first_) return;
+  for (const auto& process : host_.processes())  // a model that was told to go may still be at it
+    if (process.alive && process.model >= 0 && host_.model(process.model).state == Model::State::unloaded) return;
   // Nothing goes wrong in this world: a refusal needs a reason, and too little room is one only where it could be.
   if (catalogue_.gpus.empty() || catalogue_.unified || !catalogue_.figures || !request_.goal.exclusive) return;
   Bytes sum;
@@ -214,7 +225,7 @@ void Judge::end(const Switch& machine) {
   // What one model of a router gives back is an estimate: the check before the next start may find it wrong.
   for (const auto& line : machine.reports())
     known = known && line.action != Action::unload;
-  if (weather_.fine() && known && negative)
+  if (weather_.fine() && weather_.struck() == 0 && known && negative)
     complain(fmt::format("nothing went wrong in this world, and it is {}: {}", to_string(result),
                          machine.problem() ? machine.problem()->message : ""));
   // Nothing half-started stays: what neither ran before nor is wanted must not be there.
