@@ -58,10 +58,12 @@ Catalogue::Catalogue(Random& random) {
     if (count > 1 && (!service.unit.empty() || random.percent(35)))
       service.gpu.devices.push_back(std::to_string(random.below(count)));
   };
-  const int wanted = static_cast<int>(random.between(2, 6));
+  // In one world of four much happens at once: room for all, sleepers and routers above all.
+  const bool busy = count > 0 && random.percent(25);
+  const int wanted = busy ? 7 : static_cast<int>(random.between(2, 6));
   int index = 0;
   while (index < wanted) {
-    const int kind = random.below(100);
+    const int kind = random.below(busy ? 50 : 100);
     if (kind < 22) {  // a router and its models
       const auto name = fmt::format("r{}", index);
       const int models = static_cast<int>(random.between(1, 3));
@@ -80,7 +82,7 @@ Catalogue::Catalogue(Random& random) {
         if (adopted) service.unit = fmt::format("my-router-{}.service", name);
         service.gpu.devices = devices;
         service.sleep = SleepAbility::router;
-        if (!random.percent(12)) service.vram = some_claim(random, *this);
+        if (!random.percent(12)) service.vram = busy ? random.mib(300, 1500) : some_claim(random, *this);
         made[service.id] = service;
       }
       continue;

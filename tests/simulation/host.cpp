@@ -370,6 +370,11 @@ void Host::wake(int service) {
   if (strikes(Fault::wrong_model)) target.wrong = true;  // weights that were never reloaded: gibberish
   if (strikes(Fault::lying_health)) target.lies = true;
   const Duration takes = random_.time(200ms, 6s);
+  if (strikes(Fault::dies_later)) {
+    target.doom = Fault::dies_later;
+    target.silent = strikes(Fault::journal_silent);
+    agenda_.add(takes + random_.time(0ms, 3ms), Tick::die, unit, static_cast<int>(target.generation));
+  }
   agenda_.add(takes / 2, Tick::grow, target.main, service, -1);
   agenda_.add(takes, Tick::woken, unit, static_cast<int>(target.generation));
 }

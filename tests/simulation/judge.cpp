@@ -4,6 +4,10 @@ namespace gpumod::simulation {
 
 namespace {
 
+bool asleep(Residency residency) {
+  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
+}
+
 using Kind = Command::Kind;
 
 bool takes(Kind kind) {
@@ -43,6 +47,7 @@ void Judge::begin(const SwitchRequest& request, std::int64_t id) {
   round_ = mutations_ = 0;
   struck_before_ = weather_.struck();
   touched_.clear();
+  started_.clear();
   obstacles_.clear();
   preflighted_.clear();
   first_.reset();
@@ -135,6 +140,7 @@ void Judge::command(const Command& command, const Switch& machine) {
 
   if (command.kind == Kind::kill_unit && (!own.last || own.last->kind != Event::Kind::survived))
     complain(fmt::format("{} is killed although nothing survived", command.unit));
+  if (takes(command.kind)) started_.insert(unit);
   if (takes(command.kind)) check_allocation(command, unit, service);
   check_windows(command, unit, service, machine);
 
@@ -310,6 +316,7 @@ void Judge::event(const Event& event) {
     for (const auto& [service_id, residency] : request_.goal.wanted) {
       const int service = catalogue_.service_named(service_id);
       const auto seen = was(service);
+      if (asleep(residency) && !asleep(seen)) known = false;
       if (residency != Residency::running || seen == Residency::running) continue;
       any = true;
       const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];

@@ -85,7 +85,7 @@ class Judge {
   unsigned struck_before_ = 0;
   bool refused_undo_ = false;
   bool blind_undo_ = false;
-  std::set<int> touched_;
+  std::set<int> touched_, started_;
   std::set<int> obstacles_;      // units on which something went wrong while undoing
   std::set<int> could_be_back_;  // services that had room when the undoing began
   std::set<ServiceId> preflighted_;

@@ -114,7 +114,7 @@ void Judge::check_unrestored(const Switch& machine) {
   if (blind_undo_) return;
   bool stop_failed = false;
   for (const auto& line : machine.reports())
-    if (line.undo && line.action == Action::stop && line.result == "failed") stop_failed = true;
+    if (line.undo && frees(line.action) && line.result == "failed") stop_failed = true;
   for (int service = 0; service < static_cast<int>(catalogue_.services.size()); ++service) {
     const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
     Residency before = was(service);
@@ -231,7 +231,7 @@ void Judge::end(const Switch& machine) {
   // Nothing half-started stays: what neither ran before nor is wanted must not be there.
   for (const int unit : touched_) {
     const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
-    if (spec.router || spec.members.size() != 1 || host_.gone(unit)) continue;
+    if (spec.router || spec.members.size() != 1 || host_.gone(unit) || !started_.contains(unit)) continue;
     const int service = spec.members[0];
     const auto wanted = request_.goal.wanted.find(id(service));
     const bool wants = wanted != request_.goal.wanted.end() && wanted->second != Residency::stopped;

@@ -130,6 +130,17 @@ Director::Order Director::mode_order(int mode) {
   order.goal.mode = fmt::format("m{}", mode);
   for (const int service : catalogue_.modes[static_cast<std::size_t>(mode)])
     order.goal.wanted[catalogue_.services[static_cast<std::size_t>(service)]->id] = Residency::running;
+  if (random_.percent(25)) {  // as it is after single services were put to sleep
+    order.kind = "repair";
+    for (auto& [id, residency] : order.goal.wanted) {
+      const auto& file = catalogue_.knowledge.services.at(id);
+      if (!random_.percent(50)) continue;
+      if (file.in_router())
+        residency = Residency::unloaded;
+      else if (file.sleep == SleepAbility::level1 || file.sleep == SleepAbility::level2)
+        residency = file.sleep == SleepAbility::level1 ? Residency::sleeping1 : Residency::sleeping2;
+    }
+  }
   order.goal_after = order.goal;
   const int policy = random_.below(10);
   order.on_failure = policy < 7 ? OnFailure::rollback : policy < 9 ? OnFailure::stay : OnFailure::blank;
