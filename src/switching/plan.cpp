@@ -309,6 +309,7 @@ class Planner {
       Step& nap = plan_.steps[i];
       if (nap.action != Action::sleep) continue;
       nap.gpus = gpus_used_by(nap.unit);
+      if (nap.gpus.empty()) nap.gpus = gpus_open_to(service(nap.service));  // it is on its way up
       for (const auto& step : plan_.steps)
         if (step.action == Action::start && step.service == nap.service) nap.gpus = step.gpus;
       for (const auto& gpu : snapshot_.gpus) {

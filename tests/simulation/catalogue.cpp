@@ -92,12 +92,13 @@ Catalogue::Catalogue(Random& random) {
     if (kind < 50) {  // vLLM
       service.engine = EngineKind::vllm;
       VllmOptions vllm;
-      if (!random.percent(15)) vllm.gpu_memory_utilization = static_cast<double>(random.between(10, 97)) / 100;
+      if (busy || !random.percent(15))
+        vllm.gpu_memory_utilization = static_cast<double>(busy ? random.between(12, 25) : random.between(10, 97)) / 100;
       if (count > 1 && random.percent(20) && service.unit.empty()) vllm.tensor_parallel_size = 2;
       service.options = vllm;
-      service.sleep = random.percent(30)   ? SleepAbility::none
-                      : random.percent(60) ? SleepAbility::level1
-                                           : SleepAbility::level2;
+      service.sleep = !busy && random.percent(30) ? SleepAbility::none
+                      : random.percent(60)        ? SleepAbility::level1
+                                                  : SleepAbility::level2;
       if (!vllm.tensor_parallel_size || *vllm.tensor_parallel_size == 1) place(service);
     } else if (kind < 60) {  // a llama-server with one model
       service.engine = EngineKind::llamacpp;

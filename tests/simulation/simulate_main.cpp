@@ -27,7 +27,8 @@ struct Options {
   bool one = false;
   bool coverage = false;
   bool verbose = false;
-  bool strict = false;  // coverage must be complete
+  bool strict = false;       // coverage must be complete
+  bool until_found = false;  // end at the first complaint
 };
 
 bool run_one(std::uint64_t seed, Coverage& coverage, bool verbose, std::vector<std::string>& violations) {
@@ -40,7 +41,7 @@ bool run_one(std::uint64_t seed, Coverage& coverage, bool verbose, std::vector<s
 int usage() {
   fmt::print(stderr,
              "usage: gpumod-simulate [--seed N] [--runs N] [--from SEED] [--jobs N] [--coverage] [--strict] "
-             "[--verbose]\n");
+             "[--until-found] [--verbose]\n");
   return 2;
 }
 
@@ -68,6 +69,8 @@ int main(int argc, char** argv) {
       options.coverage = true;
     else if (word == "--strict")
       options.strict = true;
+    else if (word == "--until-found")
+      options.until_found = true;
     else if (word == "--verbose")
       options.verbose = true;
     else
@@ -95,17 +98,19 @@ int main(int argc, char** argv) {
   };
   std::vector<Failure> failures;
   std::uint64_t failed = 0;
+  std::atomic<bool> found{false};
   const auto work = [&] {
     Coverage own;
     constexpr std::uint64_t batch = 64;
     for (;;) {
       const auto first = next.fetch_add(batch);
-      if (first >= options.runs) break;
+      if (first >= options.runs || (options.until_found && found)) break;
       for (auto run = first; run < std::min(first + batch, options.runs); ++run) {
         std::vector<std::string> violations;
         if (run_one(options.from + run, own, options.verbose, violations)) continue;
         const std::lock_guard hold(guard);
         ++failed;
+        found = true;
         failures.push_back({options.from + run, violations.front()});
       }
     }
@@ -130,9 +135,9 @@ int main(int argc, char** argv) {
     auto& [count, first] = kinds[kind];
     if (count++ == 0) first = &failure;
   }
-  for (const auto& [kind, found] : kinds)
-    fmt::print("{} × like seed {}: {}\n", found.first, found.second->seed, found.second->what);
-  if (!failures.empty()) {
+  for (const auto& [kind, kind_found] : kinds)
+    fmt::print("{} × like seed {}: {}\n", kind_found.first, kind_found.second->seed, kind_found.second->what);
+  if (!failures.empty() && !options.until_found) {
     fmt::print("\nThe timeline of seed {} (./dev simulate --seed {} shows it again):\n", failures.front().seed,
                failures.front().seed);
     Coverage ignored;
