@@ -234,7 +234,9 @@ void Switch::advance(TimePoint now, Commands& out) {
 
 /// While undoing, one service that does not come up must not keep the others down: what it took was cleared away.
 bool Switch::passed_over(const Live& first, const Live& next) const {
-  return phase_ == Phase::undoing && first.stage == Stage::failed && !frees(first.step.action) &&
+  // Who was to be put to sleep once it was up, and never came up, has nothing to give back either.
+  const bool no_nap = first.lost && first.step.action == Action::sleep;
+  return phase_ == Phase::undoing && first.stage == Stage::failed && (no_nap || !frees(first.step.action)) &&
          first.step.unit != next.step.unit;
 }
 
@@ -258,6 +260,7 @@ void Switch::give_up_the_lost() {
           });
       if (!lost) continue;
       live.stage = Stage::failed;
+      live.lost = true;
       report(live).result = "skipped";
       again = true;
     }

@@ -105,6 +105,7 @@ class Switch {
     bool may_retry = false;      ///< the failure that is being cleared was transient
     bool unconfirmed = false;    ///< the unit manager has not said that its stop went well
     bool stopped_again = false;  ///< and was told once more
+    bool lost = false;           ///< it never began: what it waited for failed
     bool in_flight() const { return stage != Stage::pending && stage != Stage::done && stage != Stage::failed; }
   };
   using Commands = std::vector<Command>;

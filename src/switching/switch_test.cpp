@@ -507,6 +507,26 @@ TEST_F(SwitchTest, ASleeperThatDiesWhileAnotherStartsIsNotCommitted) {
   expect_clean();
 }
 
+TEST_F(SwitchTest, ASleeperThatDoesNotComeBackKeepsNoOtherDown) {
+  auto chat = make_service("chat", 7070, Bytes::mib(5000));
+  chat.sleep = SleepAbility::level1;
+  world.add(chat);
+  world.run_unit("gpumod-chat.service");
+  world.sleep("chat");
+  world.run_unit("gpumod-small.service");
+  world.foreign = Bytes::mib(17000);  // not beside each other
+  world.wrong_model.insert("chat");   // it wakes, and what it says is wrong
+  world.never_ready.insert("cpu");
+  auto machine = make(mode({"chat", "cpu"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("wake_service chat")) world.start_fails.insert("chat");
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_TRUE(world.did("stop_unit small"));
+  EXPECT_FALSE(world.did("sleep_service chat"));
+  EXPECT_TRUE(world.runs("small"));
+}
+
 struct RouterTest : SwitchTest {
   RouterTest() {
     world.add(make_router_service("coder", "llama", 7071, Bytes::mib(18000)));

@@ -245,7 +245,10 @@ void Host::begin_stop(int unit) {
     if (strikes(Fault::survivor)) {
       witness_.saw(Fault::survivor);
       trace_.say("  world: pid {} does not end on SIGTERM", pid);
-      if (strikes(Fault::unkillable)) process(pid)->unkillable = true;
+      if (strikes(Fault::unkillable)) {
+        process(pid)->unkillable = true;
+        witness_.saw(Fault::unkillable);
+      }
       longest = 20s;
       continue;
     }
@@ -302,6 +305,7 @@ void Host::load(int service, const std::vector<int>& gpus) {
     model.hangs = true;
   } else if (strikes(Fault::load_fails)) {
     model.doom = Fault::load_fails;
+    witness_.saw(Fault::load_fails);
     model.silent = strikes(Fault::journal_silent);
     agenda_.add(takes, Tick::exit, model.child);
   } else if (strikes(Fault::dies_transient)) {

@@ -19,7 +19,7 @@ bool Judge::excused(int service) const {
   const auto at = seen == evidence_.end() ? TimePoint{} : seen->second;
   if (host_.unit_at(unit).troubled >= at) return true;
   // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
-  if (host_.unit_at(unit).troubled >= began_ && host_.truth(service) == Residency::starting) return true;
+  if (host_.unit_at(unit).troubled >= began_ && !host_.unit_at(unit).ready) return true;
   // A request to sleep that was given up as late may still be heard.
   if (weather_.has(Fault::clock_jump) && asleep(host_.truth(service))) return true;
   const auto port = file(service).port;
