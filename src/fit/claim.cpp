@@ -135,4 +135,21 @@ Result<Placement::Place> Placement::place(const Service& service) {
   return place;
 }
 
+Result<Placement::Place> Placement::take(const ServiceId& service, const std::map<GpuIndex, Bytes>& claim) {
+  Place place;
+  for (const auto& [index, need] : claim) {
+    place.gpus.push_back(index);
+    const auto room = free_.find(index);
+    if (room == free_.end()) continue;  // unknown: the check before it acts decides
+    if (room->second < need)
+      return fail(ErrorCode::refused,
+                  fmt::format("service '{}' needs {} more of VRAM on GPU {}, which would have only {} to give", service,
+                              to_string(need), index, to_string(room->second)));
+    place.claim[index] = need;
+  }
+  for (const auto& [index, need] : place.claim)
+    free_[index] -= need;
+  return place;
+}
+
 }  // namespace gpumod

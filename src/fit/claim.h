@@ -38,6 +38,8 @@ class Placement {
   /// Takes room for the service. A service that uses no GPU gets an empty place. With a free choice it takes the GPU
   /// that fits most tightly. Errors: refused, saying how much is missing where; configuration for an unknown device.
   Result<Place> place(const Service& service);
+  /// The same where the place is given: `claim` on each of these GPUs.
+  Result<Place> take(const ServiceId& service, const std::map<GpuIndex, Bytes>& claim);
 
  private:
   const std::vector<GpuSample>& gpus_;

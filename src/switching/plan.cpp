@@ -19,6 +19,8 @@ bool holds_memory(Residency residency) {
 constexpr Bytes most_kept_asleep = Bytes::mib(1536);
 /// A router without models: no more than a CUDA context.
 constexpr Bytes most_kept_by_router = Bytes::gib(1);
+/// A fall of less than this proves nothing.
+constexpr Bytes least_to_tell = Bytes::mib(64);
 
 bool sleeps(Residency residency) {
   return residency == Residency::sleeping1 || residency == Residency::sleeping2;
@@ -132,9 +134,19 @@ class Planner {
       }
     }
     for (auto& step : plan_.steps) {
-      step.gpus = gpus_used_by(step.unit);
+      step.gpus = gpus_of_freeing(step.unit);
       if (step.action != Action::stop) step.ceiling = ceiling_of(step);
     }
+  }
+
+  /// Where the unit holds memory, or will before it has been told to stop: one that is on its way up is listed late.
+  std::vector<GpuIndex> gpus_of_freeing(const std::string& name) const {
+    auto gpus = gpus_used_by(name);
+    for (const auto* member : units_.at(name).members)
+      if (residency_of(member->id) == Residency::starting)
+        for (const auto gpu : gpus_open_to(*member))
+          if (std::find(gpus.begin(), gpus.end(), gpu) == gpus.end()) gpus.push_back(gpu);
+    return gpus;
   }
 
   /// The most that the unit of a sleep or an unload may hold once it is done: what proves that memory came back.
@@ -142,18 +154,18 @@ class Planner {
   std::map<GpuIndex, Bytes> ceiling_of(const Step& step) const {
     const auto& unit = units_.at(step.unit);
     const bool others_stay = std::any_of(unit.members.begin(), unit.members.end(), [&](const Service* member) {
-      return holds_memory(residency_of(member->id)) &&
-             std::none_of(plan_.steps.begin(), plan_.steps.end(),
-                          [&](auto& s) { return s.action == Action::unload && s.service == member->id; });
+      return holds_memory(residency_of(member->id)) && !is_unloaded(*member);
     });
     std::map<GpuIndex, Bytes> ceiling;
     for (const auto& gpu : snapshot_.gpus) {
       const auto held = held_by_unit(snapshot_, step.unit, gpu);
       if (!held) return {};
       if (step.action == Action::unload && others_stay) {
-        // Of what one model gives back, half is enough to tell that it went: declared figures are rough.
-        const auto claim = claim_on(service(step.service), gpu.total.value_or(Bytes())).value_or(Bytes::mib(2));
-        if (*held > claim && claim > Bytes()) ceiling[gpu.index] = *held - Bytes(claim.count() / 2);
+        // Nobody tells which of its GPUs a model is on.
+        if (gpus_used_by(step.unit).size() > 1) return {};
+        // Of what the models are thought to give back, half is enough to tell that they went: the figures are rough.
+        const auto goes = freed_by(step.unit, *held, gpu);
+        if (goes && *goes > least_to_tell) ceiling[gpu.index] = *held - Bytes(goes->count() / 2);
         continue;
       }
       const auto kept = step.action == Action::sleep ? most_kept_asleep : most_kept_by_router;
@@ -186,13 +198,12 @@ class Planner {
     const auto residency = unit.alive() && !unit.restart ? residency_of(member.id) : Residency::stopped;
     if (residency == target && sleeps(target)) return {};
     if (target == Residency::unloaded && unit.alive() && !unit.restart) return {};  // the freeing steps saw to it
-    if (residency == Residency::running || residency == Residency::starting) {
-      if (!sleeps(target))
-        add(Action::verify, member.id, name, residency == Residency::running ? "runs already" : "is starting");
-      return {};
-    }
     int last = -1;
-    if (sleeps(residency)) {
+    if (residency == Residency::running || residency == Residency::starting) {
+      if (residency == Residency::running && sleeps(target)) return {};  // the freeing steps see to it
+      last = add(Action::verify, member.id, name, residency == Residency::running ? "runs already" : "is starting");
+      if (!sleeps(target)) return {};
+    } else if (sleeps(residency)) {
       if (sleeps(target)) return {};  // asleep on another level: as good for everybody's purpose
       last = add(Action::wake, member.id, name, "asleep");
     } else {
@@ -267,11 +278,17 @@ class Planner {
     std::vector<Step*> takers;
     for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
       Step& step = plan_.steps[i];
-      const bool is_router_start =
-          step.action == Action::start && (step.service.empty() || service(step.service).in_router());
-      if (allocates(step.action) && !is_router_start) takers.push_back(&step);
+      // The process itself takes nothing, but what it is bound to decides where its models go.
+      if (is_router_start(step))
+        step.gpus = gpus_declared_in(step.unit);
+      else if (allocates(step.action))
+        takers.push_back(&step);
     }
+    if (snapshot_.gpus.empty())
+      for (const auto& step : plan_.steps)
+        if (is_router_start(step)) TRY(check_binding(*units_.at(step.unit).members.front()));
     for (const auto* step : takers) {
+      if (snapshot_.gpus.empty()) TRY(check_binding(service(step->service)));
       if (!needs_gpu(service(step->service)) || !snapshot_.gpus.empty()) continue;
       const auto reason = snapshot_.gpu_problem ? snapshot_.gpu_problem->message : "this machine has no GPU";
       return fail(
@@ -281,7 +298,29 @@ class Planner {
     }
     std::stable_sort(takers.begin(), takers.end(),
                      [&](const Step* a, const Step* b) { return largest_claim(*a) > largest_claim(*b); });
+    TRY(place_where_there_is_room(takers));
+    place_naps();
+    return {};
+  }
 
+  /// Who is put to sleep as soon as it is up frees memory where it has just taken it.
+  void place_naps() {
+    for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
+      Step& nap = plan_.steps[i];
+      if (nap.action != Action::sleep) continue;
+      nap.gpus = gpus_used_by(nap.unit);
+      if (nap.gpus.empty()) nap.gpus = gpus_open_to(service(nap.service));  // it is on its way up
+      for (const auto& step : plan_.steps)
+        if (step.action == Action::start && step.service == nap.service) nap.gpus = step.gpus;
+      for (const auto& gpu : snapshot_.gpus) {
+        if (std::find(nap.gpus.begin(), nap.gpus.end(), gpu.index) == nap.gpus.end()) continue;
+        const auto claim = claim_on(service(nap.service), gpu.total.value_or(Bytes())).value_or(Bytes());
+        if (claim > most_kept_asleep) nap.ceiling[gpu.index] = std::max(most_kept_asleep, Bytes(claim.count() / 4));
+      }
+    }
+  }
+
+  Result<void> place_where_there_is_room(const std::vector<Step*>& takers) {
     // Beside what runs? Then nobody has to wait for a stop, and a failed start costs nothing.
     if (can_start_first(takers) && place_all(takers, free_now())) {
       starts_first_ = freeing_count_ > 0 && !takers.empty();
@@ -291,59 +330,108 @@ class Planner {
     return {};
   }
 
+  /// One that is to run on certain GPUs must not run anywhere because they cannot be read.
+  Result<void> check_binding(const Service& bound) const {
+    if (bound.vram == Bytes(0) || bound.gpu.any()) return {};
+    return fail(
+        ErrorCode::environment,
+        fmt::format("service '{}' is to run on GPU {}, but no GPU can be read: {}", bound.id, bound.gpu.devices.front(),
+                    snapshot_.gpu_problem ? snapshot_.gpu_problem->message : "this machine has no GPU"),
+        snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : std::string());
+  }
+
   bool can_start_first(const std::vector<Step*>& takers) const {
     if (ports_conflict_) return false;
     const auto first_taking = plan_.steps.begin() + static_cast<long>(freeing_count_);
     const bool same_unit = std::any_of(first_taking, plan_.steps.end(), [&](const Step& taking) {
-      return std::any_of(plan_.steps.begin(), first_taking,
+      return taking.action != Action::verify &&
+             std::any_of(plan_.steps.begin(), first_taking,
                          [&](const Step& freeing) { return freeing.unit == taking.unit; });
+    });
+    // Who is to go and still allocates must go first: two do not allocate beside each other.
+    const bool one_rises = std::any_of(units_.begin(), units_.end(), [&](const auto& entry) {
+      return entry.second.stop_step &&
+             std::any_of(entry.second.members.begin(), entry.second.members.end(), [&](const Service* member) {
+               return member->vram != Bytes(0) && residency_of(member->id) == Residency::starting;
+             });
     });
     // A service whose need is unknown could take the memory of the one that it replaces.
     const bool all_known = std::all_of(takers.begin(), takers.end(), [&](const Step* taker) {
       const auto& taking = service(taker->service);
       return taking.vram || taking.vllm();
     });
-    return !same_unit && all_known;
+    return !same_unit && !one_rises && all_known;
   }
 
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
     Placement placement(snapshot_.gpus, free);
     for (auto* step : takers) {
-      auto place = TRY(placement.place(as_placed(*step)));
+      const auto missing = step->action == Action::wake ? missing_to_wake(*step) : std::nullopt;
+      auto taken = missing ? placement.take(step->service, *missing) : placement.place(as_placed(*step));
+      auto place = TRY(std::move(taken));
       step->gpus = std::move(place.gpus);
       step->claim = std::move(place.claim);
     }
     return {};
   }
 
-  /// What a step really takes, and where: a service that wakes, or a model that goes into a running router, is bound to
-  /// the GPUs its unit is on; and who sleeps already holds a part of its claim.
+  /// What a step really takes, and where: a model that goes into a running router is bound to the GPUs its unit is on.
   Service as_placed(const Step& step) const {
     Service placed = service(step.service);
     const auto& unit = units_.at(step.unit);
-    if (step.action == Action::start || !unit.alive() || unit.restart) return placed;
-    const auto used = gpus_used_by(step.unit);
-    if (used.empty()) return placed;
-    if (placed.gpu.any())
-      for (const auto gpu : used)
-        placed.gpu.devices.push_back(std::to_string(gpu));
-    if (step.action != Action::wake) return placed;
-    for (const auto& gpu : snapshot_.gpus) {
-      const auto claim = gpu.index == used.front() ? claim_on(placed, gpu.total.value_or(Bytes())) : std::nullopt;
-      const auto held = held_by_unit(snapshot_, step.unit, gpu);
-      if (!claim || !held) continue;
-      placed.options = CommandOptions{};  // from here on the figure counts, not the engine's rule
-      placed.vram = std::max(Bytes(1), *claim - *held);
-      break;
-    }
+    if (step.action == Action::start || !unit.alive() || unit.restart || !placed.gpu.any()) return placed;
+    for (const auto gpu : gpus_used_by(step.unit))
+      placed.gpu.devices.push_back(std::to_string(gpu));
     return placed;
+  }
+
+  /// Who wakes is where it sleeps, and holds a part of its claim there already. Unset: NVML does not say where, or how
+  /// much.
+  std::optional<std::map<GpuIndex, Bytes>> missing_to_wake(const Step& step) const {
+    std::map<GpuIndex, Bytes> missing;
+    for (const auto& gpu : snapshot_.gpus) {
+      const auto used = gpus_used_by(step.unit);
+      if (std::find(used.begin(), used.end(), gpu.index) == used.end()) continue;
+      const auto claim = claim_on(service(step.service), gpu.total.value_or(Bytes()));
+      const auto held = held_by_unit(snapshot_, step.unit, gpu);
+      if (!claim || !held) return std::nullopt;
+      missing[gpu.index] = std::max(Bytes(1), *claim - *held);
+    }
+    return missing.empty() ? std::nullopt : std::optional(std::move(missing));
   }
 
   std::map<GpuIndex, Bytes> free_now() const {
     std::map<GpuIndex, Bytes> free;
-    for (const auto& gpu : snapshot_.gpus)
-      if (gpu.free) free[gpu.index] = *gpu.free - knowledge_.settings.vram_margin;
+    for (const auto& gpu : snapshot_.gpus) {
+      if (!gpu.free) continue;
+      free[gpu.index] = *gpu.free - knowledge_.settings.vram_margin;
+      for (const auto& [name, unit] : units_)
+        if (unit.alive() && !unit.stop_step) free[gpu.index] -= still_to_take(name, unit, gpu);
+    }
     return free;
+  }
+
+  /// Who is on the way up does not hold yet what it will.
+  Bytes still_to_take(const std::string& name, const UnitCase& unit, const GpuSample& gpu) const {
+    bool on_its_way = false;
+    Bytes claims;
+    for (const auto* member : unit.members) {
+      const auto residency = residency_of(member->id);
+      if (residency != Residency::running && residency != Residency::starting) continue;
+      on_its_way = on_its_way || residency == Residency::starting;
+      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      if (!claim) return Bytes();
+      claims += *claim;
+    }
+    if (!on_its_way) return Bytes();
+    auto where = gpus_used_by(name);
+    if (where.empty()) where = gpus_open_to(*unit.members.front());
+    // Not listed yet, and free to go anywhere: then only the check before each start can tell.
+    const auto spread = unit.members.front()->gpu.any() ? std::size_t{1} : unit.members.front()->gpu.devices.size();
+    if (where.size() > std::max(spread, gpus_used_by(name).size())) return Bytes();
+    if (std::find(where.begin(), where.end(), gpu.index) == where.end()) return Bytes();
+    const auto held = held_by_unit(snapshot_, name, gpu);
+    return held ? std::max(Bytes(), claims - *held) : Bytes();
   }
 
   /// What can be counted on once the freeing steps are done. Where NVML does not say what a process holds, the best
@@ -354,10 +442,13 @@ class Planner {
       if (!gpu.free) continue;
       Bytes freed;
       bool known = true;
-      for (std::size_t i = 0; i < freeing_count_; ++i) {
-        const auto held = held_by_unit(snapshot_, plan_.steps[i].unit, gpu);
-        if (!held || (plan_.steps[i].action != Action::stop && *held > Bytes(0))) known = false;
-        if (held) freed += *held;
+      std::set<std::string> units;
+      for (std::size_t i = 0; i < freeing_count_; ++i)
+        units.insert(plan_.steps[i].unit);
+      for (const auto& name : units) {
+        const auto held = held_by_unit(snapshot_, name, gpu);
+        known = known && held;
+        if (held) freed += freed_by(name, *held, gpu).value_or(*held);
       }
       if (known || !gpu.total)
         free[gpu.index] += freed;
@@ -365,6 +456,32 @@ class Planner {
         free[gpu.index] = *gpu.total - knowledge_.settings.vram_margin;
     }
     return free;
+  }
+
+  /// Of what a unit holds, what its freeing steps give back. Of a router that keeps some of its models it is an
+  /// estimate, in the proportion of what they claim; unset where one of them does not say.
+  std::optional<Bytes> freed_by(const std::string& name, Bytes held, const GpuSample& gpu) const {
+    const auto& unit = units_.at(name);
+    if (unit.stop_step) return held;
+    if (!unit.is_router()) return held - std::min(held, most_kept_asleep);
+    std::int64_t go = 0, all = 0;
+    bool all_go = true;
+    for (const auto* member : unit.members) {
+      if (!holds_memory(residency_of(member->id))) continue;
+      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      if (!claim) all = -1;
+      if (all >= 0) all += claim->to_mib() + 1;
+      if (is_unloaded(*member) && claim) go += claim->to_mib() + 1;
+      all_go = all_go && is_unloaded(*member);
+    }
+    if (all_go) return held;
+    if (all < 0) return std::nullopt;
+    return Bytes::mib(held.to_mib() * go / all);
+  }
+
+  bool is_unloaded(const Service& member) const {
+    return std::any_of(plan_.steps.begin(), plan_.steps.end(),
+                       [&](const Step& step) { return step.action == Action::unload && step.service == member.id; });
   }
 
   /// A refusal for lack of room names who holds the room and is not ours to move.
@@ -382,10 +499,10 @@ class Planner {
   }
 
   void order() {
-    std::map<GpuIndex, int> last_on_gpu;
+    let_the_starting_come_up();
     for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
       Step& taking = plan_.steps[i];
-      if (!allocates(taking.action)) continue;
+      if (!allocates(taking.action) && taking.action != Action::sleep) continue;
       for (std::size_t f = 0; f < freeing_count_; ++f) {
         Step& freeing = plan_.steps[f];
         if (starts_first_)
@@ -393,19 +510,39 @@ class Planner {
         else if (must_wait(taking, freeing))
           depend(taking.index, freeing.index);
       }
-      for (const auto gpu : taking.gpus) {
-        const auto [previous, fresh] = last_on_gpu.try_emplace(gpu, taking.index);
-        if (!fresh) depend(taking.index, std::exchange(previous->second, taking.index));
+      // After every earlier one, not only the last: which of them comes to nothing is not known yet.
+      for (std::size_t e = freeing_count_; e < i; ++e) {
+        const Step& earlier = plan_.steps[e];
+        const bool takes = allocates(earlier.action) || earlier.action == Action::sleep;
+        if (takes && !is_router_start(earlier) && !is_router_start(taking) && share_gpu(earlier, taking))
+          depend(taking.index, earlier.index);
       }
     }
   }
 
+  /// Who is being started already, by an interrupted switch or by people, allocates: nothing else does on its GPU, and
+  /// nothing frees there, until it is up.
+  void let_the_starting_come_up() {
+    for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
+      Step& rising = plan_.steps[i];
+      if (rising.action != Action::verify || residency_of(rising.service) != Residency::starting) continue;
+      rising.gpus = gpus_used_by(rising.unit);
+      if (rising.gpus.empty()) rising.gpus = gpus_open_to(service(rising.service));
+      for (auto& other : plan_.steps)
+        if (other.action != Action::verify && !is_router_start(other) && share_gpu(rising, other))
+          depend(other.index, rising.index);
+    }
+  }
+
+  static bool share_gpu(const Step& one, const Step& other) {
+    return std::any_of(one.gpus.begin(), one.gpus.end(), [&](GpuIndex gpu) {
+      return std::find(other.gpus.begin(), other.gpus.end(), gpu) != other.gpus.end();
+    });
+  }
+
   bool must_wait(const Step& taking, const Step& freeing) const {
     if (taking.unit == freeing.unit) return true;
-    const bool share_gpu = std::any_of(taking.gpus.begin(), taking.gpus.end(), [&](GpuIndex gpu) {
-      return std::find(freeing.gpus.begin(), freeing.gpus.end(), gpu) != freeing.gpus.end();
-    });
-    if (share_gpu) return true;
+    if (!is_router_start(taking) && share_gpu(taking, freeing)) return true;
     // Without figures, freeing first is the only order that cannot run out of memory, the host's included.
     const bool unknown = !taking.service.empty() && !service(taking.service).vram && !service(taking.service).vllm();
     return unknown;
@@ -456,6 +593,33 @@ class Planner {
       if (listed) used.push_back(gpu.index);
     }
     return used;
+  }
+
+  bool is_router_start(const Step& step) const {
+    return step.action == Action::start && (step.service.empty() || service(step.service).in_router());
+  }
+
+  static bool names(const GpuSelector& selector, const GpuSample& gpu) {
+    return std::any_of(selector.devices.begin(), selector.devices.end(), [&](const std::string& device) {
+      return device == gpu.uuid || device == std::to_string(gpu.index);
+    });
+  }
+
+  /// Empty for a service that uses none.
+  std::vector<GpuIndex> gpus_open_to(const Service& service) const {
+    std::vector<GpuIndex> open;
+    for (const auto& gpu : snapshot_.gpus)
+      if (service.vram != Bytes(0) && (service.gpu.any() || names(service.gpu, gpu))) open.push_back(gpu.index);
+    return open;
+  }
+
+  std::vector<GpuIndex> gpus_declared_in(const std::string& unit) const {
+    std::vector<GpuIndex> declared;
+    for (const auto& gpu : snapshot_.gpus)
+      if (std::any_of(units_.at(unit).members.begin(), units_.at(unit).members.end(),
+                      [&](const Service* member) { return names(member->gpu, gpu); }))
+        declared.push_back(gpu.index);
+    return declared;
   }
 
   Bytes largest_claim(const Step& step) const {

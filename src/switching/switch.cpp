@@ -22,6 +22,34 @@ constexpr Duration job_grace = 120s;
 
 Switch::Switch(SwitchRequest request) : request_(std::move(request)) {}
 
+std::optional<Switch::Stage> Switch::stage_of(int step) const {
+  const auto index = static_cast<std::size_t>(step);
+  if (step < 0 || index >= steps_.size()) return std::nullopt;
+  return steps_[index].stage;
+}
+
+std::string_view to_string(Switch::Stage stage) {
+  using Stage = Switch::Stage;
+  switch (stage) {
+    case Stage::pending: return "pending";
+    case Stage::memory: return "memory";
+    case Stage::acting: return "acting";
+    case Stage::proving: return "proving";
+    case Stage::killing: return "killing";
+    case Stage::proving_kill: return "proving_kill";
+    case Stage::waiting: return "waiting";
+    case Stage::falling: return "falling";
+    case Stage::verifying: return "verifying";
+    case Stage::clearing: return "clearing";
+    case Stage::clearing_proof: return "clearing_proof";
+    case Stage::clearing_kill: return "clearing_kill";
+    case Stage::clearing_last_proof: return "clearing_last_proof";
+    case Stage::done: return "done";
+    case Stage::failed: return "failed";
+  }
+  return "unknown";
+}
+
 std::vector<Command> Switch::begin(TimePoint) {
   Commands out;
   observe(out);
@@ -90,14 +118,18 @@ Goal Switch::undo_goal(const Snapshot& snapshot) const {
       const auto found = request_.knowledge.services.find(entry.first);
       return found == request_.knowledge.services.end() || !touched_units_.contains(found->second.unit_name());
     });
+  std::erase_if(goal.wanted, [&](const auto& entry) {
+    const auto found = request_.knowledge.services.find(entry.first);
+    return given_up_.contains(entry.first) ||
+           (found != request_.knowledge.services.end() && given_up_.contains(found->second.unit_name()));
+  });
   return goal;
 }
 
 /// The round cannot be begun.
 void Switch::refuse(Error error, Commands& out) {
   if (phase_ == Phase::undoing) {
-    problem_->message += fmt::format("; what ran before could not be restored: {}", error.message);
-    return finish(SwitchResult::failed, out);
+    return not_restored(error.message, out);
   }
   problem_ = std::move(error);
   if (!mutated_) return finish(SwitchResult::refused, out);
@@ -120,6 +152,33 @@ void Switch::preflight(Commands& out) {
   out.push_back(std::move(check));
 }
 
+/// While undoing, one service that cannot come back keeps no other down: a plan without it is better than none.
+Result<Plan> Switch::plan_undo(const Snapshot& snapshot, const Goal& goal) {
+  unrestorable_.clear();
+  auto planned = plan(snapshot, goal, request_.knowledge);
+  if (planned) return planned;
+  Goal possible = goal;
+  std::erase_if(possible.wanted, [](const auto& entry) { return entry.second != Residency::stopped; });
+  Knowledge knowledge = request_.knowledge;
+  planned = plan(snapshot, possible, knowledge);
+  if (!planned) {  // then not even what runs can be restarted
+    knowledge.distrusted.clear();
+    planned = plan(snapshot, possible, knowledge);
+  }
+  for (const auto& [id, residency] : goal.wanted) {
+    if (!planned || residency == Residency::stopped) continue;
+    possible.wanted[id] = residency;
+    auto with_it = plan(snapshot, possible, knowledge);
+    if (with_it) {
+      planned = std::move(with_it);
+      continue;
+    }
+    possible.wanted.erase(id);
+    unrestorable_ += fmt::format("{}'{}': {}", unrestorable_.empty() ? "" : "; ", id, with_it.error().message);
+  }
+  return planned;
+}
+
 void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
   ++rounds_;
   if (!first_snapshot_) {
@@ -128,7 +187,7 @@ void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
     if (!request_.previous) request_.previous = goal_from(snapshot);
   }
   const Goal goal = phase_ == Phase::undoing ? undo_goal(snapshot) : request_.goal;
-  auto planned = plan(snapshot, goal, request_.knowledge);
+  auto planned = phase_ == Phase::undoing ? plan_undo(snapshot, goal) : plan(snapshot, goal, request_.knowledge);
   if (!planned) return refuse(std::move(planned).error(), out);
   if (!first_plan_) first_plan_ = *planned;
   changed_ = changed_ || !planned->only_verifies();
@@ -157,6 +216,7 @@ void Switch::plan_round(const Snapshot& snapshot, TimePoint, Commands& out) {
 
 void Switch::advance(TimePoint now, Commands& out) {
   if (observing_ || preflighting_) return;
+  if (phase_ == Phase::undoing) give_up_the_lost();
   if (!draining_)
     for (std::size_t i = round_base_; i < steps_.size(); ++i)
       if (ready_to_issue(steps_[i])) issue(steps_[i], now, out);
@@ -172,15 +232,38 @@ void Switch::advance(TimePoint now, Commands& out) {
   end_round(now, out);
 }
 
+/// While undoing, one service that does not come up must not keep the others down: what it took was cleared away.
+bool Switch::passed_over(const Live& first, const Live& next) const {
+  // Who was to be put to sleep once it was up, and never came up, has nothing to give back either.
+  const bool no_nap = first.lost && first.step.action == Action::sleep;
+  return phase_ == Phase::undoing && first.stage == Stage::failed && (no_nap || !frees(first.step.action)) &&
+         first.step.unit != next.step.unit;
+}
+
 bool Switch::ready_to_issue(const Live& live) const {
   if (live.stage != Stage::pending) return false;
   return std::all_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
     const Live& first = steps_[static_cast<std::size_t>(earlier)];
-    // While undoing, one service that does not come up must not keep the others down: what it took was cleared away.
-    const bool passed_over = phase_ == Phase::undoing && first.stage == Stage::failed && allocates(first.step.action) &&
-                             first.step.unit != live.step.unit;
-    return first.stage == Stage::done || passed_over;
+    return first.stage == Stage::done || passed_over(first, live);
   });
+}
+
+/// What waits for something that failed will never begin; who only queues behind it must not wait for that.
+void Switch::give_up_the_lost() {
+  for (bool again = true; std::exchange(again, false);)
+    for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+      Live& live = steps_[i];
+      const bool lost =
+          live.stage == Stage::pending && std::any_of(live.step.after.begin(), live.step.after.end(), [&](int earlier) {
+            const Live& first = steps_[static_cast<std::size_t>(earlier)];
+            return first.stage == Stage::failed && !passed_over(first, live);
+          });
+      if (!lost) continue;
+      live.stage = Stage::failed;
+      live.lost = true;
+      report(live).result = "skipped";
+      again = true;
+    }
 }
 
 void Switch::issue(Live& live, TimePoint now, Commands& out) {
@@ -188,6 +271,7 @@ void Switch::issue(Live& live, TimePoint now, Commands& out) {
   if (!line.began) line.began = now;
   line.result = "running";
   line.attempts = live.attempt;
+  live.unconfirmed = live.stopped_again = false;
   if (live.step.action == Action::verify) return await(live, now, out);
   const bool takes_gpu = allocates(live.step.action) && !live.step.gpus.empty() && !router_process_only(live.step);
   if (!takes_gpu) return act(live, now, out);
@@ -312,6 +396,7 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
     case Stage::clearing:
       if (!is(Kind::job_done, Kind::job_failed)) return;
       if (live.step.action == Action::load) return cleared(live, now, out);  // the model was told to go
+      live.unconfirmed = event.kind == Kind::job_failed;
       prove(live, Stage::clearing_proof, now, out);
       return;
     case Stage::clearing_kill:
@@ -334,6 +419,7 @@ void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& o
   switch (live.step.action) {
     // A stop job that failed may still have stopped everything: the proof decides, not the job.
     case Action::stop:
+      live.unconfirmed = !ok;
       if (ok && !event.text.empty()) report(live).earlier.push_back(event.text);
       return prove(live, Stage::proving, now, out);
     case Action::start: return ok ? await(live, now, out) : step_not_up(live, event, now, out);
@@ -347,11 +433,17 @@ void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& o
 
 void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& out) {
   const bool clearing = live.stage == Stage::clearing_proof || live.stage == Stage::clearing_last_proof;
-  if (event.kind == Event::Kind::released)
-    return clearing ? cleared(live, now, out) : step_done(live, event.text, now);
+  const bool released = event.kind == Event::Kind::released;
+  if (released && live.unconfirmed && !live.stopped_again) {
+    live.stopped_again = true;
+    live.stage = clearing ? Stage::clearing : Stage::acting;
+    out.push_back(command(Command::Kind::stop_unit, live, now + startup_timeout(live.step) + job_grace));
+    return;
+  }
+  if (released && !live.unconfirmed) return clearing ? cleared(live, now, out) : step_done(live, event.text, now);
 
   const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof;
-  if (!last) {
+  if (!last && !released) {
     report(live).earlier.push_back(fmt::format("needed SIGKILL: {}", event.text));
     live.stage = clearing ? Stage::clearing_kill : Stage::killing;
     report(live).stage = "killing what survived";
@@ -360,10 +452,12 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
   }
   // No path continues past an unproven release.
   live.may_retry = false;
+  Event unproven = event;
+  if (released) unproven.text = "the unit manager did not confirm that it is stopped";
   if (!clearing)
-    note_failure(live, event);
+    note_failure(live, unproven);
   else
-    report(live).note += fmt::format("; {}", event.text);
+    report(live).note += fmt::format("; {}", unproven.text);
   step_failed(live, now);
   abandon_waits(out);
 }
@@ -467,6 +561,13 @@ void Switch::end_round(TimePoint, Commands& out) {
       looking_back_ = true;
       return observe(out);
     }
+    if (phase_ == Phase::undoing && (!unrestorable_.empty() || !given_up_.empty())) {
+      // What came up may take less than it claims: what was left out for want of room gets another chance.
+      const bool moved_on = std::any_of(steps_.begin() + static_cast<long>(round_base_), steps_.end(),
+                                        [](const Live& live) { return live.step.action != Action::verify; });
+      const bool again = moved_on && !unrestorable_.empty() && rounds_ < max_rounds;
+      return again ? next_round(out) : not_restored(unrestorable_, out);
+    }
     if (phase_ == Phase::undoing)
       return finish(
           request_.on_failure == OnFailure::blank && !cancelled_ ? SwitchResult::failed : SwitchResult::rolled_back,
@@ -487,10 +588,15 @@ void Switch::end_round(TimePoint, Commands& out) {
         return live.stage == Stage::failed && !report(live).note.empty() && !report(live).note.starts_with("given up");
       });
   if (phase_ == Phase::undoing) {
-    if (failed != steps_.end())
-      problem_->message += fmt::format("; what ran before could not be restored: '{}': {}", failed->step.subject(),
-                                       report(*failed).note);
-    return finish(SwitchResult::failed, out);
+    bool unproven = false;
+    for (std::size_t i = round_base_; i < steps_.size(); ++i) {
+      if (steps_[i].stage != Stage::failed || reports_[i].note.empty()) continue;
+      given_up_.try_emplace(steps_[i].step.subject(), reports_[i].note);
+      unproven = unproven || frees(steps_[i].step.action);
+    }
+    // Who was left out for want of room may have it now that another one will not come back.
+    if (!unrestorable_.empty() && !unproven && rounds_ < max_rounds) return next_round(out);
+    return not_restored(unrestorable_, out);
   }
   if (!problem_) {
     problem_ = Error{ErrorCode::failed, "the switch failed", {}, {}};
@@ -524,10 +630,12 @@ void Switch::last_look(const Snapshot& snapshot, TimePoint now, Commands& out) {
   bool again = false;
   for (const auto& [id, wanted] : request_.goal.wanted) {
     const auto view = snapshot.services.find(id);
-    if (wanted != Residency::running || view == snapshot.services.end()) continue;
+    const bool sleeps = wanted == Residency::sleeping1 || wanted == Residency::sleeping2;
+    if ((wanted != Residency::running && !sleeps) || view == snapshot.services.end()) continue;
     // One that is only slow to answer, busy with somebody's request, has not died.
     const auto residency = view->second.residency;
     if (residency == Residency::running || residency == Residency::starting) continue;
+    if (sleeps && (residency == Residency::sleeping1 || residency == Residency::sleeping2)) continue;
     if (died.empty())
       died = fmt::format("'{}' was verified, and then {}: it is {}", id,
                          residency == Residency::failed ? "failed" : "went away",
@@ -554,6 +662,10 @@ void Switch::give_up_forward(Commands& out) {
   out.push_back(std::move(record));
   if (request_.on_failure == OnFailure::stay && !cancelled_) return finish(SwitchResult::failed, out);
   phase_ = Phase::undoing;
+  // Who was only asked, and answered badly, is left as it is.
+  const auto untouched = [&](const std::string& unit) { return !touched_units_.contains(unit); };
+  std::erase_if(request_.knowledge.distrusted, untouched);
+  std::erase_if(restarted_units_, untouched);
   next_round(out);
 }
 
@@ -563,6 +675,14 @@ void Switch::next_round(Commands& out) {
   looked_back_ = false;
   round_base_ = steps_.size();
   observe(out);
+}
+
+void Switch::not_restored(const std::string& why, Commands& out) {
+  std::string all = why;
+  for (const auto& [subject, note] : given_up_)
+    all += fmt::format("{}'{}': {}", all.empty() ? "" : "; ", subject, note);
+  problem_->message += fmt::format("; what ran before could not be restored: {}", all);
+  finish(SwitchResult::failed, out);
 }
 
 void Switch::finish(SwitchResult result, Commands& out) {

@@ -16,6 +16,8 @@
 // What each step goes through:
 //
 //   stop            stop_unit → prove_release → done;  survivors → kill_unit → prove_release → done | failed
+//                   A stop job that failed may still have stopped everything, or left a restart loop behind a process
+//                   that is gone: once the release is proven, the unit is told once more, and that must be confirmed.
 //   unload, sleep   the request → await_residency → prove_fall → done | failed (an unload that fails distrusts the
 //                   router). A server that says it sleeps and keeps its memory has not done what was asked.
 //   start           check_memory → start_unit → await_ready → verify → done
@@ -37,6 +39,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/switching.h"
@@ -53,6 +56,24 @@ struct SwitchRequest {
 
 class Switch {
  public:
+  enum class Stage {
+    pending,
+    memory,        // check_memory is out
+    acting,        // the mutating command is out
+    proving,       // the first proof of a release
+    killing,       // survivors are being killed
+    proving_kill,  // the last proof of a release
+    waiting,       // await_ready or await_residency is out
+    falling,       // the proof that a sleeper's memory fell
+    verifying,
+    clearing,  // a failed start is being stopped
+    clearing_proof,
+    clearing_kill,
+    clearing_last_proof,
+    done,
+    failed,
+  };
+
   explicit Switch(SwitchRequest request);
 
   /// Call once: asks for an observation.
@@ -72,35 +93,24 @@ class Switch {
   }
   const std::optional<Snapshot>& first_snapshot() const { return first_snapshot_; }
   const Goal& previous() const { return *request_.previous; }
+  /// For whoever counts what has been exercised. Unset: there is no such step.
+  std::optional<Stage> stage_of(int step) const;
 
  private:
   enum class Phase { forward, undoing };
-  enum class Stage {
-    pending,
-    memory,        // check_memory is out
-    acting,        // the mutating command is out
-    proving,       // the first proof of a release
-    killing,       // survivors are being killed
-    proving_kill,  // the last proof of a release
-    waiting,       // await_ready or await_residency is out
-    falling,       // the proof that a sleeper's memory fell
-    verifying,
-    clearing,  // a failed start is being stopped
-    clearing_proof,
-    clearing_kill,
-    clearing_last_proof,
-    done,
-    failed,
-  };
   struct Live {
     Step step;
     Stage stage = Stage::pending;
     int attempt = 1;
-    bool may_retry = false;  ///< the failure that is being cleared was transient
+    bool may_retry = false;      ///< the failure that is being cleared was transient
+    bool unconfirmed = false;    ///< the unit manager has not said that its stop went well
+    bool stopped_again = false;  ///< and was told once more
+    bool lost = false;           ///< it never began: what it waited for failed
     bool in_flight() const { return stage != Stage::pending && stage != Stage::done && stage != Stage::failed; }
   };
   using Commands = std::vector<Command>;
 
+  Result<Plan> plan_undo(const Snapshot& snapshot, const Goal& goal);
   void plan_round(const Snapshot& snapshot, TimePoint now, Commands& out);
   void advance(TimePoint now, Commands& out);
   void issue(Live& live, TimePoint now, Commands& out);
@@ -122,6 +132,7 @@ class Switch {
   bool owes_last_look() const;
   void last_look(const Snapshot& snapshot, TimePoint now, Commands& out);
   void give_up_forward(Commands& out);
+  void not_restored(const std::string& why, Commands& out);
   void finish(SwitchResult result, Commands& out);
   void observe(Commands& out);
   void preflight(Commands& out);
@@ -132,7 +143,9 @@ class Switch {
   StepReport& report(const Live& live) { return reports_[static_cast<std::size_t>(live.step.index)]; }
   bool router_process_only(const Step& step) const;
   Duration startup_timeout(const Step& step) const;
+  bool passed_over(const Live& first, const Live& next) const;
   bool ready_to_issue(const Live& live) const;
+  void give_up_the_lost();
   void note_failure(const Live& live, const Event& event);
 
   SwitchRequest request_;
@@ -154,10 +167,14 @@ class Switch {
   std::size_t round_base_ = 0;  // index of the round's first step
   std::vector<Live> steps_;     // of all rounds; the index of a step is its place here
   std::vector<StepReport> reports_;
+  std::string unrestorable_;                     // what the plan of an undoing round had to leave out, and why
+  std::map<std::string, std::string> given_up_;  // services and units that did not come back, and why
   std::optional<Plan> first_plan_;
   std::optional<Snapshot> first_snapshot_;
   std::optional<SwitchResult> result_;
   std::optional<Error> problem_;
 };
+
+std::string_view to_string(Switch::Stage stage);
 
 }  // namespace gpumod

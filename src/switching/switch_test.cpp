@@ -424,6 +424,118 @@ TEST_F(SwitchTest, AServiceIsRestartedOnceAndNotForEver) {
   expect_clean();
 }
 
+TEST_F(SwitchTest, WhatDoesNotFitAnyMoreKeepsNoOtherDown) {
+  world.run_unit("gpumod-chat.service");
+  world.run_unit("gpumod-small.service");
+  world.start_fails.insert("embed");
+  auto machine = make(mode({"embed"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("start_unit embed")) world.foreign = Bytes::mib(10000);
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_TRUE(world.runs("small"));
+  EXPECT_THAT(machine.problem()->message, HasSubstr("could not be restored: 'chat'"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, WhoWasLeftOutForWantOfRoomGetsItWhenAnotherStaysDown) {
+  world.add(make_service("a", 8300, Bytes::mib(10000)));
+  world.add(make_service("b", 8301, Bytes::mib(12000)));
+  world.run_unit("gpumod-a.service");
+  world.run_unit("gpumod-b.service");
+  world.start_fails.insert("embed");
+  auto machine = make(mode({"embed"}));
+  world.run(machine, [&](Switch&, int) {
+    if (!world.did("start_unit embed")) return;
+    world.foreign = Bytes::mib(8000);
+    world.start_fails.insert("a");
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.runs("a"));
+  EXPECT_TRUE(world.runs("b"));
+  EXPECT_THAT(machine.problem()->message, HasSubstr("'a'"));
+  EXPECT_EQ(std::count(world.history.begin(), world.history.end(), "start_unit a"), 1);
+  expect_clean();
+}
+
+TEST_F(SwitchTest, ARollbackDoesNotRestartWhoWasOnlyAsked) {
+  world.run_unit("gpumod-small.service");
+  world.run_unit("gpumod-forgotten.service");
+  world.wrong_model.insert("small");
+  auto machine = make(mode({"small"}));
+  bool blinded = false;
+  world.run(machine, [&](Switch& running, int) {
+    const auto& reports = running.reports();
+    const bool over = !reports.empty() && std::all_of(reports.begin(), reports.end(), [](const StepReport& line) {
+      return line.result == "done" || line.result == "failed";
+    });
+    if (!over || std::exchange(blinded, true)) return;
+    Event nothing;
+    nothing.kind = Event::Kind::observed;  // the round is over, and the machine cannot be looked at
+    world.issue(running.on(nothing, world.clock));
+  });
+  EXPECT_TRUE(blinded);
+  EXPECT_TRUE(world.did("stop_unit gpumod-forgotten.service"));
+  EXPECT_FALSE(world.did("stop_unit small"));
+}
+
+TEST_F(SwitchTest, AStopThatTheUnitManagerDidNotConfirmIsOrderedAgain) {
+  world.run_unit("gpumod-chat.service");
+  world.lost_stops["gpumod-chat.service"] = 1;
+  auto machine = make(mode({"embed"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  // Its process is gone after the kill, but a restart loop would bring it back.
+  EXPECT_THAT(world.history, ElementsAre("stop_unit chat", "kill_unit chat", "stop_unit chat", "start_unit embed"));
+}
+
+TEST_F(SwitchTest, AStopThatIsNeverConfirmedFails) {
+  world.run_unit("gpumod-chat.service");
+  world.lost_stops["gpumod-chat.service"] = 2;
+  auto machine = make(mode({"embed"}), OnFailure::stay);
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.did("start_unit embed"));
+  EXPECT_THAT(machine.problem()->message, HasSubstr("did not confirm"));
+}
+
+TEST_F(SwitchTest, ASleeperThatDiesWhileAnotherStartsIsNotCommitted) {
+  auto chat = make_service("chat", 7070, Bytes::mib(12000));
+  chat.sleep = SleepAbility::level1;
+  world.add(chat);
+  world.run_unit("gpumod-chat.service");
+  auto goal = mode({"embed"});
+  goal.wanted["chat"] = Residency::sleeping1;
+  auto machine = make(goal);
+  bool killed = false;
+  world.run(machine, [&](Switch&, int) {
+    if (!killed && world.did("start_unit embed")) killed = true, world.break_unit("gpumod-chat.service");
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.did("start_unit chat"));
+  expect_clean();
+}
+
+TEST_F(SwitchTest, ASleeperThatDoesNotComeBackKeepsNoOtherDown) {
+  auto chat = make_service("chat", 7070, Bytes::mib(5000));
+  chat.sleep = SleepAbility::level1;
+  world.add(chat);
+  world.run_unit("gpumod-chat.service");
+  world.sleep("chat");
+  world.run_unit("gpumod-small.service");
+  world.foreign = Bytes::mib(17000);  // not beside each other
+  world.wrong_model.insert("chat");   // it wakes, and what it says is wrong
+  world.never_ready.insert("cpu");
+  auto machine = make(mode({"chat", "cpu"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("wake_service chat")) world.start_fails.insert("chat");
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_TRUE(world.did("stop_unit small"));
+  EXPECT_FALSE(world.did("sleep_service chat"));
+  EXPECT_TRUE(world.runs("small"));
+}
+
 struct RouterTest : SwitchTest {
   RouterTest() {
     world.add(make_router_service("coder", "llama", 7071, Bytes::mib(18000)));
@@ -510,6 +622,21 @@ TEST_F(RouterTest, AFailedLoadIsUnloadedAlsoWhenNothingIsRestored) {
   EXPECT_EQ(machine.result(), SwitchResult::failed);
   EXPECT_FALSE(world.runs("coder"));
   EXPECT_TRUE(world.did("unload_model coder"));
+}
+
+TEST_F(RouterTest, ARouterThatDoesNotComeBackKeepsNoOtherDown) {
+  world.add(make_router_service("mini", "llama", 7071, Bytes::mib(3000)));
+  world.run_unit("gpumod-router-llama.service", {"mini"});
+  world.run_unit("gpumod-small.service");
+  world.start_fails.insert("chat");
+  auto machine = make(mode({"chat"}));
+  world.run(machine, [&](Switch&, int) {
+    if (world.did("start_unit chat")) world.start_fails.insert("");  // the router's own start
+  });
+  EXPECT_EQ(machine.result(), SwitchResult::failed);
+  EXPECT_FALSE(world.runs("mini"));
+  EXPECT_TRUE(world.runs("small")) << "it only queued behind the model on the same GPU";
+  expect_clean();
 }
 
 TEST_F(RouterTest, SleepingAModelKeepsItsRouter) {

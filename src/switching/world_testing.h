@@ -48,6 +48,7 @@ class World {
   std::set<std::string> wrong_model;       ///< verification fails
   std::set<std::string> survives_sigterm;  ///< needs the kill
   std::set<std::string> survives_everything;
+  std::map<std::string, int> lost_stops;  ///< so many stop jobs of the unit never arrive
   std::set<std::string> unload_does_nothing;
   std::set<std::string> keeps_memory_asleep;    ///< says that it sleeps, and holds what it held
   std::map<std::string, Duration> release_lag;  ///< memory comes back this late
@@ -253,6 +254,10 @@ class World {
       case Kind::stop_unit:
         answer(command, 20ms, [this, command] {
           Unit& target = units_[command.unit];
+          if (lost_stops[command.unit] > 0) {
+            --lost_stops[command.unit];
+            return say(Event::Kind::job_failed, "no answer");
+          }
           if (!survives_sigterm.contains(command.unit) && !survives_everything.contains(command.unit))
             end(command.unit, target);
           return say(Event::Kind::job_done);

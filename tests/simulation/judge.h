@@ -1,0 +1,101 @@
+// What must hold, whatever happens. Everything here is worked out from the catalogue, from what was shown to the switch
+// and from what is true in the modelled world; nothing is asked of the code under test but its reports and its answer.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "hands.h"
+#include "journal.h"
+#include "switching/switch.h"
+
+namespace gpumod::simulation {
+
+class Judge {
+ public:
+  Judge(const Catalogue& catalogue, const Weather& weather, const Agenda& agenda, const Host& host, const Hands& hands,
+        const Journal& journal, Trace& trace);
+
+  void begin(const SwitchRequest& request, std::int64_t id);
+  void command(const Command& command, const Switch& machine);
+  void unwritten(const Command& command);
+  void event(const Event& event);
+  void after(const Switch& machine);
+  void end(const Switch& machine);
+  void complain(std::string what);
+
+  bool undoing() const { return undoing_; }
+  const std::vector<std::string>& violations() const { return violations_; }
+
+ private:
+  struct Window {
+    int step;
+    int unit;
+    std::set<int> gpus;
+  };
+  struct StepTrack {
+    std::optional<Event> last;
+    Bytes held_before;
+    bool begun = false;
+    bool memory_ok = false;
+    int memory_attempt = 0;
+    std::string result;
+  };
+
+  void check_allocation(const Command& command, int unit, int service);
+  void check_windows(const Command& command, int unit, int service, const Switch& machine);
+  void check_deadline(const Command& command, int service);
+  void check_step_done(const StepReport& line);
+  void check_wanted(const char* what, int service, Residency wanted);
+  void check_goal_reached(const Switch& machine);
+  void check_restored(const Switch& machine);
+  void check_unrestored(const Switch& machine);
+  void check_blank();
+  bool clears(const Command& command, const Switch& machine) const;
+  void check_refusal(const Switch& machine);
+  void check_reports(const Switch& machine);
+  bool up(int service) const;
+  bool excused(int service) const;
+  bool fits_alone(int service) const;
+  Residency was(int service) const;
+  const Service& file(int service) const { return *catalogue_.services[static_cast<std::size_t>(service)]; }
+  const std::string& id(int service) const { return file(service).id; }
+  StepTrack& track(int step);
+
+  const Catalogue& catalogue_;
+  const Weather& weather_;
+  const Agenda& agenda_;
+  const Host& host_;
+  const Hands& hands_;
+  const Journal& journal_;
+  Trace& trace_;
+  std::vector<std::string> violations_;
+
+  // of the switch under way
+  SwitchRequest request_;
+  std::int64_t id_ = 0;
+  TimePoint began_{};
+  bool undoing_ = false;
+  bool cancelled_ = false;
+  bool failed_ = false;  // a step of this round has failed
+  int round_ = 0;
+  int mutations_ = 0;
+  unsigned struck_before_ = 0;
+  bool refused_undo_ = false;
+  bool blind_undo_ = false;
+  std::set<int> touched_, started_;
+  std::set<int> obstacles_;      // units on which something went wrong while undoing
+  std::set<int> could_be_back_;  // services that had room when the undoing began
+  std::set<ServiceId> preflighted_;
+  std::optional<Snapshot> first_;
+  std::optional<Snapshot> last_;
+  TimePoint looked_{};
+  std::map<int, TimePoint> evidence_;  // by service: when it was last shown to be as it should
+  std::vector<StepTrack> steps_;
+  std::vector<Window> allocating_, freeing_;
+  bool fits_beside_ = false;
+};
+
+}  // namespace gpumod::simulation

@@ -1,0 +1,245 @@
+// What must hold when a switch has ended: the world is the goal, or what it was before, or neither could be had and the
+// report says why.
+#include "judge.h"
+
+namespace gpumod::simulation {
+
+namespace {
+
+bool asleep(Residency residency) {
+  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
+}
+
+}  // namespace
+
+/// What happened to it after it was last shown to be well is not the switch's fault.
+bool Judge::excused(int service) const {
+  const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
+  const auto seen = evidence_.find(service);
+  const auto at = seen == evidence_.end() ? TimePoint{} : seen->second;
+  if (host_.unit_at(unit).troubled >= at) return true;
+  // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
+  if (host_.unit_at(unit).troubled >= began_ && !host_.unit_at(unit).ready) return true;
+  // A request to sleep that was given up as late may still be heard.
+  if (weather_.has(Fault::clock_jump) && asleep(host_.truth(service))) return true;
+  const auto port = file(service).port;
+  return port != 0 && host_.port_stranger(port) != nullptr;
+}
+
+void Judge::check_wanted(const char* what, int service, Residency wanted) {
+  const auto truth = host_.truth(service);
+  bool good = false;
+  switch (wanted) {
+    case Residency::running: good = truth == Residency::running; break;
+    case Residency::sleeping1:
+    case Residency::sleeping2:
+      // The proof that its memory fell cannot tell a sleeper from one that has ended.
+      good = asleep(truth) || host_.unit_at(catalogue_.unit_of[static_cast<std::size_t>(service)]).troubled >= began_;
+      break;
+    default: good = !up(service); break;
+  }
+  if (good || excused(service)) return;
+  complain(fmt::format("{}, but {} should be {} and is {}", what, id(service), to_string(wanted), to_string(truth)));
+}
+
+void Judge::check_goal_reached(const Switch&) {
+  for (const auto& [service_id, wanted] : request_.goal.wanted)
+    if (const int service = catalogue_.service_named(service_id); service >= 0)
+      check_wanted("committed", service, wanted);
+  if (!request_.goal.exclusive) return;
+  for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit) {
+    const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
+    if (spec.broken || host_.unit_at(unit).troubled >= began_) continue;
+    bool wanted_here = false;
+    for (const int member : spec.members) {
+      const auto wanted = request_.goal.wanted.find(id(member));
+      const bool wants = wanted != request_.goal.wanted.end() && wanted->second != Residency::stopped;
+      wanted_here = wanted_here || wants;
+      if (!wants && up(member) && !excused(member)) complain(fmt::format("committed, but {} still runs", id(member)));
+    }
+    if (!wanted_here && !host_.gone(unit)) complain(fmt::format("committed, but {} is left over", spec.name));
+  }
+}
+
+/// What ran before runs again: of what was touched, or of all that the given goal names.
+void Judge::check_restored(const Switch& machine) {
+  for (int service = 0; service < static_cast<int>(catalogue_.services.size()); ++service) {
+    const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
+    Residency before = was(service);
+    if (request_.previous) {
+      const auto wanted = request_.previous->wanted.find(id(service));
+      if (wanted == request_.previous->wanted.end()) continue;
+      before = wanted->second;
+    } else if (!touched_.contains(unit)) {
+      continue;
+    }
+    if (before == Residency::stopping || before == Residency::suspended) continue;
+    if (before == Residency::failed && first_) {
+      const auto status = first_->units.find(catalogue_.units[static_cast<std::size_t>(unit)].name);
+      if (status != first_->units.end() && !status->second.gone()) continue;  // alive, and nothing to go back to
+      before = Residency::stopped;
+    }
+    if (before == Residency::starting) before = Residency::running;
+    if (asleep(before)) {
+      const auto truth = host_.truth(service);
+      if (!asleep(truth) && truth != Residency::running && up(service) && !excused(service))
+        complain(fmt::format("rolled back, but {} slept before and is {}", id(service), to_string(truth)));
+      continue;
+    }
+    check_wanted("rolled back", service, before);
+  }
+  (void)machine;
+}
+
+/// Could this one service be started now, all by itself?
+bool Judge::fits_alone(int service) const {
+  if (!catalogue_.uses_gpu(service)) return true;
+  if (catalogue_.gpus.empty() || catalogue_.unified || !host_.gpus_readable()) return false;
+  int fitting = 0;
+  for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu) {
+    const auto claim = catalogue_.claim(service, gpu);
+    if (!claim) return false;
+    if (catalogue_.may_use(service, gpu) && *claim + request_.knowledge.settings.vram_margin <= host_.free(gpu))
+      ++fitting;
+  }
+  return fitting >= catalogue_.spread(service);
+}
+
+/// Rolling back failed: each service that is not back must have had something in its way.
+void Judge::check_unrestored(const Switch& machine) {
+  const auto& problem = machine.problem();
+  if (!problem || problem->message.find("could not be restored") == std::string::npos)
+    complain(fmt::format("what ran before is not back, and the report does not say so: {}",
+                         problem ? problem->message : ""));
+  if (blind_undo_) return;
+  bool stop_failed = false;
+  for (const auto& line : machine.reports())
+    if (line.undo && frees(line.action) && line.result == "failed") stop_failed = true;
+  for (int service = 0; service < static_cast<int>(catalogue_.services.size()); ++service) {
+    const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
+    Residency before = was(service);
+    if (request_.previous) {
+      const auto wanted = request_.previous->wanted.find(id(service));
+      before = wanted == request_.previous->wanted.end() ? Residency::stopped : wanted->second;
+    } else if (!touched_.contains(unit)) {
+      continue;
+    }
+    if (before != Residency::running || host_.truth(service) == Residency::running) continue;
+    if (obstacles_.contains(unit) || excused(service) || stop_failed) continue;
+    // What others of ours, started by people meanwhile, are about to take is no room either.
+    bool others_rise = false;
+    for (int u = 0; u < static_cast<int>(catalogue_.units.size()); ++u) {
+      const auto& other = host_.unit_at(u);
+      others_rise = others_rise || (u != unit && other.active == ActiveState::active && !other.ready);
+    }
+    if (others_rise) continue;
+    const int on_its_port = host_.port_unit(file(service).port);
+    if (on_its_port >= 0 && on_its_port != unit) continue;
+    if (!could_be_back_.contains(service) || !fits_alone(service) || !host_.gone(unit)) continue;
+    complain(fmt::format("{} ran before, nothing was in its way, and it is not back", id(service)));
+  }
+}
+
+void Judge::check_blank() {
+  if (!obstacles_.empty() || blind_undo_ || refused_undo_) return;
+  for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit) {
+    const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
+    if (!spec.broken && !host_.gone(unit) && host_.unit_at(unit).troubled < began_)
+      complain(fmt::format("all was to stop, and {} has not", spec.name));
+  }
+}
+
+void Judge::check_refusal(const Switch& machine) {
+  if (mutations_ > 0) complain("refused, and yet something was touched");
+  if (!weather_.fine() || weather_.struck() > 0 || !first_) return;
+  for (const auto& process : host_.processes())  // a model that was told to go may still be at it
+    if (process.alive && process.model >= 0 && host_.model(process.model).state == Model::State::unloaded) return;
+  // Nothing goes wrong in this world: a refusal needs a reason, and too little room is one only where it could be.
+  if (catalogue_.gpus.empty() || catalogue_.unified || !catalogue_.figures || !request_.goal.exclusive) return;
+  Bytes sum;
+  for (const auto& [service_id, wanted] : request_.goal.wanted) {
+    const int service = catalogue_.service_named(service_id);
+    Bytes most;
+    for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu) {
+      const auto claim = catalogue_.claim(service, gpu);
+      if (!claim) return;
+      most = std::max(most, *claim);
+    }
+    if (catalogue_.spread(service) > static_cast<int>(catalogue_.gpus.size())) return;
+    if (asleep(wanted)) return;
+    sum += most;
+  }
+  for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu) {
+    Bytes room = host_.free(gpu);
+    for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit)
+      if (!catalogue_.units[static_cast<std::size_t>(unit)].broken) room += host_.held(unit, gpu);
+    if (sum + request_.knowledge.settings.vram_margin > room) return;
+  }
+  complain(fmt::format("refused although everything fits: {}", machine.problem() ? machine.problem()->message : ""));
+}
+
+void Judge::check_reports(const Switch& machine) {
+  for (const auto& line : machine.reports()) {
+    if (line.result == "done" || line.result == "failed" || line.result == "skipped") continue;
+    if (machine.result() == SwitchResult::refused || mutations_ == 0) continue;
+    complain(fmt::format("the report leaves step {} {}", line.step, line.result));
+  }
+}
+
+void Judge::end(const Switch& machine) {
+  using Result = SwitchResult;
+  const auto result = machine.result();
+  const bool well = result == Result::committed || result == Result::unchanged;
+  if (!well && (!machine.problem() || machine.problem()->message.empty())) complain("it does not say why");
+  if (well && machine.problem()) complain("it went well, and yet there is a problem: " + machine.problem()->message);
+  check_reports(machine);
+  switch (result) {
+    case Result::committed: check_goal_reached(machine); break;
+    case Result::unchanged:
+      if (mutations_ > 0) complain("unchanged, and yet something was touched");
+      check_goal_reached(machine);
+      break;
+    case Result::refused: check_refusal(machine); break;
+    case Result::rolled_back: check_restored(machine); break;
+    case Result::cancelled:
+      if (!cancelled_) complain("nobody cancelled it");
+      if (mutations_ > 0) check_restored(machine);
+      break;
+    case Result::failed:
+      if (!undoing_) {
+        if (request_.on_failure != OnFailure::stay && mutations_ > 0) complain("it failed and undid nothing");
+      } else if (request_.on_failure == OnFailure::blank && !cancelled_) {
+        check_blank();
+      } else {
+        check_unrestored(machine);
+      }
+      break;
+    case Result::running: complain("an ended switch says that it runs"); break;
+  }
+  if (cancelled_ && (well || result == Result::rolled_back) && mutations_ > 0 && result != Result::cancelled)
+    complain(fmt::format("it was cancelled and is {}", to_string(result)));
+  const bool negative = result == Result::failed || result == Result::rolled_back || result == Result::cancelled;
+  bool known = catalogue_.figures && !catalogue_.unified;
+  for (const auto* service : catalogue_.services)
+    known = known && (service->vram || service->vllm());
+  // What one model of a router gives back is an estimate: the check before the next start may find it wrong.
+  for (const auto& line : machine.reports())
+    known = known && line.action != Action::unload;
+  if (weather_.fine() && weather_.struck() == 0 && known && negative)
+    complain(fmt::format("nothing went wrong in this world, and it is {}: {}", to_string(result),
+                         machine.problem() ? machine.problem()->message : ""));
+  // Nothing half-started stays: what neither ran before nor is wanted must not be there.
+  for (const int unit : touched_) {
+    const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
+    if (spec.router || spec.members.size() != 1 || host_.gone(unit) || !started_.contains(unit)) continue;
+    const int service = spec.members[0];
+    const auto wanted = request_.goal.wanted.find(id(service));
+    const bool wants = wanted != request_.goal.wanted.end() && wanted->second != Residency::stopped;
+    const bool ran =
+        was(service) != Residency::stopped || (request_.previous && request_.previous->wanted.contains(id(service)));
+    if (wants || ran || obstacles_.contains(unit) || excused(service)) continue;
+    complain(fmt::format("{} is left half-started", id(service)));
+  }
+}
+
+}  // namespace gpumod::simulation
