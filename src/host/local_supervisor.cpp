@@ -460,8 +460,8 @@ Task<Result<std::vector<LogLine>>> LocalSupervisor::log_tail(std::string name, s
   co_return read_log_tail(directory_of(name), std::move(invocation), limit);
 }
 
-Result<Registration> LocalSupervisor::follow_log(const std::string& name,
-                                                 std::function<void(const LogLine&)> callback, Duration) {
+Result<Registration> LocalSupervisor::follow_log(const std::string& name, std::function<void(const LogLine&)> callback,
+                                                 Duration) {
   if (!is_unit_name(name)) return fail(ErrorCode::failed, fmt::format("'{}' is not a unit name", printable(name)));
   const auto directory = directory_of(name);
   TRY(make_directories(directory));
