@@ -237,6 +237,7 @@ struct Candidate {
   UnitStatus status;
   UnitRow row;
   SurveyDepth depth = SurveyDepth::everything;
+  bool deferred = false;  ///< a look at its cgroup comes first: it may tell all that would be asked
 };
 
 UnitStatus status_of_row(const UnitRow& row) {
@@ -258,7 +259,7 @@ Task<void> fill_details(std::shared_ptr<Bus> bus, std::vector<Candidate>& candid
   std::vector<std::string> in_transition;
   std::vector<UnitStatus*> listed_again;
   for (auto& candidate : candidates) {
-    if (!candidate.status.exists) continue;
+    if (!candidate.status.exists || candidate.deferred) continue;
     auto query = detail_query(*bus, candidate.row.path, candidate.status, candidate.depth);
     std::move(query.requests.begin(), query.requests.end(), std::back_inserter(requests));
     asked.push_back({&candidate.status, std::move(query.properties)});
@@ -290,6 +291,34 @@ std::string group_told_by_kernel(const Candidate& candidate) {
   return pid > 0 ? group_of_unit(control_group_of(pid), candidate.row.name) : std::string();
 }
 
+/// Units that run have their cgroups beside each other, and one process is all that most of them have: that is the main
+/// one, and needs no asking. So systemd is asked for the main process of the first alone, and of those that the look at
+/// their cgroups leaves unclear.
+void defer_the_usual(std::vector<Candidate>& candidates) {
+  bool first = true;
+  for (auto& candidate : candidates)
+    if (asks_little(candidate.status, candidate.depth)) candidate.deferred = !std::exchange(first, false);
+}
+
+Task<void> name_main_processes(std::shared_ptr<Bus> bus, std::vector<Candidate>& candidates,
+                               const std::vector<CgroupMembers>& members) {
+  std::vector<Candidate> unclear;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (!std::exchange(candidates[i].deferred, false)) continue;
+    if (members[i].pids.size() == 1) {
+      candidates[i].status.main_pid = members[i].pids.front();
+      continue;
+    }
+    places.push_back(i);
+    unclear.push_back(candidates[i]);
+  }
+  if (unclear.empty()) co_return;
+  co_await fill_details(std::move(bus), unclear);
+  for (std::size_t i = 0; i < places.size(); ++i)
+    candidates[places[i]] = std::move(unclear[i]);
+}
+
 /// The processes of all units, and the cgroup of those whose main process alone was asked for. Such a unit's cgroup is
 /// the one of its name that lists its main process. It is looked for beside the last one found, then asked of the
 /// kernel; where both fail (the process has ended meanwhile, or lives elsewhere), systemd tells.
@@ -305,6 +334,7 @@ Task<void> find_processes(std::shared_ptr<Bus> bus, std::vector<Candidate>& cand
     groups.push_back(group);
   }
   auto members = cgroup_members(groups);
+  co_await name_main_processes(bus, candidates, members);
 
   std::vector<Candidate> doubtful;
   std::vector<std::size_t> places;
@@ -389,6 +419,7 @@ Task<Result<std::vector<UnitStatus>>> survey_units(std::shared_ptr<SystemdSessio
                            std::vector<Result<BusMessage>>& replies) -> Task<void> {
     replies = co_await call_all(std::move(over), std::move(requests), systemd_call_timeout);
   };
+  defer_the_usual(candidates);
   both.push_back(fill_details(bus, candidates));
   both.push_back(ask_tags(bus, std::move(tag_requests), tags));
   co_await run_all(std::move(both));
