@@ -79,7 +79,7 @@ Result<VllmEstimate> estimate_vllm(const ModelFacts& model, const VllmFlags& fla
     estimate.claim = before_kv + *flags.kv_cache_memory;
     words.push_back(fmt::format("a cache of {} as --kv-cache-memory-bytes says, whatever the utilization",
                                 to_string(*flags.kv_cache_memory)));
-  } else if (flags.gpu_total > Bytes()) {
+  } else if (flags.gpu_total.count() > 0) {
     const double claim = std::ceil(static_cast<double>(flags.gpu_total.count()) * flags.utilization);
     estimate.claim = Bytes(static_cast<std::int64_t>(claim));
     for_cache = *estimate.claim - before_kv;
@@ -89,7 +89,7 @@ Result<VllmEstimate> estimate_vllm(const ModelFacts& model, const VllmFlags& fla
     words.emplace_back("the size of the GPU is not known, so neither is what vLLM will claim of it");
   }
   if (for_cache) {
-    estimate.fits = *for_cache >= need.kv;
+    estimate.fits = for_cache->count() >= need.kv.count();
     if (per_token > 0 && model.sliding_window == 0)
       estimate.cached_tokens = std::max<std::int64_t>(0, for_cache->count()) / estimate.kv_per_token.count();
   }

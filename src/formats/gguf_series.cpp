@@ -80,7 +80,7 @@ Result<GgufModel> read_gguf_model(const std::filesystem::path& path) {
   std::uint64_t tensors = 0;
   for (unsigned number = 1; number <= place->count; ++number) {
     auto part_path = path.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", place->prefix, number, place->count);
-    auto part = number == place->number ? Result<GgufFile>(std::move(opened)) : read_part(part_path);
+    auto part = read_part(part_path);
     if (!part && part.error().code == ErrorCode::not_found)
       return fail(ErrorCode::not_found,
                   fmt::format("part {} of {} is missing: {}", number, place->count, printable(part_path.string())));
