@@ -108,6 +108,12 @@ void Judge::command(const Command& command, const Switch& machine) {
     for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu)
       own.held_before += host_.held(unit, gpu);
   }
+  if (command.attempt > own.attempt) {
+    own.attempt = command.attempt;
+    own.clearing = false;
+    if (!own.passing_cause) complain(fmt::format("{} is tried again for a lasting cause", command.unit));
+  }
+  if (clears(command, machine) && (gives(command.kind) || command.kind == Kind::kill_unit)) own.clearing = true;
   check_deadline(command, service);
   if (command.kind == Kind::check_memory) {
     own.memory_ok = false;
@@ -167,6 +173,7 @@ bool Judge::clears(const Command& command, const Switch& machine) const {
 void Judge::unwritten(const Command& command) {
   if (command.step < 0) return;
   track(command.step).begun = true;
+  if (gives(command.kind) || command.kind == Kind::kill_unit) track(command.step).clearing = true;
   touched_.insert(catalogue_.unit_named(command.unit));
 }
 
@@ -304,6 +311,7 @@ void Judge::event(const Event& event) {
     could_be_back_.clear();
     for (int s = 0; undoing_ && s < static_cast<int>(catalogue_.services.size()); ++s)
       if (fits_alone(s) && host_.gone(catalogue_.unit_of[static_cast<std::size_t>(s)])) could_be_back_.insert(s);
+    std::erase_if(could_be_back_, [&](int s) { return host_.port_stranger(file(s).port) != nullptr; });
     last_ = event.snapshot;
     looked_ = agenda_.now;
     for (int s = 0; s < static_cast<int>(catalogue_.services.size()); ++s)
@@ -344,6 +352,9 @@ void Judge::event(const Event& event) {
   if (event.step < 0) return;
   auto& own = track(event.step);
   own.last = event;
+  if (event.kind == Event::Kind::not_ready || event.kind == Event::Kind::not_verified ||
+      event.kind == Event::Kind::job_failed)
+    if (!own.clearing) own.passing_cause = event.transient && !event.abandoned;
   if (event.kind == Event::Kind::memory_ok) {
     own.memory_ok = true;
     own.memory_attempt = event.attempt;

@@ -40,6 +40,9 @@ class Judge {
     Bytes held_before;
     bool begun = false;
     bool memory_ok = false;
+    int attempt = 1;
+    bool passing_cause = false;  ///< what it last failed of goes away by itself
+    bool clearing = false;
     int memory_attempt = 0;
     std::string result;
   };
