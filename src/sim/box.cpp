@@ -88,8 +88,12 @@ Result<Box> Box::build(const BoxOptions& options) {
   box.speed_ = options.speed;
   box.keep_ = options.keep;
   TRY(box.find_programs());
-  std::error_code ignored;
-  auto pattern = (fs::temp_directory_path(ignored) / "gpumod-demo-XXXXXX").string();
+  std::error_code problem;
+  const auto temporary = fs::temp_directory_path(problem);
+  if (problem || !temporary.is_absolute())
+    return fail(ErrorCode::environment, "there is no directory for temporary files that the demo could use",
+                "TMPDIR names one: correct or unset that variable.");
+  auto pattern = (temporary / "gpumod-demo-XXXXXX").string();
   if (!::mkdtemp(pattern.data()))
     return fail(system_error(fmt::format("create {}", pattern), errno, ErrorCode::environment));
   box.directory_ = pattern;

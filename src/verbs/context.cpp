@@ -121,9 +121,24 @@ Error problem_of(const SwitchOutcome& outcome) {
 
 }  // namespace
 
+namespace {
+
+/// Where the settings cannot be read, which unit manager and what margin are meant is a guess: nothing is changed by it.
+Result<void> check_settings(const Catalog& catalog) {
+  for (const auto& problem : catalog.problems)
+    if (problem.severity == Severity::error && problem.where.file == "gpumod.yaml")
+      return fail(ErrorCode::configuration, to_string(problem),
+                  "Nothing is started or stopped by guessed settings: mend that file; gpumod config check shows every "
+                  "problem.");
+  return {};
+}
+
+}  // namespace
+
 Task<Result<json::value>> Context::carry_out(Order order) {
   const auto known = catalog();
   if (!known) co_return fail(known.error());
+  if (const auto settings = check_settings(**known); !settings) co_return fail(settings.error());
   if (order.dry_run) co_return co_await dry_run(std::move(order));
   const auto opened = store();
   if (!opened) co_return fail(opened.error());

@@ -61,6 +61,10 @@ class Drift {
   void compare(const Service& service, const ServiceView& view, Residency wanted) {
     if (satisfies(view.residency, wanted)) {
       if (view.residency == Residency::running) look_for_squeeze(service, view);
+      if (view.residency == Residency::starting)
+        add(Kind::unreached, service.id, to_string(wanted), view.residency,
+            fmt::format("'{}' should run, but does not answer{}", service.id,
+                        view.detail.empty() ? "" : ": " + view.detail));
       return;
     }
     const auto why = view.detail.empty() ? std::string() : fmt::format(": {}", view.detail);

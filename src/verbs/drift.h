@@ -2,7 +2,8 @@
 //
 //   dead        should run, and does not
 //   port        should run, and cannot: something else answers on its port
-//   unreached   is neither what the goal wants nor dead: asleep where it should run, running where it should sleep
+//   unreached   is neither what the goal wants nor dead: asleep where it should run, running where it should sleep, there
+//               but without an answer
 //   squeezed    runs, but --fit has shrunk it to the memory that was free at its start
 //   unwanted    is there, and the goal does not want it
 //   undefined   is wanted, and no file defines it any more

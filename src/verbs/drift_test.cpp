@@ -119,10 +119,14 @@ TEST_F(DriftTest, FiguresThatNvmlDoesNotGiveProveNothing) {
   EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
 }
 
-TEST_F(DriftTest, OneThatLoadsIsNotSqueezedYet) {
+TEST_F(DriftTest, OneThatDoesNotAnswerIsSaidToAndIsNotSqueezedYet) {
   snapshot.services["coder"].residency = Residency::starting;
+  snapshot.services["coder"].detail = "no answer within 2.0 s";
   snapshot.gpus[0].processes[0].used = Bytes::gib(1);
-  EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+  const auto found = differences_of(goal, snapshot, catalog);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].kind, Difference::Kind::unreached);
+  EXPECT_EQ(found[0].text, "'coder' should run, but does not answer: no answer within 2.0 s");
 }
 
 TEST_F(DriftTest, AsleepWhereItShouldRunAndTheOtherWayRound) {

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from harness import MANAGER, Case, alive, free_port, get, kill, listens, needs_systemd, until
+from harness import GPUMOD, MANAGER, Case, alive, free_port, get, kill, listens, needs_systemd, until
 
 
 class Refusals(Case):
@@ -31,6 +31,22 @@ class Refusals(Case):
         self.assertEqual(plain.out, "", "errors belong on stderr")
         self.assertIn(error["message"].split(":")[0], plain.err)
         return error
+
+    def test_settings_that_cannot_be_read_are_not_guessed(self):
+        self.write("gpumod.yaml", "vram_margin: [\n")
+        run = self.gpumod("mode", "switch", "code")
+        self.assertEqual(run.code, 6, run)
+        self.assertIn("gpumod.yaml:", run.err)
+        self.assertEqual(self.gpumod("mode", "switch", "code", "--dry-run").code, 6)
+        (self.config / "gpumod.yaml").unlink()
+        self.ok("mode", "switch", "code")
+
+    def test_an_answer_that_cannot_be_written_is_no_success(self):
+        with open("/dev/full", "w") as full:
+            run = subprocess.run([GPUMOD, "mode", "list", "--json"], env=self.env, stdout=full, stderr=subprocess.PIPE,
+                                 text=True, timeout=30)
+        self.assertEqual(run.returncode, 1, run)
+        self.assertIn("could not be written", run.stderr)
 
     def test_an_unknown_mode_names_the_nearest(self):
         error = self.refused(4, "mode", "switch", "cod")

@@ -101,6 +101,12 @@ class Demo(DemoCase):
             self.assertEqual(run.out, "")
         self.nothing_is_left()
 
+    def test_without_a_directory_for_temporary_files_it_says_so(self):
+        self.env["TMPDIR"] = "/nonexistent"
+        run = self.demo()
+        self.assertEqual(run.code, 7, run)
+        self.assertIn("TMPDIR", run.err)
+
     def test_every_fault_is_described(self):
         listed = self.demo("--fault", "list", "--json").json["faults"]
         self.assertEqual({fault["name"] for fault in listed},
@@ -178,6 +184,13 @@ class DemoInterruptions(DemoCase):
         demo.send_signal(signal.SIGINT)
         _, complaint = demo.communicate(timeout=60)
         self.assertEqual(demo.returncode, 130, complaint)
+        self.nothing_is_left()
+
+    def test_a_reader_that_leaves_ends_it_as_well(self):
+        demo = self.start("--modes", "rag", "--speed", "1", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.wait_for_an_engine()
+        demo.stdout.close()
+        self.assertNotEqual(demo.wait(timeout=60), 0)
         self.nothing_is_left()
 
     def test_sigterm_does_as_well(self):

@@ -1,9 +1,11 @@
 #include "faces/cli/demo.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -168,6 +170,7 @@ std::string render_demo(const json::value& answer, const Screen& screen) {
 }
 
 int run_demo(const Paths& paths, const Invocation& invocation, const Output& output) {
+  ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of print(), not the end of us: there is much to clean up
   DemoWatcher watcher(output);
   Result<json::value> answer;
   {
@@ -176,7 +179,9 @@ int run_demo(const Paths& paths, const Invocation& invocation, const Output& out
     Context* running = nullptr;
     bool stopping = false;
     Context context(loop, paths, [&](const json::object& event) {
-      const bool stop = Signals::interrupts() > 0 || Signals::ended_by() != 0;
+      // Whoever read our output has left: nobody would see the rest, and nothing of it may stay behind.
+      const bool unheard = std::ferror(stdout) != 0;
+      const bool stop = Signals::interrupts() > 0 || Signals::ended_by() != 0 || unheard;
       if (stop && !std::exchange(stopping, true)) {
         running->cancel();
         watcher.ending();

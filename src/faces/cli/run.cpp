@@ -225,7 +225,9 @@ int run_reference(const Invocation& invocation, const Output& output) {
 
 }  // namespace cli
 
-int cli_main(int argc, char** argv) {
+namespace {
+
+int run(int argc, char** argv) {
   using namespace cli;
   fill_standard_descriptors();
   const std::vector<std::string> arguments(argv + 1, argv + std::max(1, argc));
@@ -255,6 +257,15 @@ int cli_main(int argc, char** argv) {
   if (!paths) return conclude(paths.error(), output);
   if (invocation->kind == Invocation::Kind::help) return run_help(*paths, *invocation, output);
   return run_verb(*paths, *invocation, output);
+}
+
+}  // namespace
+
+int cli_main(int argc, char** argv) {
+  const int code = run(argc, argv);
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  cli::complain("gpumod: what it had to say could not be written (is the disk full?)\n");
+  return code == 0 ? static_cast<int>(ErrorCode::failed) : code;
 }
 
 }  // namespace gpumod
