@@ -117,6 +117,19 @@ def ask(port, method, path, body=None, timeout=20, headers=None):
         connection.close()
 
 
+def is_listening(pid):
+    """Whether the process has a TCP listener. Seen from outside: a question of ours could arrive just as it closes."""
+    sockets = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            sockets.add(os.readlink(entry.path))
+        except FileNotFoundError:
+            pass
+    with open(f"/proc/{pid}/net/tcp") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return any(row[3] == "0A" and f"socket:[{row[9]}]" in sockets for row in rows)
+
+
 class Pending:
     """A request that is on its way while the test goes on."""
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 from harness import alive, until
-from llama_pair import CHAT, ENDLESS, Listener, Pair, Pending, is_gone, main, shape
+from llama_pair import CHAT, ENDLESS, Listener, Pair, Pending, is_gone, is_listening, main, shape
 
 
 def chat(model, **more):
@@ -235,12 +235,12 @@ class Ends(Pair):
                 for attempt in ("first", "second"):
                     noted[f"{attempt} unload"] = server.ask("POST", "/models/unload", {"model": "long"}).noted()
                 noted["still loaded"] = server.status("long")
-                until(lambda: server.ask("POST", "/v1/chat/completions", chat("long")).status == 500, what="its closed listener")
+                until(lambda: not is_listening(child), what="its closed listener")
                 noted["asked meanwhile"] = server.ask("POST", "/v1/chat/completions", chat("long")).noted()
                 noted["loaded meanwhile"] = server.ask("POST", "/models/load", {"model": "long"}).noted()
                 noted["health"] = server.ask("GET", "/health").noted()
                 server.until_status("long", "unloaded")
-                noted["killed after its stop-timeout"] = server.status("long"), 1.5 < time.monotonic() - began < 4
+                noted["killed after its stop-timeout"] = server.status("long"), 1.5 < time.monotonic() - began < 9
                 noted["its process is gone"] = is_gone([child])
                 noted["no answer"] = pending.wait().noted()
         self.both(story)
@@ -277,7 +277,7 @@ class Ends(Pair):
                 server.load("alpha")
                 child = server.child("alpha")
                 os.kill(child, signal.SIGTERM)
-                until(lambda: server.ask("POST", "/v1/chat/completions", chat("alpha")).status == 500, what="its closed listener")
+                until(lambda: not is_listening(child), what="its closed listener")
                 noted["asked"] = server.ask("POST", "/v1/chat/completions", chat("alpha")).noted()
                 noted["it stays"] = alive(child), server.status("alpha")
                 noted["health"] = server.ask("GET", "/health").noted()
