@@ -272,11 +272,12 @@ void Host::finish_stop(int unit) {
 void Host::begin_kill(int unit) {
   for (const auto pid : pids(unit)) {
     auto* victim = process(pid);
-    if (!victim->unkillable && strikes(Fault::unkillable)) victim->unkillable = true;
+    const bool was_unkillable = victim->unkillable;
+    if (!was_unkillable && strikes(Fault::unkillable)) victim->unkillable = true;
     if (victim->unkillable) {
       witness_.saw(Fault::unkillable);
       trace_.say("  world: pid {} does not end on SIGKILL", pid);
-      if (random_.percent(50)) agenda_.add(random_.time(1s, 300s), Tick::exit, pid);
+      if (!was_unkillable && random_.percent(50)) agenda_.add(random_.time(1s, 300s), Tick::exit, pid);
       continue;
     }
     agenda_.add(random_.time(1ms, 20ms), Tick::exit, pid);

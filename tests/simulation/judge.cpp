@@ -146,6 +146,13 @@ void Judge::command(const Command& command, const Switch& machine) {
 
   if (command.kind == Kind::kill_unit && (!own.last || own.last->kind != Event::Kind::survived))
     complain(fmt::format("{} is killed although nothing survived", command.unit));
+  const auto& told = machine.reports()[static_cast<std::size_t>(command.step)];
+  if (told.service != command.service || told.unit != command.unit || !told.began || *told.began > agenda_.now)
+    complain(fmt::format("the report of step {} does not tell what is done", command.step));
+  if (command.kind == Kind::stop_unit) own.killed_in = 0;
+  if (command.kind == Kind::kill_unit && own.killed_in == command.attempt) complain("it is killed again and again");
+  if (command.kind == Kind::kill_unit) own.killed_in = command.attempt;
+  if (command.kind == Kind::start_unit) check_port(unit);
   if (takes(command.kind)) started_.insert(unit);
   if (takes(command.kind)) check_allocation(command, unit, service);
   check_windows(command, unit, service, machine);
@@ -174,6 +181,7 @@ void Judge::unwritten(const Command& command) {
   if (command.step < 0) return;
   track(command.step).begun = true;
   if (gives(command.kind) || command.kind == Kind::kill_unit) track(command.step).clearing = true;
+  if (command.kind == Kind::stop_unit) track(command.step).killed_in = 0;
   touched_.insert(catalogue_.unit_named(command.unit));
 }
 
@@ -221,6 +229,20 @@ void Judge::check_allocation(const Command& command, int unit, int service) {
       complain(fmt::format("{} of {} claims {} on GPU {}, where {} were free", to_string(command.kind), command.service,
                            to_string(needed), gpu, to_string(sighting->free[static_cast<std::size_t>(gpu)])));
   }
+}
+
+/// Nobody is started whose port is held: by a stranger that was seen there, or by one of ours that has not gone yet.
+void Judge::check_port(int unit) {
+  const auto& members = catalogue_.units[static_cast<std::size_t>(unit)].members;
+  if (members.empty() || file(members[0]).port == 0 || !last_) return;
+  const auto port = file(members[0]).port;
+  for (const auto& holder : last_->ports)
+    if (holder.port == port && holder.unit.empty())
+      complain(fmt::format("{} is started although a stranger holds its port", id(members[0])));
+  const int other = host_.port_unit(port);
+  if (other >= 0 && other != unit && host_.unit_at(other).troubled < looked_)
+    complain(fmt::format("{} is started although {} holds its port", id(members[0]),
+                         catalogue_.units[static_cast<std::size_t>(other)].name));
 }
 
 /// At most one allocating step a GPU, and none beside a freeing one.
@@ -367,6 +389,8 @@ void Judge::after(const Switch& machine) {
     auto& own = track(line.step);
     if (own.result == line.result) continue;
     own.result = line.result;
+    if ((line.result == "failed" || line.result == "done") && (!line.ended || *line.ended != agenda_.now))
+      complain(fmt::format("the report of step {} does not say when it ended", line.step));
     if (line.result == "failed") failed_ = true;
     if (line.result == "done") check_step_done(line);
     if (line.result == "done" || line.result == "failed") {

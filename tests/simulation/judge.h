@@ -41,6 +41,7 @@ class Judge {
     bool begun = false;
     bool memory_ok = false;
     int attempt = 1;
+    int killed_in = 0;           ///< the attempt
     bool passing_cause = false;  ///< what it last failed of goes away by itself
     bool clearing = false;
     int memory_attempt = 0;
@@ -49,6 +50,7 @@ class Judge {
 
   void check_allocation(const Command& command, int unit, int service);
   void check_windows(const Command& command, int unit, int service, const Switch& machine);
+  void check_port(int unit);
   void check_deadline(const Command& command, int service);
   void check_step_done(const StepReport& line);
   void check_wanted(const char* what, int service, Residency wanted);

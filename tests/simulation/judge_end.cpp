@@ -133,8 +133,13 @@ void Judge::check_unrestored(const Switch& machine) {
       others_rise = others_rise || (u != unit && other.active == ActiveState::active && !other.ready);
     }
     if (others_rise) continue;
-    const int on_its_port = host_.port_unit(file(service).port);
-    if (on_its_port >= 0 && on_its_port != unit) continue;
+    bool port_held = false;
+    for (int other = 0; other < static_cast<int>(catalogue_.services.size()); ++other) {
+      const int other_unit = catalogue_.unit_of[static_cast<std::size_t>(other)];
+      port_held = port_held || (other_unit != unit && file(service).port != 0 &&
+                                file(other).port == file(service).port && !host_.gone(other_unit));
+    }
+    if (port_held) continue;
     if (!could_be_back_.contains(service) || !fits_alone(service) || !host_.gone(unit)) continue;
     complain(fmt::format("{} ran before, nothing was in its way, and it is not back", id(service)));
   }

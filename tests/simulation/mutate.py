@@ -59,7 +59,8 @@ def mutants_of(path):
         if n + 1 < len(lines) and code.endswith(";") and lines[n + 1].strip().endswith(";"):
             indent = lambda text: len(text) - len(text.lstrip())
             plain = lambda text: not text.strip().startswith(("return", "const ", "auto ", "case", "std::", "if", "for", "int ", "bool "))
-            if indent(code) == indent(lines[n + 1]) and plain(code) and plain(lines[n + 1]):
+            assigns = lambda text: re.match(r"^\s*[\w\.\->()]+ = ", text)
+            if not (assigns(code) and assigns(lines[n + 1])) and indent(code) == indent(lines[n + 1]) and plain(code) and plain(lines[n + 1]):
                 add("swapped order", n, lines[n + 1], lines[n])
         number = re.match(r"^(constexpr .* = (?:Bytes::\w+\()?)(\d+)(.*)$", code)
         if number:

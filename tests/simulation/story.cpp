@@ -139,6 +139,8 @@ Director::Order Director::mode_order(int mode) {
         residency = Residency::unloaded;
       else if (file.sleep == SleepAbility::level1 || file.sleep == SleepAbility::level2)
         residency = file.sleep == SleepAbility::level1 ? Residency::sleeping1 : Residency::sleeping2;
+      else if (random_.percent(4))
+        residency = Residency::sleeping1;  // whose file has changed since: it is to be refused
     }
   }
   order.goal_after = order.goal;
