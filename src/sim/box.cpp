@@ -31,7 +31,7 @@ namespace {
 
 constexpr Duration program_patience = 10s;
 
-/// What the session's machine had: an RTX 4090 under driver 580.
+/// A card that many people have, and its driver.
 constexpr const char* gpu_description = "NVIDIA GeForce RTX 4090=24564MiB";
 constexpr std::string_view empty_gguf("GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24);
 constexpr const char* driver_version = "580.65.06";
@@ -163,7 +163,7 @@ Result<void> Box::write_files(const BoxOptions& options) const {
       "  llamacpp:\n    binary: {0}/llama-server\n    env: {1}\n",
       bin.string(), environment);
 
-  // What the two models took on the session's GPU; they share a router, and so a port.
+  // What the two models take on such a card; they share a router, and so a port.
   const auto router_service = [&](const char* model, int mib) {
     return fmt::format(
         "engine: llamacpp\nrouter: llama\nport: {}\nmodels_dir: {}\nmodel: {}\nvram: {} MiB\n"

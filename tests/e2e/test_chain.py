@@ -1,4 +1,4 @@
-"""The session's chain, blank → code → rag → code → nemotron → blank, on a simulated GPU: with the real unit manager, the
+"""The chain blank → code → rag → code → nemotron → blank, on a simulated GPU: with the real unit manager, the
 real gpumod, and engines that are processes of their own. And what a GPU does to such a chain on a bad day."""
 import json
 import os
@@ -18,7 +18,7 @@ SPEED = 20
 
 
 class SimulatedGpu(Case):
-    """A 24 564 MiB GPU and the three services of the session."""
+    """A 24 564 MiB GPU and three services of which no two fit together."""
 
     def setUp(self):
         super().setUp()
@@ -168,7 +168,7 @@ class SimulatedTroubles(SimulatedGpu):
         self.assertEqual(self.step(switch, "start")["attempts"], 1)
 
     def test_memory_that_still_comes_back_is_not_started_into(self):
-        """The session's 181 s: a vLLM that measures while the driver gives back the memory of who ran before."""
+        """What once cost 181 s: a vLLM that measures while the driver gives back the memory of who ran before."""
         self.switch("code", timeout=120)
         self.ask_gpu("curve 0s 80s unlisted")
         switch = self.switch("rag", timeout=120)
