@@ -250,10 +250,17 @@ class Planner {
                   "Stop that process, or give the service another port.");
     }
     for (const auto& [other_name, other] : units_) {
-      if (other_name == name || &other == &unit || !other.alive()) continue;
+      if (other_name == name || &other == &unit || (!other.alive() && !other.start_step)) continue;
       const bool same_port = std::any_of(other.members.begin(), other.members.end(),
                                          [&](const Service* s) { return s->port == member.port; });
-      if (same_port) TRY(yield_port(other_name, member));
+      if (!same_port) continue;
+      if (other.start_step)  // single services put into the goal one after the other, while the other one was down
+        return fail(
+            ErrorCode::refused,
+            fmt::format("'{}' and '{}' are both to run, and both on port {}", other.kept.front()->id, member.id,
+                        member.port),
+            fmt::format("Take one out of the goal (gpumod service stop {}), or give it another port.", member.id));
+      TRY(yield_port(other_name, member));
     }
     return {};
   }

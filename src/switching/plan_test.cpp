@@ -220,6 +220,15 @@ TEST_F(PlanTest, ASleeperOnTwoUnequalGpusTakesBackOnEachWhatItLacksThere) {
   EXPECT_FALSE(gpumod::plan(snapshot, only({{"wide", Residency::running}}), knowledge));
 }
 
+TEST_F(PlanTest, TwoOfOnePortAreNotStartedTogether) {
+  gpu(24000);
+  add(make_service("a", 7001, Bytes(0)));
+  add(make_service("b", 7001, Bytes(0)));
+  const auto planned = plan(snapshot, only({{"a", Residency::running}, {"b", Residency::running}}), knowledge);
+  ASSERT_FALSE(planned);
+  EXPECT_THAT(planned.error().message, HasSubstr("port 7001"));
+}
+
 TEST_F(PlanTest, EachStartWaitsForAllBeforeItOnItsGpu) {
   gpu(24000);
   add(make_service("a", 7001, Bytes::mib(3000)));
