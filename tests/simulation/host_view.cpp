@@ -273,7 +273,10 @@ void Host::hand_starts(int unit) {
   if (!can_start(unit) || !pids(unit).empty() || state(unit).active == ActiveState::deactivating) return;
   trace_.say("  world: a person starts {}", name(unit));
   state(unit).troubled = agenda_.now;
-  std::vector<int> gpus = catalogue_.home(unit);
+  const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
+  const bool unbound =
+      spec.router && !spec.adopted && catalogue_.services[static_cast<std::size_t>(spec.members[0])]->gpu.any();
+  std::vector<int> gpus = unbound ? std::vector<int>() : catalogue_.home(unit);
   start(unit, std::move(gpus), false);
 }
 

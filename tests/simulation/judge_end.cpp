@@ -20,8 +20,10 @@ bool Judge::excused(int service) const {
   if (host_.unit_at(unit).troubled >= at) return true;
   // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
   if (host_.unit_at(unit).troubled >= began_ && !host_.unit_at(unit).ready) return true;
-  // A request to sleep that was given up as late may still be heard.
-  if (weather_.has(Fault::clock_jump) && asleep(host_.truth(service))) return true;
+  // Who came back by itself after its verification is only asked how it is, not what it serves.
+  if (catalogue_.units[static_cast<std::size_t>(unit)].restarts && host_.unit_at(unit).troubled >= began_) return true;
+  // A request to sleep or wake that was given up as late may still be heard.
+  if (weather_.has(Fault::clock_jump) && file(service).sleep != SleepAbility::none) return true;
   const auto port = file(service).port;
   return port != 0 && host_.port_stranger(port) != nullptr;
 }
@@ -172,6 +174,11 @@ void Judge::check_refusal(const Switch& machine) {
     }
     if (catalogue_.spread(service) > static_cast<int>(catalogue_.gpus.size())) return;
     if (asleep(wanted)) return;
+    for (const auto& [other_id, other_wanted] : request_.goal.wanted) {
+      const auto& other = file(catalogue_.service_named(other_id));
+      if (other_id != service_id && other.port == file(service).port && other.unit_name() != file(service).unit_name())
+        return;  // they cannot run together
+    }
     sum += most;
   }
   for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu) {
