@@ -153,23 +153,20 @@ Task<Event> Actor::ask_engine(Command command) {
 
 /// In words, when somebody else's process answers on the service's port. Nothing when it is the unit's own, or when the
 /// kernel does not let us see whose it is.
-Task<std::optional<std::string>> Actor::wrong_listener(const Service& service) {
-  if (service.port == 0) co_return std::nullopt;
-  if (service.command() && !service.command()->container.empty()) co_return std::nullopt;
-  const std::string unit = service.unit_name();
-  const auto status = co_await machine_.units->status(unit);
-  if (!status) co_return std::nullopt;
+std::optional<std::string> Actor::wrong_listener(const Service& service, const UnitStatus& status) const {
+  if (service.port == 0) return std::nullopt;
+  if (service.command() && !service.command()->container.empty()) return std::nullopt;
   for (const auto& listener : listeners_on({service.port})) {
     if (listener.pids.empty()) continue;
     const bool own = std::any_of(listener.pids.begin(), listener.pids.end(), [&](pid_t pid) {
-      return std::find(status->pids.begin(), status->pids.end(), pid) != status->pids.end();
+      return std::find(status.pids.begin(), status.pids.end(), pid) != status.pids.end();
     });
-    if (own) co_return std::nullopt;
+    if (own) return std::nullopt;
     const auto info = process_info(listener.pids.front());
-    co_return fmt::format("port {} is answered by pid {} ({}), which does not belong to {}", service.port,
-                          listener.pids.front(), info ? info->command : "ended", unit);
+    return fmt::format("port {} is answered by pid {} ({}), which does not belong to {}", service.port,
+                       listener.pids.front(), info ? info->command : "ended", service.unit_name());
   }
-  co_return std::nullopt;
+  return std::nullopt;
 }
 
 Task<Event> Actor::verify(Command command) {
@@ -177,8 +174,16 @@ Task<Event> Actor::verify(Command command) {
   if (!service) co_return event(command, Event::Kind::not_verified, "its service is not in the catalogue any more");
   if (!probing_) co_return event(command, Event::Kind::verified);
   const Engine& engine = engine_for(service->engine);
-  const auto stranger = co_await wrong_listener(*service);
-  if (stranger) co_return event(command, Event::Kind::not_verified, *stranger);
+  const std::string unit = command.unit;
+  const auto status = co_await machine_.units->status(unit);  // before the questions: who is asked
+  if (status)
+    if (const auto stranger = wrong_listener(*service, *status))
+      co_return event(command, Event::Kind::not_verified, *stranger);
+  const auto good = [&](std::string text) {
+    Event out = event(command, Event::Kind::verified, std::move(text));
+    if (status) out.main_pid = status->main_pid;
+    return out;
+  };
   if (const auto question = engine.identity_request(*service)) {
     const HttpRequest request = *question;
     const auto reply = co_await machine_.http->request(request);
@@ -190,7 +195,7 @@ Task<Event> Actor::verify(Command command) {
     }
   }
   const auto probe = engine.probe_request(*service);
-  if (!probe) co_return event(command, Event::Kind::verified);
+  if (!probe) co_return good({});
   const HttpRequest request = *probe;
   const auto reply = co_await machine_.http->request(request);
   if (!reply)
@@ -203,7 +208,7 @@ Task<Event> Actor::verify(Command command) {
   if (verdict.tokens_per_second && *verdict.tokens_per_second > 0)
     text += fmt::format("{}{:.0f} tok/s", text.empty() ? "" : ", ", *verdict.tokens_per_second);
   if (verdict.unproven) text = verdict.reason;
-  co_return event(command, Event::Kind::verified, text);
+  co_return good(std::move(text));
 }
 
 }  // namespace gpumod

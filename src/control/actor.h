@@ -45,7 +45,7 @@ class Actor {
   Task<Event> await_residency(Command command);
   Task<Event> verify(Command command);
 
-  Task<std::optional<std::string>> wrong_listener(const Service& service);
+  std::optional<std::string> wrong_listener(const Service& service, const UnitStatus& status) const;
   Task<Event> explain_end(Command command, UnitStatus unit, WallTime since = WallTime::min(),
                           std::shared_ptr<StartLog> watched = nullptr);
   void say_cause(Event& out, FailureCause cause, const Service& service) const;

@@ -343,9 +343,11 @@ Task<Event> Actor::await_residency(Command command) {
       reason = reply.error().message;
       const std::string unit = command.unit;
       const auto status = co_await machine_.units->status(unit);
-      if (status &&
-          (status->active == ActiveState::failed || status->active == ActiveState::inactive || status->restarting()))
-        co_return co_await explain_end(command, *status);
+      const bool ended = status && (status->active == ActiveState::failed || status->active == ActiveState::inactive ||
+                                    status->restarting());
+      if (ended && command.target == Residency::unloaded)
+        co_return event(command, Event::Kind::ready, "its router has ended, and the model with it");
+      if (ended) co_return co_await explain_end(command, *status);
     } else if (const auto residency = engine.judge_residency(*service, *reply); !residency) {
       reason = residency.error().message;
       // A failure of an earlier load may still be shown until the router has taken up this one.

@@ -29,19 +29,20 @@ struct Command {
     stop_unit,      ///< → job_done | job_failed
     kill_unit,      ///< SIGKILL to every process of it → job_done | job_failed
     prove_release,  ///< cgroup empty, pids ended, NVML lists none → released | survived
-    prove_fall,     ///< the unit lives on: until it holds at most `ceiling` on each GPU → released | survived
-    load_model,     ///< ask the router → job_done | job_failed
+    /// The unit lives on: until it holds at most `ceiling` on each GPU → released | survived; not_ready when it has ended.
+    prove_fall,
+    load_model,  ///< ask the router → job_done | job_failed
     unload_model,
     sleep_service,
     wake_service,
     /// → ready | not_ready. For what starts or loads, `deadline` is when patience ends with one that shows no sign of
     /// life; one that does gets up to three times as long, and one that is stuck is given up earlier.
     await_ready,
-    await_residency,  ///< until the service is in `target` → ready | not_ready
+    await_residency,  ///< until the service is in `target` → ready | not_ready; `unloaded` is also whose router has ended
     verify,           ///< listener, model, probe → verified | not_verified
     abandon,          ///< give up waiting in this step: its event comes as not_ready with `abandoned`
-    record_failure,   ///< journal that the way forward is given up, before anything is undone
-    finish,           ///< the switch has ended; `text` says why
+    record_failure,  ///< journal that the way forward is given up, before anything is undone
+    finish,          ///< the switch has ended; `text` says why
   };
   Kind kind = Kind::observe;
   int step = -1;
@@ -87,6 +88,7 @@ struct Event {
   std::string log_line;              ///< the log line that says so
   bool transient = false;            ///< worth another attempt
   bool abandoned = false;            ///< it ended because of an `abandon`
+  pid_t main_pid = 0;                ///< verified: the main process of the unit that was asked; 0: unknown
   std::optional<Snapshot> snapshot;  ///< observed
   std::optional<Error> error;        ///< preflight_failed, and observed without a snapshot
 };

@@ -10,6 +10,10 @@ namespace {
 
 constexpr int max_rounds = 8;
 
+bool sleeps(Residency residency) {
+  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
+}
+
 }  // namespace
 
 Switch::Switch(SwitchRequest request) : request_(std::move(request)) {}
@@ -94,8 +98,7 @@ Goal Switch::undo_goal(const Snapshot& snapshot) const {
   for (auto& [id, residency] : goal.wanted) {
     const auto found = request_.knowledge.services.find(id);
     if (found == request_.knowledge.services.end()) continue;
-    const bool sleeper = residency == Residency::sleeping1 || residency == Residency::sleeping2;
-    if (!sleeper) continue;
+    if (!sleeps(residency)) continue;
     const auto view = snapshot.services.find(id);
     const bool up = view != snapshot.services.end() && view->second.residency != Residency::stopped &&
                     view->second.residency != Residency::failed;
@@ -343,32 +346,57 @@ bool Switch::owes_last_look() const {
   return first_verified && first_verified < last_done;
 }
 
-void Switch::last_look(const Snapshot& snapshot, TimePoint now, Commands& out) {
-  std::string died;
-  bool again = false;
+/// What was verified and is not there any more, or not the same; empty: all is well. `hopeless`: it was started anew
+/// for that once before.
+std::string Switch::not_as_verified(const Snapshot& snapshot, bool& hopeless) {
+  std::string first;
+  const auto say = [&](std::string text) {
+    if (first.empty()) first = std::move(text);
+  };
   for (const auto& [id, wanted] : request_.goal.wanted) {
     const auto view = snapshot.services.find(id);
-    const bool sleeps = wanted == Residency::sleeping1 || wanted == Residency::sleeping2;
-    if ((wanted != Residency::running && !sleeps) || view == snapshot.services.end()) continue;
+    const bool asleep = sleeps(wanted);
+    if ((wanted != Residency::running && !asleep) || view == snapshot.services.end()) continue;
     // One that is only slow to answer, busy with somebody's request, has not died.
     const auto residency = view->second.residency;
-    if (residency == Residency::running || residency == Residency::starting) continue;
-    if (sleeps && (residency == Residency::sleeping1 || residency == Residency::sleeping2)) continue;
-    if (died.empty())
-      died = fmt::format("'{}' was verified, and then {}: it is {}", id,
-                         residency == Residency::failed ? "failed" : "went away",
-                         view->second.detail.empty() ? to_string(residency) : view->second.detail);
-    again = !restarted_units_.insert(view->second.unit).second || again;
+    if (residency == Residency::running || residency == Residency::starting || (asleep && sleeps(residency))) continue;
+    say(fmt::format("'{}' was verified, and then {}: it is {}", id,
+                    residency == Residency::failed ? "failed" : "went away",
+                    view->second.detail.empty() ? to_string(residency) : view->second.detail));
+    hopeless = !restarted_units_.insert(view->second.unit).second || hopeless;
   }
-  if (died.empty()) {
+  for (const auto& [name, pid] : verified_) {
+    const auto unit = snapshot.units.find(name);
+    if (pid == 0 || unit == snapshot.units.end() || unit->second.main_pid == 0 || unit->second.main_pid == pid)
+      continue;
+    say(fmt::format("{} was verified, and has been restarted by something else since", name));
+  }
+  return first;
+}
+
+/// What is there that the goal does not want: somebody started it meanwhile. Empty: nothing.
+std::string Switch::not_as_wanted(const Snapshot& snapshot) const {
+  const auto left = plan(snapshot, request_.goal, request_.knowledge);
+  if (!left) return {};
+  for (const auto& step : left->steps)
+    if (step.action == Action::stop || step.action == Action::unload)
+      return fmt::format("'{}' was started by something else while the switch was under way", step.subject());
+  return {};
+}
+
+void Switch::last_look(const Snapshot& snapshot, TimePoint now, Commands& out) {
+  bool hopeless = false;
+  std::string amiss = not_as_verified(snapshot, hopeless);
+  if (amiss.empty()) amiss = not_as_wanted(snapshot);
+  if (amiss.empty()) {
     looked_back_ = true;
     return;
   }
-  if (!again && rounds_ < max_rounds) {
+  if (!hopeless && rounds_ < max_rounds) {
     round_base_ = steps_.size();
     return plan_round(snapshot, now, out);
   }
-  problem_ = Error{ErrorCode::failed, died, "See what its log says: gpumod service logs.", {}};
+  problem_ = Error{ErrorCode::failed, amiss, "See what its log says: gpumod service logs.", {}};
   give_up_forward(out);
 }
 

@@ -5,8 +5,10 @@
 // can be started at all (binary, model file, port): if not, the switch is refused and nothing was touched. Three things
 // end a round:
 //
-//   every step is done            forward → a last look, where one service was verified before another was done; then
-//                                 committed (unchanged, if the plan only verified); undoing → rolled back
+//   every step is done            forward → a last look, where one service was verified before another was done: what is
+//                                 not as the goal wants it, or is another process than the one that was verified, gets
+//                                 another round; then committed (unchanged, if the plan only verified);
+//                                 undoing → rolled back
 //   a step distrusts its unit     (a service that "ran" did not answer, an unload did nothing): the steps under way
 //   end,
 //                                 then a new round is planned forward in which that unit is restarted; once per unit
@@ -19,7 +21,8 @@
 //                   A stop job that failed may still have stopped everything, or left a restart loop behind a process
 //                   that is gone: once the release is proven, the unit is told once more, and that must be confirmed.
 //   unload, sleep   the request → await_residency → prove_fall → done | failed (an unload that fails distrusts the
-//                   router). A server that says it sleeps and keeps its memory has not done what was asked.
+//                   router). A server that says it sleeps and keeps its memory has not done what was asked; one that
+//                   ended instead is distrusted.
 //   start           check_memory → start_unit → await_ready → verify → done
 //   load, wake      check_memory → the request → await_residency / await_ready → verify → done
 //   verify          await_ready → verify → done | distrust
@@ -27,7 +30,7 @@
 //   While undoing, one service that does not come up keeps no other down: what waits for a failed stop is skipped, what
 //   only queued behind a failed start goes on. Only what this switch touched is restored.
 //
-//   A load that fails is unloaded. A start that fails is stopped and its release proven before anything else happens:
+//   A load that fails is unloaded, and that must be seen. A start that fails is stopped and its release proven before anything else happens:
 //   nothing half-started stays, and people's own restart loops cannot allocate in the middle of a switch. Then it is
 //   tried again if the cause was transient and attempts are left.
 //
@@ -119,6 +122,8 @@ class Switch {
   void verify(Live& live, TimePoint now, Commands& out);
   void prove(Live& live, Stage stage, TimePoint now, Commands& out);
   void prove_fall(Live& live, TimePoint now, Commands& out);
+  void prove_unloaded(Live& live, TimePoint now, Commands& out);
+  void distrust(const Live& live, Commands& out);
   void on_step_event(Live& live, const Event& event, TimePoint now, Commands& out);
   void on_acted(Live& live, const Event& event, TimePoint now, Commands& out);
   void on_proof(Live& live, const Event& event, TimePoint now, Commands& out);
@@ -131,6 +136,8 @@ class Switch {
   void end_round(TimePoint now, Commands& out);
   bool owes_last_look() const;
   void last_look(const Snapshot& snapshot, TimePoint now, Commands& out);
+  std::string not_as_verified(const Snapshot& snapshot, bool& hopeless);
+  std::string not_as_wanted(const Snapshot& snapshot) const;
   void give_up_forward(Commands& out);
   void not_restored(const std::string& why, Commands& out);
   void finish(SwitchResult result, Commands& out);
@@ -162,6 +169,7 @@ class Switch {
   int rounds_ = 0;
   std::set<std::string> newly_distrusted_;
   std::set<std::string> restarted_units_;  // once each: so every switch ends
+  std::map<std::string, pid_t> verified_;  // by unit: the process that answered when it was verified
   std::set<std::string> touched_units_;    // what this switch has acted on, and may have to restore
   bool previous_given_ = false;
   std::size_t round_base_ = 0;  // index of the round's first step

@@ -54,6 +54,7 @@ void Switch::act(Live& live, TimePoint now, Commands& out) {
   }
   mutated_ = true;
   touched_units_.insert(live.step.unit);
+  if (live.step.action == Action::start || live.step.action == Action::stop) verified_.erase(live.step.unit);
   out.push_back(command(kind, live, now + startup_timeout(live.step) + job_grace));
 }
 
@@ -104,6 +105,14 @@ void Switch::prove_fall(Live& live, TimePoint now, Commands& out) {
   out.push_back(std::move(proof));
 }
 
+/// A load that failed was told to go: that it went must be seen.
+void Switch::prove_unloaded(Live& live, TimePoint now, Commands& out) {
+  live.stage = Stage::clearing_proof;
+  auto wait = command(Command::Kind::await_residency, live, now + unload_timeout);
+  wait.target = Residency::unloaded;
+  out.push_back(std::move(wait));
+}
+
 void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Commands& out) {
   using Kind = Event::Kind;
   const auto is = [&](Kind a, Kind b) { return event.kind == a || event.kind == b; };
@@ -133,24 +142,28 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
       return;
     case Stage::falling:
       if (event.kind == Kind::released) step_done(live, event.text, now);
-      if (event.kind == Kind::survived) step_not_up(live, event, now, out);
+      if (is(Kind::survived, Kind::not_ready)) step_not_up(live, event, now, out);
       return;
     case Stage::verifying:
-      if (event.kind == Kind::verified) step_done(live, event.text, now);
+      if (event.kind == Kind::verified) {
+        verified_[live.step.unit] = event.main_pid;
+        step_done(live, event.text, now);
+      }
       if (event.kind == Kind::not_verified) step_not_up(live, event, now, out);
       return;
     case Stage::proving:
     case Stage::proving_kill:
     case Stage::clearing_proof:
     case Stage::clearing_last_proof:
-      if (is(Kind::released, Kind::survived)) on_proof(live, event, now, out);
+      if (live.step.action == Action::load ? is(Kind::ready, Kind::not_ready) : is(Kind::released, Kind::survived))
+        on_proof(live, event, now, out);
       return;
     case Stage::killing:
       if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::proving_kill, now, out);
       return;
     case Stage::clearing:
       if (!is(Kind::job_done, Kind::job_failed)) return;
-      if (live.step.action == Action::load) return cleared(live, now, out);  // the model was told to go
+      if (live.step.action == Action::load) return prove_unloaded(live, now, out);
       live.unconfirmed = event.kind == Kind::job_failed;
       prove(live, Stage::clearing_proof, now, out);
       return;
@@ -188,7 +201,7 @@ void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& o
 
 void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& out) {
   const bool clearing = live.stage == Stage::clearing_proof || live.stage == Stage::clearing_last_proof;
-  const bool released = event.kind == Event::Kind::released;
+  const bool released = event.kind == Event::Kind::released || event.kind == Event::Kind::ready;
   if (released && live.unconfirmed && !live.stopped_again) {
     live.stopped_again = true;
     live.stage = clearing ? Stage::clearing : Stage::acting;
@@ -197,7 +210,8 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
   }
   if (released && !live.unconfirmed) return clearing ? cleared(live, now, out) : step_done(live, event.text, now);
 
-  const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof;
+  const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof ||
+                    live.step.action == Action::load;  // nothing kills one model of a router
   if (!last && !released) {
     report(live).earlier.push_back(fmt::format("needed SIGKILL: {}", event.text));
     live.stage = clearing ? Stage::clearing_kill : Stage::killing;
@@ -212,7 +226,7 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
   if (!clearing)
     note_failure(live, unproven);
   else
-    report(live).note += fmt::format("; {}", unproven.text);
+    report(live).note += fmt::format("; and its release is not proven: {}", unproven.text);
   step_failed(live, now);
   abandon_waits(out);
 }
@@ -249,19 +263,23 @@ void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands
       return;
     case Action::verify:
     case Action::wake:
-    case Action::unload:
-      // What it looked like was not what it is: the unit is restarted, once.
+    case Action::unload: step_failed(live, now); return given_up ? void() : distrust(live, out);
+    case Action::sleep: {
+      const bool ended = event.kind == Event::Kind::not_ready && live.stage == Stage::falling;
       step_failed(live, now);
-      if (given_up) return;
-      if (newly_distrusted_.contains(live.step.unit)) return;  // another step has found the same out in this round
-      if (restarted_units_.contains(live.step.unit)) return abandon_waits(out);
-      restarted_units_.insert(live.step.unit);
-      newly_distrusted_.insert(live.step.unit);
-      draining_ = true;  // what is under way may end well: it stays in the next round
-      return;
-    case Action::sleep:
+      return ended && !given_up ? distrust(live, out) : abandon_waits(out);
+    }
     case Action::stop: step_failed(live, now); return abandon_waits(out);
   }
+}
+
+/// What it looked like was not what it is: the unit is restarted, once.
+void Switch::distrust(const Live& live, Commands& out) {
+  if (newly_distrusted_.contains(live.step.unit)) return;  // another step has found the same out in this round
+  if (restarted_units_.contains(live.step.unit)) return abandon_waits(out);
+  restarted_units_.insert(live.step.unit);
+  newly_distrusted_.insert(live.step.unit);
+  draining_ = true;  // what is under way may end well: it stays in the next round
 }
 
 /// What a failed start left behind is gone.

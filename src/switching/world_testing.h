@@ -50,9 +50,11 @@ class World {
   std::set<std::string> survives_everything;
   std::map<std::string, int> lost_stops;  ///< so many stop jobs of the unit never arrive
   std::set<std::string> unload_does_nothing;
-  std::set<std::string> keeps_memory_asleep;    ///< says that it sleeps, and holds what it held
-  std::map<std::string, Duration> release_lag;  ///< memory comes back this late
-  Bytes foreign;                                ///< held by others
+  std::set<std::string> keeps_memory_asleep;     ///< says that it sleeps, and holds what it held
+  std::set<std::string> ends_asleep;             ///< it ends while it falls asleep
+  std::map<std::string, Duration> answers_late;  ///< when it is verified
+  std::map<std::string, Duration> release_lag;   ///< memory comes back this late
+  Bytes foreign;                                 ///< held by others
   std::optional<std::string> preflight_problem;
 
   Knowledge knowledge;
@@ -124,6 +126,10 @@ class World {
   std::vector<PortHolder> strangers;
   std::map<std::string, std::string> tags;  ///< GPUMOD_SERVICE of units outside the catalogue
   void break_unit(const std::string& unit) { units_[unit].broken = true; }
+  /// Its own restart loop: the same services, another process.
+  void replace_process(const std::string& unit) {
+    if (units_[unit].pid) units_[unit].pid = next_pid_++;
+  }
 
   /// Runs a switch to its end. `at` is called before each event with the number of events so far.
   void run(Switch& machine, const std::function<void(Switch&, int)>& at = nullptr) {
@@ -278,6 +284,11 @@ class World {
         return;
       }
       case Kind::prove_fall: {
+        if (ends_asleep.contains(command.service)) {
+          end(command.unit, unit);
+          answer(command, 1ms, [] { return say(Event::Kind::not_ready, "it has ended instead"); });
+          return;
+        }
         const bool fell = std::all_of(command.ceiling.begin(), command.ceiling.end(),
                                       [&](const auto& gpu) { return held(command.unit, unit) <= gpu.second; });
         answer(command, fell ? 1ms : 10s, [fell] {
@@ -331,8 +342,11 @@ class World {
       }
       case Kind::verify: {
         const bool wrong = wrong_model.contains(command.service);
-        answer(command, 10ms, [wrong] {
-          return wrong ? say(Event::Kind::not_verified, "another model answers") : say(Event::Kind::verified, "hello");
+        answer(command, 10ms + answers_late[command.service], [wrong, asked = unit.pid] {
+          if (wrong) return say(Event::Kind::not_verified, "another model answers");
+          Event event = say(Event::Kind::verified, "hello");
+          event.main_pid = asked;
+          return event;
         });
         return;
       }

@@ -8,10 +8,6 @@ using Kind = Command::Kind;
 
 // As in control/: how often what does not signal is asked, and how long it may go on.
 constexpr Duration gpu_interval = 50ms;
-constexpr Duration foreign_patience = 5s;
-constexpr Duration settle_patience = 20s;
-constexpr Duration fall_patience = 10s;
-constexpr Bytes wavering = Bytes::mib(1);
 constexpr Duration bus_timeout = 20s;
 
 bool is_wait(Kind kind) {
@@ -57,7 +53,7 @@ void Hands::poll_in(Task& task, Duration in) {
   agenda_.add(in, Tick::poll, 0, 0, task.id);
 }
 
-void Hands::end(Task& task, Event::Kind kind, std::string text, bool transient) {
+void Hands::end(Task& task, Event::Kind kind, std::string text, bool transient, pid_t main_pid) {
   task.live = false;
   Event event;
   event.kind = kind;
@@ -65,6 +61,7 @@ void Hands::end(Task& task, Event::Kind kind, std::string text, bool transient) 
   event.attempt = task.command.attempt;
   event.text = std::move(text);
   event.transient = transient;
+  event.main_pid = main_pid;
   event.abandoned = task.abandoned && is_wait(task.command.kind) && kind == Event::Kind::not_ready;
   inbox_.post(std::move(event), Duration(0));
 }
@@ -78,6 +75,7 @@ void Hands::forget() {
   stopped_.clear();
   ours_.clear();
   sightings_.clear();
+  baseline_.clear();
   last_message_ = {};
 }
 
@@ -142,6 +140,7 @@ void Hands::carry_out(const Command& command) {
     case Kind::wake_service: return poll_in(task, random_.time(1ms, 20ms));
     case Kind::verify: {
       const Duration takes = bus(task, fails);
+      if (!fails) task.asked = host_.unit_at(task.unit).main;
       const auto* service = file(task);
       if (service && service->port != 0 && strikes(Fault::port_taken))
         host_.stranger_on(service->port, random_.time(1s, 60s));
@@ -213,7 +212,7 @@ void Hands::world_changed() {
     switch (task.command.kind) {
       case Kind::check_memory:
       case Kind::prove_fall:
-        if (task.sampled) poll_in(task, gpu_interval);
+        if (task.room || task.fall) poll_in(task, gpu_interval);
         break;
       case Kind::prove_release:
       case Kind::await_ready:
@@ -250,6 +249,9 @@ void Hands::evaluate(Task& task) {
         ours_.clear();
         for (const auto& [pid, unit] : event.snapshot->unit_of_pid)
           ours_.push_back(pid);
+        if (baseline_.empty())
+          for (const auto& gpu : event.snapshot->gpus)
+            baseline_[gpu.index] = read(gpu.index).unattributed;
       } else {
         event.error = Error{ErrorCode::environment, "the unit manager does not answer", {}, {}};
       }
@@ -303,73 +305,54 @@ bool Hands::sample(Task& task) {
   return false;
 }
 
+MemoryReading Hands::read(int gpu) const {
+  const auto g = static_cast<std::size_t>(gpu);
+  MemoryReading reading;
+  reading.gpu = gpu;
+  if (!catalogue_.unified) {
+    reading.free = host_.free(gpu);
+    reading.unattributed = catalogue_.gpus[g].total - *reading.free;
+  }
+  for (const auto& process : host_.processes()) {
+    if (!process.listed || process.held[g] == Bytes()) continue;
+    if (std::find(ours_.begin(), ours_.end(), process.pid) != ours_.end())
+      reading.ours.emplace_back(process.pid, catalogue_.figures ? process.held[g] : Bytes());
+    if (catalogue_.figures)
+      reading.unattributed -= process.held[g];
+    else
+      reading.every_holder_known = false;
+  }
+  return reading;
+}
+
 void Hands::check_memory(Task& task) {
   const auto& command = task.command;
   if (task.abandoned) return end(task, Event::Kind::not_ready);
-  const bool readable = sample(task);
-  std::string missing = readable ? "" : "the GPUs cannot be read";
-  bool ours_still = task.sampled, nothing_returns = task.sampled, taken = false, moved = !task.sampled;
-  std::array<Reading, most_gpus> readings;
-  if (readable)
-    for (const int gpu : command.gpus) {
-      const auto g = static_cast<std::size_t>(gpu);
-      auto& reading = readings[g];
-      reading.taken = true;
-      const Bytes total = catalogue_.unified ? Bytes() : catalogue_.gpus[g].total;
-      const Bytes free = catalogue_.unified ? Bytes() : host_.free(gpu);
-      reading.unattributed = total - free;
-      for (const auto& process : host_.processes()) {
-        if (!process.listed || process.held[g] == Bytes()) continue;
-        if (std::find(ours_.begin(), ours_.end(), process.pid) != ours_.end())
-          reading.ours.emplace_back(process.pid, catalogue_.figures ? process.held[g] : Bytes());
-        if (catalogue_.figures)
-          reading.unattributed -= process.held[g];
-        else
-          reading.every_holder_known = false;
-      }
-      if (task.before[g].taken) {
-        ours_still = ours_still && task.before[g].ours == reading.ours;
-        nothing_returns = nothing_returns && task.before[g].unattributed <= reading.unattributed + wavering;
-        moved = moved || !(task.before[g] == reading);
-      }
-      const auto need = command.need.find(gpu);
-      if (need == command.need.end() || catalogue_.unified || free >= need->second) continue;
-      missing = "too little is free";
-      taken = reading.every_holder_known && free + reading.unattributed < need->second;
-    }
-  if (!missing.empty()) task.room_since.reset();
-  if (missing.empty() && !task.room_since) task.room_since = agenda_.now;
-  const bool patient_enough = task.room_since && agenda_.now - *task.room_since > settle_patience;
-  if (missing.empty() && ours_still && (nothing_returns || patient_enough)) {
-    auto& sighting = sightings_[command.step];
-    sighting.at = agenda_.now;
-    for (std::size_t gpu = 0; gpu < catalogue_.gpus.size(); ++gpu)
-      sighting.free[gpu] = host_.free(static_cast<int>(gpu));
-    end(task, Event::Kind::memory_ok);
+  if (!task.room)
+    task.room.emplace(command.need, command.attempt == 1 ? baseline_ : std::map<GpuIndex, Bytes>(), task.began,
+                      command.deadline);
+  std::vector<MemoryReading> readings;
+  if (sample(task))
     for (const int gpu : command.gpus)
-      if (strikes(Fault::foreign_grabs)) {
-        credit(Fault::foreign_grabs, task);
-        const auto all = host_.free(gpu);
-        host_.foreign_takes(gpu, Bytes(all.count() / 100 * random_.between(20, 100)),
-                            random_.percent(60) ? random_.time(1s, 60s) : Duration(0));
-      }
-    return;
-  }
-  if (!taken || !ours_still) task.taken_since.reset();
-  if (taken && ours_still && !task.taken_since) task.taken_since = agenda_.now;
-  const bool will_not_come = task.taken_since && agenda_.now - *task.taken_since > foreign_patience;
-  if (will_not_come || agenda_.now >= command.deadline)
-    return end(task, Event::Kind::memory_short,
-               missing.empty() ? "the memory of our own services has not stopped moving" : missing);
-  task.before = std::move(readings);
-  task.sampled = readable;
-  // Where nothing has moved, nothing will be said before somebody's patience ends or something moves.
-  Duration next = gpu_interval;
-  if (!moved && !missing.empty()) {
-    next = command.deadline - agenda_.now;
-    if (task.taken_since) next = std::min(next, *task.taken_since + foreign_patience + 1ms - agenda_.now);
-  }
-  poll_in(task, std::max<Duration>(next, 1ms));
+      readings.push_back(read(gpu));
+  auto answer = task.room->on(std::move(readings), agenda_.now);
+  if (answer.verdict == RoomWatch::Verdict::none)
+    return end(task, Event::Kind::memory_short, std::move(answer.missing));
+  // Where nothing moves, nothing else will be said before then; what does move calls world_changed().
+  if (answer.verdict == RoomWatch::Verdict::wait)
+    return poll_in(task, std::max<Duration>(gpu_interval, answer.until - agenda_.now));
+  auto& sighting = sightings_[command.step];
+  sighting.at = agenda_.now;
+  for (std::size_t gpu = 0; gpu < catalogue_.gpus.size(); ++gpu)
+    sighting.free[gpu] = host_.free(static_cast<int>(gpu));
+  end(task, Event::Kind::memory_ok);
+  for (const int gpu : command.gpus)
+    if (strikes(Fault::foreign_grabs)) {
+      credit(Fault::foreign_grabs, task);
+      const auto all = host_.free(gpu);
+      host_.foreign_takes(gpu, Bytes(all.count() / 100 * random_.between(20, 100)),
+                          random_.percent(60) ? random_.time(1s, 60s) : Duration(0));
+    }
 }
 
 void Hands::prove_release(Task& task) {
@@ -404,28 +387,19 @@ void Hands::prove_release(Task& task) {
 
 void Hands::prove_fall(Task& task) {
   if (!task.replies) return end(task, Event::Kind::survived, "the unit manager does not answer");
-  const bool readable = sample(task);
-  std::string above = readable ? "" : "its release cannot be proven";
-  Bytes sum;
-  if (readable)
-    for (const auto& [gpu, ceiling] : task.command.ceiling) {
-      Bytes held;
-      for (const auto& process : host_.processes())
-        if (process.unit == task.unit && process.alive && process.listed && catalogue_.figures)
-          held += process.held[static_cast<std::size_t>(gpu)];
-      sum += held;
-      if (held > ceiling) above = "it still holds what it held";
-    }
-  if (above.empty()) return end(task, Event::Kind::released);
-  if (!task.sampled) task.fell_at = agenda_.now;
-  if (readable && (!task.sampled || sum < task.least)) {
-    task.least = sum;
-    task.fell_at = agenda_.now;
-  }
-  task.sampled = true;
-  if (agenda_.now >= task.command.deadline || agenda_.now - task.fell_at > fall_patience)
-    return end(task, Event::Kind::survived, above);
-  poll_in(task, std::min(task.command.deadline, task.fell_at + fall_patience + gpu_interval) - agenda_.now);
+  if (host_.gone(task.unit) || host_.unit_at(task.unit).auto_restart)
+    return end(task, Event::Kind::not_ready, "it has ended instead");
+  if (!task.fall) task.fall.emplace(task.command.ceiling, task.began, task.command.deadline);
+  Result<std::map<GpuIndex, Bytes>> held;
+  if (!sample(task)) held = fail(ErrorCode::environment, "the driver does not answer");
+  for (const auto& [gpu, ceiling] : task.command.ceiling)
+    for (const auto& process : host_.processes())
+      if (held && process.unit == task.unit && process.alive && process.listed && catalogue_.figures)
+        (*held)[gpu] += process.held[static_cast<std::size_t>(gpu)];
+  auto answer = task.fall->on(held, agenda_.now);
+  if (answer.verdict == FallWatch::Verdict::fallen) return end(task, Event::Kind::released);
+  if (answer.verdict == FallWatch::Verdict::stays) return end(task, Event::Kind::survived, std::move(answer.above));
+  poll_in(task, std::max<Duration>(gpu_interval, answer.until - agenda_.now));
 }
 
 void Hands::explain_end(Task& task) {
@@ -469,6 +443,7 @@ void Hands::await_residency(Task& task) {
   const bool loading = target == Residency::running;
   if (!host_.answers(task.unit)) {
     const bool ended = unit.active == ActiveState::failed || unit.active == ActiveState::inactive || unit.auto_restart;
+    if (ended && target == Residency::unloaded) return end(task, Event::Kind::ready);
     if (ended) return explain_end(task);
   } else {
     std::string ignored;
@@ -517,7 +492,7 @@ void Hands::verify(Task& task) {
   if (lies) credit(Fault::lying_health, task);
   if (wrong) credit(Fault::wrong_model, task);
   if (lies || wrong || asleep) return end(task, Event::Kind::not_verified, "its probe failed");
-  end(task, Event::Kind::verified, "hello");
+  end(task, Event::Kind::verified, "hello", false, task.asked);
 }
 
 void Hands::ask_engine(Task& task) {

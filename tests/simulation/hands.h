@@ -7,6 +7,7 @@
 
 #include "host.h"
 #include "model/switching.h"
+#include "switching/memory_watch.h"
 
 namespace gpumod::simulation {
 
@@ -44,13 +45,6 @@ class Hands {
   void on_job(const Entry& entry);
 
  private:
-  struct Reading {
-    bool taken = false;
-    std::vector<std::pair<pid_t, Bytes>> ours;
-    Bytes unattributed;
-    bool every_holder_known = true;
-    bool operator==(const Reading&) const = default;
-  };
   struct Task {
     bool live = false;
     unsigned id = 0;
@@ -60,23 +54,21 @@ class Hands {
     TimePoint began{};
     TimePoint poll_at = TimePoint::max();
     bool abandoned = false;
-    bool sampled = false;
     bool seen_on_its_way = false;
     bool answered = false;  // a probe, or a call, is under way and ends at poll_at
     unsigned restarts = 0;
     unsigned version = 0;
-    std::array<Reading, most_gpus> before;
-    std::optional<TimePoint> room_since, taken_since;
-    Bytes least;
-    TimePoint fell_at{};
+    std::optional<RoomWatch> room;
+    std::optional<FallWatch> fall;
     std::vector<pid_t> pids;
+    pid_t asked = 0;  // whose unit a verification asks
     int stage = 0;
     bool replies = true;
   };
 
   Task& new_task(const Command& command);
   void poll_in(Task& task, Duration in);
-  void end(Task& task, Event::Kind kind, std::string text = {}, bool transient = false);
+  void end(Task& task, Event::Kind kind, std::string text = {}, bool transient = false, pid_t main_pid = 0);
   void evaluate(Task& task);
   void check_memory(Task& task);
   void prove_release(Task& task);
@@ -89,6 +81,7 @@ class Hands {
   void start_unit(Task& task);
   void explain_end(Task& task);
   bool sample(Task& task);
+  MemoryReading read(int gpu) const;
   Duration bus(Task& task, bool& fails);
   void send_job(Task& task, Tick kind, Duration takes);
   bool strikes(Fault fault) { return weather_.strikes(fault, random_); }
@@ -108,7 +101,8 @@ class Hands {
   std::vector<pid_t> ours_;                                  // of the last observation
   std::vector<Command> jobs_;                                // what the unit manager was asked for, by the entry's b
   std::map<int, Sighting> sightings_;
-  TimePoint last_message_{};  // the bus keeps the order of one sender's messages
+  std::map<GpuIndex, Bytes> baseline_;  // what nobody held when the switch looked first
+  TimePoint last_message_{};            // the bus keeps the order of one sender's messages
 };
 
 }  // namespace gpumod::simulation

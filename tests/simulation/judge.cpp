@@ -224,7 +224,10 @@ void Judge::check_allocation(const Command& command, int unit, int service) {
     const auto claim = catalogue_.claim(service, gpu);
     if (!sighting || !claim || catalogue_.unified) continue;
     Bytes needed = *claim;
-    if (command.kind == Kind::wake_service) needed -= std::min(needed, host_.held(unit, gpu));
+    if (command.kind == Kind::wake_service) {
+      if (host_.gone(unit)) continue;  // a sleeper that has ended meanwhile takes nothing by being told to wake
+      needed -= std::min(needed, host_.held(unit, gpu));
+    }
     if (needed + request_.knowledge.settings.vram_margin > sighting->free[static_cast<std::size_t>(gpu)])
       complain(fmt::format("{} of {} claims {} on GPU {}, where {} were free", to_string(command.kind), command.service,
                            to_string(needed), gpu, to_string(sighting->free[static_cast<std::size_t>(gpu)])));

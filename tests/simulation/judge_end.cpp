@@ -20,8 +20,6 @@ bool Judge::excused(int service) const {
   if (host_.unit_at(unit).troubled >= at) return true;
   // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
   if (host_.unit_at(unit).troubled >= began_ && !host_.unit_at(unit).ready) return true;
-  // Who came back by itself after its verification is only asked how it is, not what it serves.
-  if (catalogue_.units[static_cast<std::size_t>(unit)].restarts && host_.unit_at(unit).troubled >= began_) return true;
   // A request to sleep or wake that was given up as late may still be heard.
   if (weather_.has(Fault::clock_jump) && file(service).sleep != SleepAbility::none) return true;
   const auto port = file(service).port;
@@ -34,10 +32,7 @@ void Judge::check_wanted(const char* what, int service, Residency wanted) {
   switch (wanted) {
     case Residency::running: good = truth == Residency::running; break;
     case Residency::sleeping1:
-    case Residency::sleeping2:
-      // The proof that its memory fell cannot tell a sleeper from one that has ended.
-      good = asleep(truth) || host_.unit_at(catalogue_.unit_of[static_cast<std::size_t>(service)]).troubled >= began_;
-      break;
+    case Residency::sleeping2: good = asleep(truth); break;
     default: good = !up(service); break;
   }
   if (good || excused(service)) return;

@@ -275,7 +275,7 @@ void Director::stray() {
             {Command::Kind::sleep_service, {Event::Kind::job_done, Event::Kind::job_failed}},
             {Command::Kind::wake_service, {Event::Kind::job_done, Event::Kind::job_failed}},
             {Command::Kind::prove_release, {Event::Kind::released, Event::Kind::survived}},
-            {Command::Kind::prove_fall, {Event::Kind::released, Event::Kind::survived}},
+            {Command::Kind::prove_fall, {Event::Kind::released, Event::Kind::survived, Event::Kind::not_ready}},
             {Command::Kind::await_ready, {Event::Kind::ready, Event::Kind::not_ready}},
             {Command::Kind::await_residency, {Event::Kind::ready, Event::Kind::not_ready}},
             {Command::Kind::verify, {Event::Kind::verified, Event::Kind::not_verified}}};
