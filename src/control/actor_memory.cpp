@@ -183,7 +183,11 @@ Task<Event> Actor::prove_fall(Command command) {
         if (std::find(status->pids.begin(), status->pids.end(), process.pid) != status->pids.end())
           (*held)[gpu.index] += process.used.value_or(Bytes());
     auto answer = watch.on(held, now());
-    if (answer.verdict == FallWatch::Verdict::fallen) co_return event(command, Event::Kind::released);
+    if (answer.verdict == FallWatch::Verdict::fallen) {
+      Event out = event(command, Event::Kind::released);
+      out.main_pid = status->main_pid;
+      co_return out;
+    }
     if (answer.verdict == FallWatch::Verdict::stays) {
       Event out = event(command, Event::Kind::survived, std::move(answer.above));
       const Service* service = service_of(command);

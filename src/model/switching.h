@@ -88,7 +88,7 @@ struct Event {
   std::string log_line;              ///< the log line that says so
   bool transient = false;            ///< worth another attempt
   bool abandoned = false;            ///< it ended because of an `abandon`
-  pid_t main_pid = 0;                ///< verified: the main process of the unit that was asked; 0: unknown
+  pid_t main_pid = 0;                ///< verified, and a proven fall: the unit's main process then; 0: unknown
   std::optional<Snapshot> snapshot;  ///< observed
   std::optional<Error> error;        ///< preflight_failed, and observed without a snapshot
 };

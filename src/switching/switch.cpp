@@ -340,7 +340,7 @@ bool Switch::owes_last_look() const {
     const auto& step = steps_[i].step;
     const auto ended = reports_[i].ended;
     last_done = std::max(last_done, ended);
-    if (frees(step.action) || router_process_only(step)) continue;
+    if ((frees(step.action) && step.action != Action::sleep) || router_process_only(step)) continue;
     if (!first_verified || ended < first_verified) first_verified = ended;
   }
   return first_verified && first_verified < last_done;

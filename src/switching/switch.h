@@ -169,7 +169,7 @@ class Switch {
   int rounds_ = 0;
   std::set<std::string> newly_distrusted_;
   std::set<std::string> restarted_units_;  // once each: so every switch ends
-  std::map<std::string, pid_t> verified_;  // by unit: the process that answered when it was verified
+  std::map<std::string, pid_t> verified_;  // by unit: the process that answered when it was verified, or fell asleep
   std::set<std::string> touched_units_;    // what this switch has acted on, and may have to restore
   bool previous_given_ = false;
   std::size_t round_base_ = 0;  // index of the round's first step

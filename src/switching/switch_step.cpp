@@ -141,7 +141,10 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
       }
       return;
     case Stage::falling:
-      if (event.kind == Kind::released) step_done(live, event.text, now);
+      if (event.kind == Kind::released) {
+        verified_[live.step.unit] = event.main_pid;
+        step_done(live, event.text, now);
+      }
       if (is(Kind::survived, Kind::not_ready)) step_not_up(live, event, now, out);
       return;
     case Stage::verifying:

@@ -51,6 +51,8 @@ Catalogue::Catalogue(Random& random) {
   unified = random.percent(3);
   auto& settings = knowledge.settings;
   settings.vram_margin = random.percent(70) ? Bytes::mib(512) : random.percent(50) ? Bytes() : Bytes::mib(1024);
+  const int boot = random.below(10);
+  settings.boot = boot < 6 ? BootPolicy::goal : boot < 8 ? BootPolicy::blank : BootPolicy::nothing;
   settings.release_timeout = random.percent(70) ? Duration(120s) : Duration(30s);
 
   std::map<ServiceId, Service> made;

@@ -1,7 +1,5 @@
 #include "director.h"
 
-#include "switching/recovery.h"
-
 namespace gpumod::simulation {
 
 namespace {
@@ -109,10 +107,12 @@ bool Director::deliver(Event event) {
     if (event.kind == Event::Kind::observed) observing_ = false;
     if (event.kind == Event::Kind::preflight_ok || event.kind == Event::Kind::preflight_failed) preflighting_ = false;
   }
-  judge_.event(event);
+  judge_.event(event, *switch_);
   const auto commands = switch_->on(event, agenda_.now);
   judge_.after(*switch_);
-  return dispatch(commands);
+  if (!dispatch(commands)) return false;
+  judge_.dispatched(*switch_);
+  return true;
 }
 
 /// Journals, then acts. False: gpumod has ended.
@@ -227,6 +227,7 @@ Director::Ending Director::drive(Order order, std::optional<Goal> previous) {
   row_ = JournalRow();
   row_.id = journal_.next_id();
   row_.kind = order.kind;
+  row_.boot_id = fmt::format("boot {}", boot_);
   row_.goal = order.goal;
   if (previous) row_.previous = *previous;
   judge_.begin(request, row_.id);
@@ -296,6 +297,14 @@ Director::Ending Director::drive(Order order, std::optional<Goal> previous) {
   return ending;
 }
 
+Recovery Director::recovery_of(const JournalRow& left) {
+  const Recovery recovery = recover({std::to_string(left.id), left.kind, left.goal, left.previous, left.mutated,
+                                     !left.failure.empty(), left.failure, left.boot_id},
+                                    {fmt::format("boot {}", boot_), catalogue_.knowledge.settings.boot});
+  judge_.recovery(left, left.boot_id != fmt::format("boot {}", boot_), recovery);
+  return recovery;
+}
+
 /// As verbs/context deals with an order: recovery first.
 Director::Ending Director::carry_out(Order order) {
   locked_ = true;
@@ -303,18 +312,16 @@ Director::Ending Director::carry_out(Order order) {
   if (const auto* left = journal_.unfinished()) {
     ++coverage_.recoveries;
     const JournalRow interrupted = *left;
-    const Recovery recovery =
-        recover({std::to_string(interrupted.id), interrupted.kind, interrupted.goal, interrupted.previous,
-                 interrupted.mutated, !interrupted.failure.empty(), interrupted.failure, ""});
+    const Recovery recovery = recovery_of(interrupted);
     trace_.say("── recovery: {}", recovery.sentence);
     if (recovery.direction == RecoveryDirection::discard) {
     } else if (order.goal.exclusive) {
-      previous = interrupted.previous;
+      previous = recovery.direction == RecoveryDirection::blank ? recovery.goal : interrupted.previous;
     } else {
       Order repair;
       repair.kind = "recovery";
       repair.goal = recovery.goal;
-      if (recovery.direction == RecoveryDirection::forward)
+      if (recovery.direction != RecoveryDirection::back)
         repair.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(journal_.goal, recovery.goal);
       const auto ending = drive(std::move(repair), interrupted.previous);
       if (ending != Ending::finished) return ending;

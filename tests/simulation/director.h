@@ -7,6 +7,7 @@
 #include "hands.h"
 #include "journal.h"
 #include "judge.h"
+#include "switching/recovery.h"
 
 namespace gpumod::simulation {
 
@@ -46,6 +47,7 @@ class Director final : public Witness, public Inbox {
   Order random_order();
   Order mode_order(int mode);
   Order repair_order();
+  Recovery recovery_of(const JournalRow& left);
   Ending carry_out(Order order);
   Ending drive(Order order, std::optional<Goal> previous);
   bool dispatch(const std::vector<Command>& commands);
@@ -73,6 +75,7 @@ class Director final : public Witness, public Inbox {
   std::unique_ptr<Switch> switch_;
   JournalRow row_;
   bool locked_ = false;
+  int boot_ = 1;
   unsigned epoch_ = 0;
   std::vector<Event> events_;  // on their way, by the entry's a
   std::vector<int> free_events_;

@@ -61,6 +61,10 @@ void Hands::end(Task& task, Event::Kind kind, std::string text, bool transient, 
   event.attempt = task.command.attempt;
   event.text = std::move(text);
   event.transient = transient;
+  if (kind == Event::Kind::not_ready && !event.text.empty()) {
+    event.remedy = "do what the log says";
+    event.log_line = "it cannot go on";
+  }
   event.main_pid = main_pid;
   event.abandoned = task.abandoned && is_wait(task.command.kind) && kind == Event::Kind::not_ready;
   inbox_.post(std::move(event), Duration(0));
@@ -397,7 +401,8 @@ void Hands::prove_fall(Task& task) {
       if (held && process.unit == task.unit && process.alive && process.listed && catalogue_.figures)
         (*held)[gpu] += process.held[static_cast<std::size_t>(gpu)];
   auto answer = task.fall->on(held, agenda_.now);
-  if (answer.verdict == FallWatch::Verdict::fallen) return end(task, Event::Kind::released);
+  if (answer.verdict == FallWatch::Verdict::fallen)
+    return end(task, Event::Kind::released, {}, false, host_.unit_at(task.unit).main);
   if (answer.verdict == FallWatch::Verdict::stays) return end(task, Event::Kind::survived, std::move(answer.above));
   poll_in(task, std::max<Duration>(gpu_interval, answer.until - agenda_.now));
 }
@@ -523,6 +528,7 @@ void Hands::ask_engine(Task& task) {
     case Kind::load_model: host_.load(task.service, task.command.gpus); break;
     case Kind::unload_model: host_.unload(task.service); break;
     case Kind::sleep_service:
+      if (file(task)->sleep == SleepAbility::none) break;  // its engine has no such request
       host_.sleep(task.service, task.command.target == Residency::sleeping2 ? 2 : 1);
       task.stage = 1;
       return poll_in(task, 120s);

@@ -17,6 +17,7 @@ struct JournalRow {
   Goal previous;
   bool mutated = false;
   std::string failure;
+  std::string boot_id;
   bool ended = false;
   struct Line {
     Command::Kind kind;

@@ -52,6 +52,9 @@ void Judge::begin(const SwitchRequest& request, std::int64_t id) {
   preflighted_.clear();
   first_.reset();
   last_.reset();
+  last_end_ = {};
+  verified_.clear();
+  round_base_ = 0;
   evidence_.clear();
   steps_.clear();
   allocating_.clear();
@@ -79,6 +82,7 @@ void Judge::command(const Command& command, const Switch& machine) {
   if (command.kind == Kind::observe) {
     ++round_;
     failed_ = false;
+    round_base_ = static_cast<int>(machine.reports().size());
     return;
   }
   if (command.kind == Kind::preflight) {
@@ -92,6 +96,7 @@ void Judge::command(const Command& command, const Switch& machine) {
     undoing_ = request_.on_failure != OnFailure::stay || cancelled_;
     return;
   }
+  if (command.kind == Kind::abandon) track(command.step).waits = false;
   if (command.kind == Kind::finish || command.kind == Kind::abandon) return;
 
   const int unit = catalogue_.unit_named(command.unit);
@@ -115,8 +120,11 @@ void Judge::command(const Command& command, const Switch& machine) {
   }
   if (clears(command, machine) && (gives(command.kind) || command.kind == Kind::kill_unit)) own.clearing = true;
   check_deadline(command, service);
+  own.waits =
+      command.kind == Kind::check_memory || command.kind == Kind::await_ready || command.kind == Kind::await_residency;
   if (command.kind == Kind::check_memory) {
     own.memory_ok = false;
+    own.waits_for_memory = agenda_.now;
     std::erase_if(allocating_, [&](const Window& window) { return window.step == command.step; });
     return;
   }
@@ -151,10 +159,16 @@ void Judge::command(const Command& command, const Switch& machine) {
     complain(fmt::format("the report of step {} does not tell what is done", command.step));
   if (command.kind == Kind::stop_unit) own.killed_in = 0;
   if (command.kind == Kind::kill_unit && own.killed_in == command.attempt) complain("it is killed again and again");
-  if (command.kind == Kind::kill_unit) own.killed_in = command.attempt;
+  if (command.kind == Kind::kill_unit) {
+    own.killed_in = command.attempt;
+    ++own.killed_ever;
+  }
   if (command.kind == Kind::start_unit) check_port(unit);
   if (takes(command.kind)) started_.insert(unit);
   if (takes(command.kind)) check_allocation(command, unit, service);
+  const bool router_itself =
+      command.kind == Kind::start_unit && catalogue_.units[static_cast<std::size_t>(unit)].router;
+  if (takes(command.kind) && !router_itself) check_unreleased(command, machine);
   check_windows(command, unit, service, machine);
 
   if (gives(command.kind) && round_ == 1 && !undoing_ && fits_beside_)
@@ -179,7 +193,12 @@ bool Judge::clears(const Command& command, const Switch& machine) const {
 /// The journal could not take it: it is not carried out, and counts as failed.
 void Judge::unwritten(const Command& command) {
   if (command.step < 0) return;
-  track(command.step).begun = true;
+  auto& own = track(command.step);
+  own.begun = true;
+  if (command.attempt > own.attempt) {
+    own.attempt = command.attempt;
+    own.clearing = false;
+  }
   if (gives(command.kind) || command.kind == Kind::kill_unit) track(command.step).clearing = true;
   if (command.kind == Kind::stop_unit) track(command.step).killed_in = 0;
   touched_.insert(catalogue_.unit_named(command.unit));
@@ -248,6 +267,22 @@ void Judge::check_port(int unit) {
                          catalogue_.units[static_cast<std::size_t>(other)].name));
 }
 
+/// Nobody takes memory on a GPU where a release of this round was to come first and is not proven.
+void Judge::check_unreleased(const Command& command, const Switch& machine) {
+  for (std::size_t i = static_cast<std::size_t>(round_base_); i < machine.reports().size(); ++i) {
+    const auto& line = machine.reports()[i];
+    const bool unproven = line.action == Action::stop || line.action == Action::unload
+                              ? line.result == "failed" || line.result == "skipped"
+                              : line.action == Action::sleep && line.result == "failed";
+    if (!unproven || line.unit == command.unit) continue;
+    const int unit = catalogue_.unit_named(line.unit);
+    for (const int gpu : command.gpus)
+      if (host_.held(unit, gpu) > Bytes() && host_.unit_at(unit).troubled < began_)
+        complain(fmt::format("{} of {} although the release of {} is not proven", to_string(command.kind), command.unit,
+                             line.subject));
+  }
+}
+
 /// At most one allocating step a GPU, and none beside a freeing one.
 void Judge::check_windows(const Command& command, int unit, int service, const Switch&) {
   std::set<int> gpus;
@@ -314,6 +349,12 @@ void Judge::check_deadline(const Command& command, int service) {
   if (command.kind == Kind::prove_release && left != settings.release_timeout &&
       (track(command.step).last && track(command.step).last->kind == Event::Kind::survived))
     complain("the last proof of a release does not wait as long as the settings say");
+  if (command.kind == Kind::await_ready && service < 0) {
+    Duration longest = 60s;
+    for (const int member : catalogue_.units[static_cast<std::size_t>(catalogue_.unit_named(command.unit))].members)
+      longest = std::max(longest, file(member).startup_timeout);
+    if (left != longest) complain(fmt::format("{} gets {} to get ready", command.unit, format_seconds(left)));
+  }
   if (command.kind == Kind::await_ready && service >= 0 && left != file(service).startup_timeout)
     complain(fmt::format("{} gets {} to get ready", command.service, format_seconds(left)));
   if (command.kind == Kind::await_residency && command.target == Residency::running && service >= 0 &&
@@ -323,26 +364,29 @@ void Judge::check_deadline(const Command& command, int service) {
 
 // --- events -------------------------------------------------------------------------------------------------------
 
-void Judge::event(const Event& event) {
+void Judge::event(const Event& event, const Switch& machine) {
   if (event.kind == Event::Kind::cancel_requested) {
-    if (!undoing_) cancelled_ = true;
+    if (!undoing_) cancelled_ = gives_up_ = true;
     return;
   }
   if (event.kind == Event::Kind::observed) {
     if (!event.snapshot) {
       if (undoing_) blind_undo_ = true;
+      blind_ = true;
       return;
     }
     could_be_back_.clear();
     for (int s = 0; undoing_ && s < static_cast<int>(catalogue_.services.size()); ++s)
       if (fits_alone(s) && host_.gone(catalogue_.unit_of[static_cast<std::size_t>(s)])) could_be_back_.insert(s);
     std::erase_if(could_be_back_, [&](int s) { return host_.port_stranger(file(s).port) != nullptr; });
+    blind_ = false;
     last_ = event.snapshot;
     looked_ = agenda_.now;
     for (int s = 0; s < static_cast<int>(catalogue_.services.size()); ++s)
       evidence_[s] = agenda_.now;
     if (first_) return;
     first_ = event.snapshot;
+    memory_at_first_ = host_.memory_version();
     // Does all that is to come fit beside all that is there, on whatever GPU it ends up?
     Bytes sum;
     bool known = !catalogue_.gpus.empty() && !catalogue_.unified && host_.gpus_readable(), any = false;
@@ -380,7 +424,22 @@ void Judge::event(const Event& event) {
   if (event.kind == Event::Kind::not_ready || event.kind == Event::Kind::not_verified ||
       event.kind == Event::Kind::job_failed)
     if (!own.clearing) own.passing_cause = event.transient && !event.abandoned;
+  own.waits = false;
+  const bool failing = event.kind == Event::Kind::not_ready || event.kind == Event::Kind::not_verified ||
+                       event.kind == Event::Kind::job_failed || event.kind == Event::Kind::memory_short;
+  const auto& told = machine.reports()[static_cast<std::size_t>(event.step)];
+  if (failing && !own.clearing && !event.abandoned && told.action != Action::stop) {
+    own.cause = event.text;
+    own.remedy = event.remedy;
+  }
+  const bool is_proof = event.kind == Event::Kind::verified || event.kind == Event::Kind::released;
+  if (is_proof) verified_.erase(catalogue_.unit_named(told.unit));
+  if (is_proof && event.main_pid != 0) verified_[catalogue_.unit_named(told.unit)] = {event.main_pid, agenda_.now};
   if (event.kind == Event::Kind::memory_ok) {
+    if (own.waits_for_memory && event.attempt == 1 && first_ && !first_->gpus.empty() &&
+        host_.memory_version() == memory_at_first_ && !weather_.has(Fault::clock_jump) &&
+        agenda_.now - *own.waits_for_memory > 500ms)
+      complain(fmt::format("step {} waited for memory that did not move", event.step));
     own.memory_ok = true;
     own.memory_attempt = event.attempt;
   }
@@ -396,6 +455,7 @@ void Judge::after(const Switch& machine) {
       complain(fmt::format("the report of step {} does not say when it ended", line.step));
     if (line.result == "failed") failed_ = true;
     if (line.result == "done") check_step_done(line);
+    if (line.result == "done" || line.result == "failed") last_end_ = agenda_.now;
     if (line.result == "done" || line.result == "failed") {
       std::erase_if(allocating_, [&](const Window& window) { return window.step == line.step; });
       std::erase_if(freeing_, [&](const Window& window) { return window.step == line.step; });
@@ -411,6 +471,17 @@ void Judge::after(const Switch& machine) {
       if (bad) obstacles_.insert(catalogue_.unit_named(reports[i].unit));
     }
   if (undoing_ && machine.finished() && !blind_undo_ && (reports.empty() || !reports.back().undo)) refused_undo_ = true;
+}
+
+void Judge::dispatched(const Switch& machine) {
+  if (std::exchange(gives_up_, false) && !machine.finished()) check_waits_given_up(machine);
+}
+
+/// It was cancelled: whoever only waits to take something has been told to stop.
+void Judge::check_waits_given_up(const Switch& machine) {
+  for (std::size_t i = static_cast<std::size_t>(round_base_); i < steps_.size(); ++i)
+    if (steps_[i].waits && !frees(machine.reports()[i].action) && !steps_[i].clearing)
+      complain(fmt::format("step {} goes on waiting although it was cancelled", i));
 }
 
 /// A step is done when what was asked for is proven, and not before.

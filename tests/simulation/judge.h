@@ -9,6 +9,7 @@
 
 #include "hands.h"
 #include "journal.h"
+#include "switching/recovery.h"
 #include "switching/switch.h"
 
 namespace gpumod::simulation {
@@ -21,9 +22,11 @@ class Judge {
   void begin(const SwitchRequest& request, std::int64_t id);
   void command(const Command& command, const Switch& machine);
   void unwritten(const Command& command);
-  void event(const Event& event);
+  void event(const Event& event, const Switch& machine);
   void after(const Switch& machine);
+  void dispatched(const Switch& machine);
   void end(const Switch& machine);
+  void recovery(const JournalRow& left, bool rebooted, const Recovery& found);
   void complain(std::string what);
 
   bool undoing() const { return undoing_; }
@@ -45,24 +48,33 @@ class Judge {
     bool passing_cause = false;  ///< what it last failed of goes away by itself
     bool clearing = false;
     int memory_attempt = 0;
+    std::optional<TimePoint> waits_for_memory;
+    bool waits = false;         ///< a wait that may be given up is out
+    int killed_ever = 0;        ///< how often it needed a SIGKILL
+    std::string cause, remedy;  ///< of the failure that counts, as the event told it
     std::string result;
   };
 
   void check_allocation(const Command& command, int unit, int service);
   void check_windows(const Command& command, int unit, int service, const Switch& machine);
   void check_port(int unit);
+  void check_unreleased(const Command& command, const Switch& machine);
   void check_deadline(const Command& command, int service);
   void check_step_done(const StepReport& line);
-  void check_wanted(const char* what, int service, Residency wanted);
-  void check_goal_reached(const Switch& machine);
+  void check_wanted(const char* what, int service, Residency wanted, TimePoint since = {});
+  void check_goal_reached(TimePoint since);
   void check_restored(const Switch& machine);
   void check_unrestored(const Switch& machine);
   void check_blank();
   bool clears(const Command& command, const Switch& machine) const;
   void check_refusal(const Switch& machine);
   void check_reports(const Switch& machine);
+  void check_told(const StepReport& line);
+  void check_prediction(const Switch& machine);
+  void check_same_processes();
+  void check_waits_given_up(const Switch& machine);
   bool up(int service) const;
-  bool excused(int service) const;
+  bool excused(int service, TimePoint since = {}) const;
   bool fits_alone(int service) const;
   Residency was(int service) const;
   const Service& file(int service) const { return *catalogue_.services[static_cast<std::size_t>(service)]; }
@@ -84,12 +96,14 @@ class Judge {
   TimePoint began_{};
   bool undoing_ = false;
   bool cancelled_ = false;
-  bool failed_ = false;  // a step of this round has failed
+  bool gives_up_ = false;  // it was cancelled just now
+  bool failed_ = false;    // a step of this round has failed
   int round_ = 0;
   int mutations_ = 0;
   unsigned struck_before_ = 0;
   bool refused_undo_ = false;
   bool blind_undo_ = false;
+  bool blind_ = false;  // the last look failed
   std::set<int> touched_, started_;
   std::set<int> obstacles_;      // units on which something went wrong while undoing
   std::set<int> could_be_back_;  // services that had room when the undoing began
@@ -97,7 +111,11 @@ class Judge {
   std::optional<Snapshot> first_;
   std::optional<Snapshot> last_;
   TimePoint looked_{};
-  std::map<int, TimePoint> evidence_;  // by service: when it was last shown to be as it should
+  TimePoint last_end_{};                                 // when the last step ended
+  unsigned memory_at_first_ = 0;                         // the host's memory_version() at the first look
+  int round_base_ = 0;                                   // the first step of this round
+  std::map<int, std::pair<pid_t, TimePoint>> verified_;  // by unit: who answered when it was verified last
+  std::map<int, TimePoint> evidence_;                    // by service: when it was last shown to be as it should
   std::vector<StepTrack> steps_;
   std::vector<Window> allocating_, freeing_;
   bool fits_beside_ = false;

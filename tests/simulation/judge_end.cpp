@@ -13,10 +13,10 @@ bool asleep(Residency residency) {
 }  // namespace
 
 /// What happened to it after it was last shown to be well is not the switch's fault.
-bool Judge::excused(int service) const {
+bool Judge::excused(int service, TimePoint since) const {
   const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
   const auto seen = evidence_.find(service);
-  const auto at = seen == evidence_.end() ? TimePoint{} : seen->second;
+  const auto at = std::max(since, seen == evidence_.end() ? TimePoint{} : seen->second);
   if (host_.unit_at(unit).troubled >= at) return true;
   // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
   if (host_.unit_at(unit).troubled >= began_ && !host_.unit_at(unit).ready) return true;
@@ -26,7 +26,7 @@ bool Judge::excused(int service) const {
   return port != 0 && host_.port_stranger(port) != nullptr;
 }
 
-void Judge::check_wanted(const char* what, int service, Residency wanted) {
+void Judge::check_wanted(const char* what, int service, Residency wanted, TimePoint since) {
   const auto truth = host_.truth(service);
   bool good = false;
   switch (wanted) {
@@ -35,14 +35,15 @@ void Judge::check_wanted(const char* what, int service, Residency wanted) {
     case Residency::sleeping2: good = asleep(truth); break;
     default: good = !up(service); break;
   }
-  if (good || excused(service)) return;
+  if (good || excused(service, since)) return;
   complain(fmt::format("{}, but {} should be {} and is {}", what, id(service), to_string(wanted), to_string(truth)));
 }
 
-void Judge::check_goal_reached(const Switch&) {
+/// `since`: as long as something was at work, nobody was out of sight: what died before then was to be seen.
+void Judge::check_goal_reached(TimePoint since) {
   for (const auto& [service_id, wanted] : request_.goal.wanted)
     if (const int service = catalogue_.service_named(service_id); service >= 0)
-      check_wanted("committed", service, wanted);
+      check_wanted("committed", service, wanted, since);
   if (!request_.goal.exclusive) return;
   for (int unit = 0; unit < static_cast<int>(catalogue_.units.size()); ++unit) {
     const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
@@ -191,6 +192,81 @@ void Judge::check_reports(const Switch& machine) {
     if (machine.result() == SwitchResult::refused || mutations_ == 0) continue;
     complain(fmt::format("the report leaves step {} {}", line.step, line.result));
   }
+  for (const auto& line : machine.reports())
+    if (line.result == "done" || line.result == "failed") check_told(line);
+  if (machine.result() != SwitchResult::refused) check_prediction(machine);
+}
+
+/// People read what a step went through: each failed attempt, each kill, and the cause of the last one.
+void Judge::check_told(const StepReport& line) {
+  const auto& own = track(line.step);
+  const auto about = [&](const char* what) { complain(fmt::format("the report of step {} {}", line.step, what)); };
+  if (!line.stage.empty()) about("says that it is still at it");
+  if (!line.began || !line.ended || *line.ended < *line.began) about("does not say from when to when");
+  if (line.attempts != own.attempt) about("does not count its attempts");
+  if (static_cast<int>(line.earlier.size()) < own.attempt - 1) about("leaves out an attempt");
+  const auto kills = std::count_if(line.earlier.begin(), line.earlier.end(),
+                                   [](const std::string& text) { return text.find("SIGKILL") != std::string::npos; });
+  if (kills < own.killed_ever) about("leaves out a kill");
+  if (line.result == "done" && !(line.remedy.empty() && line.log_line.empty()))
+    about("has a remedy for what went well");
+  if (line.result != "failed") return;
+  if (line.note.empty()) about("does not say why it failed");
+  if (!own.cause.empty() && line.note.find(own.cause) == std::string::npos) about("does not say what it was told");
+  if (!own.cause.empty() && line.remedy != own.remedy) about("does not say what to do");
+}
+
+/// What the plan promised of memory, worked out anew.
+void Judge::check_prediction(const Switch& machine) {
+  const auto& plan = machine.first_plan();
+  if (!plan || !first_) return;
+  for (const auto& gpu : first_->gpus) {
+    const auto before = plan->free_before.find(gpu.index), after = plan->free_after.find(gpu.index);
+    if (!gpu.free) continue;
+    if (before == plan->free_before.end() || before->second != *gpu.free || after == plan->free_after.end())
+      return complain("the plan does not tell what is free");
+    Bytes expected = *gpu.free;
+    for (const auto& step : plan->steps) {
+      if (step.action == Action::stop) expected += held_by_unit(*first_, step.unit, gpu).value_or(Bytes());
+      if (const auto claim = step.claim.find(gpu.index); claim != step.claim.end()) expected -= claim->second;
+    }
+    if (after->second != expected) complain(fmt::format("the plan predicts {} free", to_string(after->second)));
+  }
+  for (const auto& step : plan->steps)
+    if (step.why.empty()) complain(fmt::format("step {} of the plan does not say why", step.index));
+}
+
+/// Who was seen after its verification must be who was verified.
+void Judge::check_same_processes() {
+  if (!last_) return;
+  for (const auto& [unit, verified] : verified_) {
+    const auto seen = last_->units.find(catalogue_.units[static_cast<std::size_t>(unit)].name);
+    if (seen == last_->units.end() || seen->second.main_pid == 0 || looked_ < verified.second) continue;
+    const auto& members = catalogue_.units[static_cast<std::size_t>(unit)].members;
+    const bool matters = std::any_of(members.begin(), members.end(), [&](int member) {
+      const auto wanted = request_.goal.wanted.find(id(member));
+      return wanted != request_.goal.wanted.end() && (wanted->second == Residency::running || asleep(wanted->second));
+    });
+    if (matters && seen->second.main_pid != verified.first)
+      complain(fmt::format("committed, and {} is not who was verified",
+                           catalogue_.units[static_cast<std::size_t>(unit)].name));
+  }
+}
+
+/// What an interrupted switch means, as DESIGN has it.
+void Judge::recovery(const JournalRow& left, bool rebooted, const Recovery& found) {
+  const auto policy = catalogue_.knowledge.settings.boot;
+  auto expected = left.failure.empty() ? RecoveryDirection::forward : RecoveryDirection::back;
+  if (rebooted && policy == BootPolicy::blank) expected = RecoveryDirection::blank;
+  if (!left.mutated || (rebooted && policy == BootPolicy::nothing)) expected = RecoveryDirection::discard;
+  if (found.direction != expected) complain("the interrupted switch is recovered in the wrong direction");
+  const auto same = [](const Goal& a, const Goal& b) { return a.wanted == b.wanted && a.exclusive == b.exclusive; };
+  const Goal nothing{"", {}, true};
+  const auto& goal = expected == RecoveryDirection::forward ? left.goal
+                     : expected == RecoveryDirection::blank ? nothing
+                                                            : left.previous;
+  if (!same(found.goal, goal)) complain("the interrupted switch is recovered to something else");
+  if (found.sentence.empty()) complain("the recovery says nothing");
 }
 
 void Judge::end(const Switch& machine) {
@@ -201,10 +277,13 @@ void Judge::end(const Switch& machine) {
   if (well && machine.problem()) complain("it went well, and yet there is a problem: " + machine.problem()->message);
   check_reports(machine);
   switch (result) {
-    case Result::committed: check_goal_reached(machine); break;
+    case Result::committed:
+      check_goal_reached(blind_ ? TimePoint{} : last_end_);
+      check_same_processes();
+      break;
     case Result::unchanged:
       if (mutations_ > 0) complain("unchanged, and yet something was touched");
-      check_goal_reached(machine);
+      check_goal_reached({});
       break;
     case Result::refused: check_refusal(machine); break;
     case Result::rolled_back: check_restored(machine); break;

@@ -1,7 +1,6 @@
 // The story of a run: how the world is found, what is ordered, what happens in between, and who brings it in order at
 // the end.
 #include "director.h"
-#include "switching/recovery.h"
 
 namespace gpumod::simulation {
 
@@ -154,9 +153,8 @@ Director::Order Director::repair_order() {
   Order order;
   order.kind = "repair";
   if (const auto* left = journal_.unfinished()) {
-    const Recovery recovery = recover({std::to_string(left->id), left->kind, left->goal, left->previous, left->mutated,
-                                       !left->failure.empty(), left->failure, ""});
-    if (recovery.direction == RecoveryDirection::forward)
+    const Recovery recovery = recovery_of(*left);
+    if (recovery.direction == RecoveryDirection::forward || recovery.direction == RecoveryDirection::blank)
       order.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(journal_.goal, recovery.goal);
     else if (!journal_.goal)
       order.goal_after = merged_goal(std::nullopt, recovery.goal);
@@ -321,6 +319,7 @@ void Director::power_returns() {
     return entry.kind == Tick::deliver;
   });
   agenda_.now += random_.time(20s, 300s);
+  ++boot_;
   host_.boot(true);
   trace_.say("── the power is back");
 }
