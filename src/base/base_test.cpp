@@ -39,6 +39,12 @@ TEST(Text, NearestNamesComeInOrderAndFarOnesNot) {
   EXPECT_EQ(did_you_mean("x", {}), "");
 }
 
+TEST(Text, WhatIsCountedHasItsPlural) {
+  EXPECT_EQ(counted(0, "problem"), "0 problems");
+  EXPECT_EQ(counted(1, "problem"), "1 problem");
+  EXPECT_EQ(counted(2, "problem"), "2 problems");
+}
+
 TEST(Text, Utf8ThatIsBrokenIsSeen) {
   EXPECT_TRUE(is_valid_utf8("plain, ü, €, 😀"));
   for (const char* broken : {"\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF", "a\x80"})

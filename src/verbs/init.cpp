@@ -179,7 +179,8 @@ Answer initialise(Context& context, Places places, bool apply) {
     if (exists || !apply) continue;
     if (const auto done = write_new_file(path, file.text); !done) {
       Error error = done.error();
-      error.message += fmt::format("; {} files were written before", written.size());
+      error.message += fmt::format("; {} written before",
+                                   written.size() == 1 ? "1 file was" : counted(written.size(), "file") + " were");
       error.details = json::object{{"written", std::move(written)}};
       co_return fail(std::move(error));
     }

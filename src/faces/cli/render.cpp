@@ -98,10 +98,6 @@ std::string render_problems(const json::value& problems, const Screen& screen, i
 
 namespace {
 
-std::string counted(std::size_t amount, std::string_view one) {
-  return fmt::format("{} {}{}", amount, one, amount == 1 ? "" : "s");
-}
-
 std::size_t count_of(const json::value& problems, std::string_view severity) {
   std::size_t count = 0;
   for (const auto& problem : elements(problems))
