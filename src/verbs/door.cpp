@@ -168,7 +168,7 @@ Task<Result<Fd>> reach(Paths paths) {
       co_return socket;
     }
     if (now() >= deadline)
-      co_return fail(ErrorCode::failed, fmt::format("the worker (pid {}) cannot be reached", *holder),
+      co_return fail(ErrorCode::failed, fmt::format("the worker (pid {}) cannot be reached", holder->pid),
                      "gpumod status shows how it goes.");
     co_await wait_for(between_tries);
   }

@@ -271,12 +271,31 @@ class Interruptions(Case):
         run = self.gpumod("mode", "cancel", "--json")
         self.assertEqual(run.code, 4, run)
         self.assertIn("nothing is under way", run.json["error"]["message"])
-        # What a killed worker left behind is not under way either.
+        # What a killed worker left behind is not under way either, but it is what people mean.
         process = self.begin()
         kill(self.worker_pid())
         process.communicate(timeout=30)
-        self.assertEqual(self.gpumod("mode", "cancel").code, 4)
-        self.ok("repair")
+        run = self.gpumod("mode", "cancel")
+        self.assertEqual(run.code, 4)
+        self.assertIn("(mode switch to slow) was interrupted half-way", run.err)
+        self.assertIn("gpumod repair finishes it; gpumod mode switch old takes it back", " ".join(run.err.split()))
+        self.switch("old")
+        self.assertIsNone(self.status()["switch"])
+
+    def test_what_is_under_way_is_shown(self):
+        self.switch("old")
+        process = self.begin()
+        pid = self.worker_pid()
+        for words in (("status",), ("mode", "status")):
+            change = self.ok(*words, "--json").json["switch"]
+            self.assertEqual((change["under_way"], change["verb"], change["pid"]), (True, "mode switch slow", pid))
+            self.assertRegex(change["since"], r"^20\d\d-")
+            shown = self.ok(*words).out
+            self.assertIn("mode switch slow is under way since 20", shown)
+            self.assertIn("gpumod mode cancel takes it back", shown)
+        self.assertFalse(self.ok("mode", "status", "--json").json["in_order"])
+        process.communicate(timeout=30)
+        self.assertIsNone(self.ok("mode", "status", "--json").json["switch"])
 
     def test_the_second_ctrl_c_lets_go_and_says_how_to_follow(self):
         self.toy("old", self.ports["old"], "--ready-after", 2)  # taking it back takes a while
@@ -361,9 +380,16 @@ class Interruptions(Case):
         out, _ = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 1)
         self.assertIn("died", json.loads(out)["error"]["message"])
-        found = self.status()["switch"]
+        status = self.status()
+        found = status["switch"]
         self.assertFalse(found["under_way"])
         self.assertIn("interrupted", found["text"])
+        texts = {line["service"]: (line["kind"], line["text"]) for line in status["differences"]}
+        name = f"the interrupted switch {found['id']} (mode switch to slow)"
+        self.assertEqual(texts, {"old": ("interrupted", f"'old' made room for {name}: gpumod repair leaves it so"),
+                                 "slow": ("interrupted", f"'slow' belongs to {name}: gpumod repair keeps it")})
+        shown = self.ok("mode", "status").out
+        self.assertIn("gpumod repair finishes it; gpumod mode switch old takes it back.", shown)
         repaired = self.ok("repair", "--json").json["switch"]
         self.assertIn(repaired["result"], ("committed", "unchanged"))
         self.assertEqual(self.state_of("slow"), "running")
@@ -397,7 +423,15 @@ class SingleServices(Case):
         self.assertEqual(self.status()["differences"], [])
         self.ok("service", "stop", "a")
         self.assertEqual((self.state_of("a"), self.state_of("b")), ("stopped", "running"))
+        # It is as asked, and it is not the whole mode: both are said.
+        status = self.status()
+        self.assertEqual(status["differences"], [])
+        self.assertEqual({line["service"]: line["text"] for line in status["deviations"]},
+                         {"a": "mode one without 'a': stopped by hand; gpumod mode switch one brings it back",
+                          "b": "'b' beside mode one: started by hand; gpumod mode switch one stops it"})
+        self.assertIn("Mode one without a, with b — all as it should be", self.ok("mode", "status").out)
         self.switch("one")
+        self.assertEqual(self.status()["deviations"], [])
         self.assertEqual((self.state_of("a"), self.state_of("b")), ("running", "stopped"))
 
     def test_restart_gives_a_new_process(self):
@@ -407,6 +441,34 @@ class SingleServices(Case):
         after = self.services()["a"]["pid"]
         self.assertNotEqual(before, after)
         self.assertFalse(alive(before))
+
+    def test_a_start_that_fails_is_named_by_its_service_and_in_plain_words(self):
+        self.switch("one")
+        self.toy("exits", free_port(), "--exit-at-once", 3)
+        run = self.gpumod("service", "start", "exits")
+        self.assertEqual(run.code, 1, run)
+        self.assertIn("service start exits: rolled back", run.out)
+        self.assertNotIn("one: rolled back", run.out)
+        self.assertNotIn("exit-code", run.out + run.err + self.ok("status").out)
+
+    def test_a_mode_that_grew_is_not_said_to_be_stopped_by_hand(self):
+        self.switch("one")
+        self.mode("one", "a", "b")
+        self.assertEqual([line["text"] for line in self.status()["deviations"]],
+                         ["mode one without 'b': the mode's file names it only since; gpumod mode switch one brings it up"])
+
+    def test_logs_of_what_never_ran_and_numbers_that_make_no_sense(self):
+        run = self.ok("service", "logs", "a")
+        self.assertEqual(run.out, "")
+        self.assertIn("there is no log of 'a'", run.err)
+        self.assertIn("there is no log of 'a'", self.ok("service", "logs", "a", "--json").json["note"])
+        for number in ("-4", "100001"):
+            run = self.gpumod("service", "logs", "a", "-n", number)
+            self.assertEqual(run.code, 2, run)
+            self.assertIn("from 0 to 100000", run.err)
+        run = self.gpumod("service", "logs", "a", "-n", "9" * 30)
+        self.assertEqual(run.code, 2, run)
+        self.assertIn("cannot be as large as", run.err)
 
     def test_logs_show_the_newest_run_only(self):
         self.toy("a", self.ports["a"], "--complain", "first run")

@@ -54,7 +54,8 @@ std::string render_changed_file(const json::value& answer, const Screen& screen)
 
 std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
   if (!member(answer, "plan").is_null()) return render_plan(answer, screen);
-  if (!member(answer, "switch").is_null() && verb != "status") return render_switch(answer, screen, Steps::shown);
+  if (!member(answer, "switch").is_null() && verb != "status" && verb != "mode status")
+    return render_switch(answer, screen, Steps::shown);
   if (verb == "status") return render_status(answer, screen);
   if (verb == "mode list") return render_mode_list(answer, screen);
   if (verb == "mode show") return render_mode(answer, screen);

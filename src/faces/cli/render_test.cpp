@@ -62,16 +62,38 @@ TEST(Status, SaysSoWhenAllIsWell) {
 
 TEST(Status, NamesAnInterruptedSwitchAndTheCommandThatMendsIt) {
   auto answer = json::parse(status_answer).as_object();
-  answer["switch"] = json::parse(R"({"id":7,"under_way":false,"kind":"mode switch","text":"it will be finished"})");
-  EXPECT_THAT(
-      render_status(answer, {}),
-      HasSubstr("! Switch 7 (mode switch) was interrupted. gpumod repair deals with it, and so does the next change:\n"
-                "  it will be finished\n"));
-  answer["switch"] = json::parse(R"({"id":7,"under_way":true,"pid":99})");
+  answer["switch"] = json::parse(
+      R"({"id":7,"under_way":false,"kind":"mode switch","text":"switch 7 was interrupted","hint":"gpumod repair finishes it."})");
+  EXPECT_THAT(render_status(answer, {}), HasSubstr("! switch 7 was interrupted\n  gpumod repair finishes it.\n"));
+  answer["mode"] = nullptr;
+  const auto first_ever = render_status(answer, {});
+  EXPECT_THAT(first_ever, HasSubstr("  gpumod repair puts this in order.\n"));
+  EXPECT_THAT(first_ever, Not(HasSubstr("gpumod mode switch MODE")));
+}
+
+TEST(Status, SaysWhatIsUnderWaySinceWhenAndHowItIsTakenBack) {
+  auto answer = json::parse(status_answer).as_object();
+  answer["switch"] = json::parse(
+      R"({"id":7,"under_way":true,"pid":99,"verb":"mode switch code","since":"2026-02-09T21:03:11Z","seconds":187})");
   const auto text = render_status(answer, {});
   EXPECT_THAT(text, HasSubstr("Mode rag — a change is under way\n"));
-  EXPECT_THAT(text, HasSubstr("Switch 7 is under way (pid 99)."));
+  EXPECT_THAT(text, HasSubstr("mode switch code is under way since 2026-02-09T21:03:11Z (3:07 min; pid 99, switch 7)\n"
+                              "  gpumod status shows how far it is; gpumod mode cancel takes it back.\n"));
   EXPECT_THAT(text, Not(HasSubstr("gpumod repair")));
+  answer["switch"].as_object()["id"] = nullptr;
+  EXPECT_THAT(render("mode status", answer, {}), HasSubstr("(3:07 min; pid 99)"));
+}
+
+TEST(Status, AGoalThatIsNotTheWholeModeIsSaid) {
+  auto answer = json::parse(R"({"mode":"code","differences":[],"orphans":[],"switch":null,"in_order":true,"deviations":[
+    {"service":"chat","kind":"without","text":"mode code without 'chat': stopped by hand"},
+    {"service":"asr","kind":"besides","text":"'asr' beside mode code: started by hand"}]})");
+  for (const char* verb : {"status", "mode status"}) {
+    const auto text = render(verb, answer, {});
+    EXPECT_THAT(text, HasSubstr("Mode code without chat, with asr — all as it should be\n")) << verb;
+    EXPECT_THAT(text, HasSubstr("~ mode code without 'chat': stopped by hand\n")) << verb;
+    EXPECT_THAT(text, HasSubstr("~ 'asr' beside mode code: started by hand\n")) << verb;
+  }
 }
 
 TEST(Status, WorksInPlainAsciiOnANarrowScreen) {
