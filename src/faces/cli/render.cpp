@@ -124,13 +124,13 @@ std::string verdict(const json::value& answer, const Screen& screen) {
 
 }  // namespace
 
-std::string render_error(const Error& error, const Screen& screen) {
+std::string render_error(const Error& error, const Screen& screen, std::string_view about) {
   const auto& problems = member(error.details, "problems");
   // What `config check` found: the message only repeats the first of them.
   if (!member(error.details, "directory").is_null() && !elements(problems).empty())
     return render_problems(problems, screen) + verdict(error.details, screen);
   std::string out;
-  if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown);
+  if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown, about);
   out += paragraph(error.message, screen, 8, "gpumod:", Ink::red);
   out += paragraph(error.hint, screen, 8);
   std::string more;

@@ -187,6 +187,13 @@ TEST(Switch, AFailureShowsStepsCauseRemedyAndLog) {
             "        Download it again.\n");
 }
 
+TEST(Errors, OfASingleServiceAreAboutTheServiceNotAboutTheMode) {
+  const Error error{
+      ErrorCode::failed, "start of 'chat' failed", "",
+      json::parse(R"({"switch":{"from":"blank","to":"blank","result":"rolled_back","seconds":3.0,"steps":[]}})")};
+  EXPECT_THAT(render_error(error, {}, "service start chat"), HasSubstr("service start chat: rolled back in 3.0 s\n"));
+}
+
 TEST(Errors, ProblemsOfFilesAreListed) {
   const Error error{ErrorCode::configuration, "2 errors; the first: a", "",
                     json::parse(R"({"directory":"/c","services":2,"modes":1,"problems":[

@@ -105,11 +105,11 @@ void print_json(const json::value& value) {
   print(json_text(value) + "\n");
 }
 
-int conclude(const Error& error, const Output& output) {
+int conclude(const Error& error, const Output& output, std::string_view about) {
   if (output.json)
     print_json(error_document(error));
   else
-    complain(render_error(error, output.err));
+    complain(render_error(error, output.err, about));
   return exit_code(error);
 }
 
@@ -149,6 +149,11 @@ std::string about(const Invocation& invocation) {
     if (parameter.positional)
       if (const auto value = plain(member(invocation.request, parameter.name)); !value.empty()) words += " " + value;
   return words;
+}
+
+std::string subject(const Invocation& invocation) {
+  const auto& verb = invocation.verb->name;
+  return verb == "mode switch" || verb == "repair" ? std::string() : about(invocation);
 }
 
 namespace {
