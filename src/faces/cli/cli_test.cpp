@@ -214,5 +214,29 @@ TEST(Json, NumbersAreWrittenAsPeopleWriteThem) {
             R"({"a":[1,2.5,{"b":"{"}],"c":{"d":1.069,"e":null},"f\"":true})");
 }
 
+std::vector<std::string> names_in(const json::object& document) {
+  std::vector<std::string> names;
+  for (const auto& command : document.at("commands").as_array())
+    names.emplace_back(command.at("name").as_string());
+  return names;
+}
+
+TEST(HelpDocument, IsOfOneCommandOfAGroupOrOfAll) {
+  using testing::Contains;
+  using testing::ElementsAre;
+  const auto one = help_document({"mode", "switch"}, verbs());
+  EXPECT_THAT(names_in(one), ElementsAre("mode switch"));
+  const auto& command = one.at("commands").at(0);
+  EXPECT_EQ(command.at("usage").as_string(), "gpumod mode switch MODE [--dry-run]");
+  EXPECT_EQ(command.at("effect").as_string(), "mutates");
+  EXPECT_EQ(command.at("parameters").at(1).at("kind").as_string(), "flag");
+  EXPECT_THAT(names_in(help_document({"mode"}, verbs())), ElementsAre("mode switch", "mode create"));
+  EXPECT_THAT(names_in(help_document({"completion"}, verbs())), ElementsAre("completion"));
+  const auto all = help_document({}, verbs());
+  EXPECT_EQ(all.at("exit_codes").as_array().size(), exit_codes().size());
+  EXPECT_THAT(names_in(all), Contains("service logs"));
+  EXPECT_THAT(json::serialize(all), Not(HasSubstr("apply"))) << "what only faces send is nobody's option";
+}
+
 }  // namespace
 }  // namespace gpumod::cli

@@ -175,7 +175,14 @@ bool is_configured(const Paths& paths) {
 }
 
 int run_help(const Paths& paths, const Invocation& invocation, const Output& output) {
+  if (output.json) {
+    print_json(help_document(invocation.words, all_verbs()));
+    return 0;
+  }
   if (invocation.words.empty()) {
+    if (paths.config_named && !std::filesystem::exists(paths.config))
+      complain(fmt::format("{} GPUMOD_CONFIG_DIR is {}, and there is no such folder\n",
+                           paint(output.err, Ink::yellow, "note:"), printable(paths.config.string())));
     std::vector<std::string> modes;
     for (const auto& mode : known_names(paths, Parameter::Names::modes))
       modes.push_back(mode.id);
@@ -193,7 +200,10 @@ int run_completion(const Invocation& invocation, const Output& output) {
     return conclude(
         Error{ErrorCode::usage, "completion needs the name of a shell", "gpumod completion bash, zsh or fish.", {}},
         output);
-  print(script);
+  if (output.json)
+    print_json(json::object{{"shell", invocation.words[0]}, {"script", script}});
+  else
+    print(script);
   return 0;
 }
 
