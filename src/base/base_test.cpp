@@ -198,8 +198,10 @@ TEST(PathsTest, OverridesWinAndRelativeXdgIsIgnored) {
   ::setenv("HOME", "/home/tester", 1);
   const auto paths = Paths::from_environment().value();
   EXPECT_EQ(paths.config, "/etc/somewhere");
+  EXPECT_TRUE(paths.config_named);
   EXPECT_EQ(paths.state, "/home/tester/.local/state/gpumod");
   ::unsetenv("GPUMOD_CONFIG_DIR");
+  EXPECT_FALSE(Paths::from_environment().value().config_named);
   ::unsetenv("XDG_STATE_HOME");
 }
 

@@ -41,6 +41,7 @@ std::string list_found(const json::value& found, const Screen& screen) {
     table.add({{"hub", Ink::cyan}, {plain(model)}, {}});
   for (const auto& unit : elements(member(found, "units")))
     table.add({{"unit", Ink::cyan}, {plain(unit)}, {}});
+  if (table.empty()) return {};
   if (const auto manager = plain(member(found, "unit_manager")); !manager.empty())
     table.add({{"services run under", Ink::cyan}, {manager}, {}});
   return table.render(screen, 2, false);
@@ -67,10 +68,14 @@ std::string render_init(const json::value& answer, const Screen& screen) {
     for (const auto& path : written)
       out += "  " + text(path) + "\n";
   }
-  const auto advice = texts(member(answer, "advice"));
+  const auto& advice = elements(member(answer, "advice"));
   if (!advice.empty()) out += "\n";
-  for (const auto& line : advice)
-    out += line + "\n";
+  // Not wrapped: some of it is to be copied.
+  for (const auto& piece : advice) {
+    const auto whole = raw_text(piece);
+    for (const auto line : split_lines(whole))
+      out += printable(line) + "\n";
+  }
   return out;
 }
 

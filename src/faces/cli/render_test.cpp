@@ -259,14 +259,16 @@ TEST(Init, ShowsWhatItFoundAndWhatItWouldWrite) {
   const auto text = render_init(
       json::parse(R"({"found":{"engines":[{"engine":"llamacpp","binary":"/opt/llama-server","version":"b1"}]},
       "files":[{"path":"/c/services/a.yaml","text":"id: a\n","exists":false},{"path":"/c/modes/m.yaml","text":"id: m\n","exists":true}],
-      "written":[],"advice":["Say hello."]})"),
+      "written":[],"advice":["Say hello.","Add:\nengines:\n  x: y"]})"),
       {});
   EXPECT_THAT(text, HasSubstr("llamacpp  /opt/llama-server  b1\n"));
   EXPECT_THAT(text, HasSubstr("/c/services/a.yaml\n  id: a\n"));
   EXPECT_THAT(text, HasSubstr("/c/modes/m.yaml  exists already; it stays as it is\n"));
   EXPECT_THAT(text, Not(HasSubstr("id: m")));
-  EXPECT_THAT(text, HasSubstr("Say hello.\n"));
+  EXPECT_THAT(text, HasSubstr("Say hello.\nAdd:\nengines:\n  x: y\n"));
   EXPECT_THAT(render_init(json::parse("{}"), {}), HasSubstr("Nothing was found"));
+  EXPECT_THAT(render_init(json::parse(R"({"found":{"engines":[],"models":[],"unit_manager":"local"}})"), {}),
+              HasSubstr("Nothing was found"));
 }
 
 constexpr auto model_answer = R"({
