@@ -41,6 +41,25 @@ class Refusals(Case):
         (self.config / "gpumod.yaml").unlink()
         self.ok("mode", "switch", "code")
 
+    def test_a_configuration_folder_that_is_not_there_is_a_slip(self):
+        env = dict(self.env, GPUMOD_CONFIG_DIR=str(self.root / "confg"))
+        for words in (("status",), ("mode", "list"), ("mode", "switch", "code"), ("config", "check")):
+            run = self.gpumod(*words, "--json", env=env)
+            self.assertEqual(run.code, 7, run)
+            self.assertIn(f"GPUMOD_CONFIG_DIR is {self.root}/confg", run.json["error"]["message"])
+        self.assertIn("GPUMOD_CONFIG_DIR is", self.gpumod(env=env).err)
+        del env["GPUMOD_CONFIG_DIR"]
+        env["XDG_CONFIG_HOME"] = str(self.root / "fresh")  # ours need not be there yet
+        self.assertEqual(self.gpumod("status", env=env).code, 0)
+
+    def test_help_is_json_for_programs(self):
+        for words in (("--help",), ("help", "mode", "switch"), ("mode", "switch", "--help"), ()):
+            run = self.ok(*words, "--json")
+            self.assertIn("mode switch", [command["name"] for command in run.json["commands"]])
+            self.assertTrue(run.json["exit_codes"])
+        self.assertEqual(self.ok("completion", "bash", "--json").json["shell"], "bash")
+        self.assertEqual(self.ok("--version", "--json").json["name"], "gpumod")
+
     def test_an_answer_that_cannot_be_written_is_no_success(self):
         with open("/dev/full", "w") as full:
             run = subprocess.run([GPUMOD, "mode", "list", "--json"], env=self.env, stdout=full, stderr=subprocess.PIPE,

@@ -110,6 +110,8 @@ Result<json::value> value_of(const Parameter& parameter, const Values& values) {
   if (parameter.kind == Parameter::Kind::text) return json::value(text);
   std::int64_t number = 0;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (problem == std::errc::result_out_of_range)
+    return fail(ErrorCode::usage, fmt::format("{} cannot be as large as {}", spelled(parameter), printable(text)));
   if (problem != std::errc() || end != text.data() + text.size())
     return fail(ErrorCode::usage,
                 fmt::format("{} needs a whole number, not '{}'", spelled(parameter), printable(text)));

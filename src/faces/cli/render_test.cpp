@@ -312,6 +312,20 @@ TEST(Model, ShowsWhatItIsAndWhatItTakes) {
             "- flash attention on\n");
 }
 
+TEST(Model, WithoutWeightsShowsNoZeros) {
+  EXPECT_EQ(render("model inspect",
+                   json::parse(R"({"model": {"files": ["/m/v.gguf"], "bytes": 1048576}, "architecture": "llama",
+    "parameters": 0, "layers": 0, "tokenizer": {"model": "gpt2", "vocabulary": 3}, "tensors": 0, "vram": null,
+    "notes": ["This file holds a vocabulary and no weights."]})"),
+                   {}),
+            "llama\n"
+            "file       /m/v.gguf\n"
+            "size       1 MiB\n"
+            "tokenizer  gpt2, 3 tokens\n"
+            "\n"
+            "! This file holds a vocabulary and no weights.\n");
+}
+
 TEST(Model, OfVllmSaysWhetherItFitsInsideTheClaim) {
   auto answer =
       json::parse(R"({"model": {"name": "x"}, "tensors": [{"name": "a", "type": "BF16", "shape": [2, 3], "bytes": 12}],
