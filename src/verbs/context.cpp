@@ -237,6 +237,11 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
 }
 
 Task<Result<json::value>> Context::dry_run(Order order) {
+  const auto left = interrupted_switch();
+  if (left && *left && !order.goal.exclusive) {
+    const auto recovery = recovery_of(**left, catalog_->settings);
+    if (recovery.direction != RecoveryDirection::discard) notice(fmt::format("{}, before this", recovery.sentence));
+  }
   const auto reached = machine();
   if (!reached) co_return fail(reached.error());
   auto snapshot = co_await observe(**reached, *catalog_);

@@ -147,7 +147,11 @@ Result<void> parse_verb(Invocation& invocation, std::vector<std::string> rest) {
   try {
     app.parse(std::move(rest));
   } catch (const CLI::ParseError& problem) {
-    return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(problem.what())),
+    // "--lines: 1 required TEXT missing" is the parser's way to say it.
+    std::string words = problem.what();
+    if (const auto at = words.find(": 1 required "); at != std::string::npos)
+      words.replace(at, words.npos, " needs a value");
+    return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(words)),
                 fmt::format("Usage: {}", usage_of(verb)));
   }
   if (const auto left = app.remaining(); !left.empty()) return fail(unknown_rest(verb, left.front()));

@@ -131,6 +131,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Wrong{{"service", "logs", "chat", "-n", "many"}, "whole number, not 'many'", ""},
                     Wrong{{"service", "logs", "chat", "-n"}, "--lines", "Usage:"},
                     Wrong{{"service", "logs", "chat", "--lines", "99999999999999999999"}, "cannot be as large", ""},
+                    Wrong{{"service", "logs", "chat", "--lines"}, "--lines needs a value", "Usage:"},
                     Wrong{{"mode", "create", "x", "--name", "\xff"}, "not UTF-8", ""},
                     Wrong{{"--bogus"}, "no option '--bogus'", ""},
                     Wrong{{"help", "stats"}, "no command 'stats'", "'status'"},
