@@ -105,6 +105,22 @@ TEST_F(DoorTest, WhatAKilledWorkerLeftIsReplaced) {
   EXPECT_TRUE(knocked->outcome->at("done").as_bool());
 }
 
+Task<bool> closed(Door& door) {
+  co_await door.close({});
+  co_return true;
+}
+
+TEST_F(DoorTest, WhoHasShutItsDoorLeavesThePlaceToTheNext) {
+  const auto lock = MutationLock::acquire(paths, "x");
+  auto first = ends_with({});
+  first->shut();
+  EXPECT_FALSE(fs::exists(root / "worker.sock"));
+  door = ends_with(json::object{{"answer", true}});
+  EXPECT_TRUE(loop.run_until_done(closed(*first)));
+  EXPECT_TRUE(fs::exists(root / "worker.sock"));
+  EXPECT_TRUE(knock());
+}
+
 TEST_F(DoorTest, AVeryLongDirectoryHasADoor) {
   paths.runtime = root / std::string(120, 'd') / "run";
   const auto lock = MutationLock::acquire(paths, "x");
