@@ -56,9 +56,8 @@ std::string render_init(const json::value& answer, const Screen& screen) {
     const auto found = list_found(member(answer, "found"), screen);
     out += found.empty() ? "Nothing was found: no engine, no model.\n" : "Found on this machine:\n" + found;
     for (const auto& file : elements(member(answer, "files"))) {
-      out += fmt::format("\n{}{}\n", paint(screen, Ink::bold, text(member(file, "path"))),
-                         exists(file) ? paint(screen, Ink::dim, "  exists already; it stays as it is") : "");
-      if (exists(file)) continue;
+      if (exists(file)) continue;  // the advice says so
+      out += fmt::format("\n{}\n", paint(screen, Ink::bold, text(member(file, "path"))));
       const auto content = raw_text(member(file, "text"));
       for (const auto line : split_lines(content))
         out += paint(screen, Ink::dim, "  " + printable(line)) + "\n";

@@ -151,11 +151,11 @@ std::string render_differences(const json::value& answer, const Screen& screen) 
                        pids.empty() ? "" : fmt::format(" (pid {})", pids));
   }
   if (out.empty()) return out;
+  if (member(answer, "switch").is_object()) return out;  // what to do about it was said with the switch
   const auto mode = text(member(answer, "mode"));
-  const bool cut_off = member(answer, "switch").is_object();
-  out += mode.empty() && !cut_off ? fmt::format("  {} says what should run, and stops the rest.\n",
-                                                command(screen, "gpumod mode switch MODE"))
-                                  : fmt::format("  {} puts this in order.\n", command(screen, "gpumod repair"));
+  out += mode.empty() ? fmt::format("  {} says what should run, and stops the rest.\n",
+                                    command(screen, "gpumod mode switch MODE"))
+                      : fmt::format("  {} puts this in order.\n", command(screen, "gpumod repair"));
   return out;
 }
 
