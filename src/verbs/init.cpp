@@ -202,6 +202,8 @@ Answer initialise(Context& context, Places places, bool apply) {
 }
 
 Answer init(Context& context, Request request) {
+  if (request.contains("models") && list_of(request, "models").empty())
+    co_return fail(ErrorCode::usage, "--models names no folder", "Give it the folder that the GGUF files lie in.");
   std::error_code problem;
   auto here = fs::current_path(problem);
   if (problem) here = context.paths().home;  // the folder was removed under our feet

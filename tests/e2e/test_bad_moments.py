@@ -409,6 +409,7 @@ class Interruptions(Case):
                                  "slow": ("interrupted", f"'slow' belongs to {name}: gpumod repair keeps it")})
         shown = self.ok("mode", "status").out
         self.assertIn("gpumod repair finishes it; gpumod mode switch old takes it back.", shown)
+        self.assertIn("it is to be finished, before this", self.ok("service", "stop", "old", "--dry-run").err)
         repaired = self.ok("repair", "--json").json["switch"]
         self.assertIn(repaired["result"], ("committed", "unchanged"))
         self.assertEqual(self.state_of("slow"), "running")
@@ -477,15 +478,16 @@ class SingleServices(Case):
                          ["mode one without 'b': the mode's file names it only since; gpumod mode switch one brings it up"])
 
     def test_logs_of_what_never_ran_and_numbers_that_make_no_sense(self):
-        run = self.ok("service", "logs", "a")
+        self.toy("never-ran", free_port())  # the journal remembers what other tests ran
+        run = self.ok("service", "logs", "never-ran")
         self.assertEqual(run.out, "")
-        self.assertIn("there is no log of 'a'", run.err)
-        self.assertIn("there is no log of 'a'", self.ok("service", "logs", "a", "--json").json["note"])
+        self.assertIn("there is no log of 'never-ran'", run.err)
+        self.assertIn("there is no log of 'never-ran'", self.ok("service", "logs", "never-ran", "--json").json["note"])
         for number in ("-4", "100001"):
-            run = self.gpumod("service", "logs", "a", "-n", number)
+            run = self.gpumod("service", "logs", "never-ran", "-n", number)
             self.assertEqual(run.code, 2, run)
             self.assertIn("from 0 to 100000", run.err)
-        run = self.gpumod("service", "logs", "a", "-n", "9" * 30)
+        run = self.gpumod("service", "logs", "never-ran", "-n", "9" * 30)
         self.assertEqual(run.code, 2, run)
         self.assertIn("cannot be as large as", run.err)
 

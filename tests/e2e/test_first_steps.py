@@ -49,6 +49,7 @@ class FirstSteps(Case):
         run = self.gpumod("init", "--yes", "--models", "/nonexistent")
         self.assertEqual(run.code, 4, run)
         self.assertIn("there is no folder /nonexistent", run.err)
+        self.assertEqual(self.gpumod("init", "--yes", "--models", "").code, 2)
         self.assertFalse(self.config.exists())
 
     def test_what_is_there_is_never_changed(self):

@@ -212,8 +212,14 @@ std::string headline(const json::value& answer, const Screen& screen, bool in_or
   std::string out = mode_words(answer, screen);
   out += fmt::format(" {} ", glyph(screen, Glyph::dash));
   const bool under_way = truth(member(member(answer, "switch"), "under_way"));
+  const auto& services = elements(member(answer, "services"));
+  // Single services may have been started without any mode.
+  const bool wants_nothing = mode.empty() && std::all_of(services.begin(), services.end(), [](const json::value& each) {
+                               const auto wanted = text(member(each, "wanted"));
+                               return wanted.empty() || wanted == "stopped";
+                             });
   out += under_way  ? paint(screen, Ink::cyan, "a change is under way")
-         : in_order ? paint(screen, Ink::green, mode.empty() ? "nothing of ours runs" : "all as it should be")
+         : in_order ? paint(screen, Ink::green, wants_nothing ? "nothing of ours runs" : "all as it should be")
                     : paint(screen, Ink::yellow, "not as it should be");
   if (manager == "local") out += paint(screen, Ink::dim, " (local supervisor)");
   return out + "\n";

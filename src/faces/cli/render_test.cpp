@@ -81,6 +81,18 @@ TEST(Status, SaysWhatIsUnderWaySinceWhenAndHowItIsTakenBack) {
   EXPECT_THAT(render("mode status", answer, {}), HasSubstr("(3:07 min; pid 99)"));
 }
 
+TEST(Status, SingleServicesWithoutAModeAreNotNothing) {
+  const auto headline = [](std::string_view wanted) {
+    return render(
+        "mode status",
+        json::parse(fmt::format(
+            R"({{"mode":null,"in_order":true,"switch":null,"services":[{{"id":"a","wanted":"{}"}}]}})", wanted)),
+        {});
+  };
+  EXPECT_THAT(headline("running"), HasSubstr("No mode has been switched to yet — all as it should be\n"));
+  EXPECT_THAT(headline("stopped"), HasSubstr("No mode has been switched to yet — nothing of ours runs\n"));
+}
+
 TEST(Status, AGoalThatIsNotTheWholeModeIsSaid) {
   auto answer = json::parse(R"({"mode":"code","differences":[],"orphans":[],"switch":null,"in_order":true,"deviations":[
     {"service":"chat","kind":"without","text":"mode code without 'chat': stopped by hand"},
