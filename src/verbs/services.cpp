@@ -161,7 +161,17 @@ Answer service_logs(Context& context, Request request) {
   const bool follows = flag_of(request, "follow");
   // Several runs of a unit may be in the log: the newest is what people ask about.
   const std::string invocation = status ? status->invocation : "";
-  const auto tail = co_await (*machine)->units->log_tail(unit, invocation, limit);
+  auto tail = co_await (*machine)->units->log_tail(unit, invocation, limit);
+  if (!tail && invocation.empty()) {
+    // Nothing is known of a run: that there is no line is no error, unless lines may be there that cannot be read.
+    Error error = tail.error();
+    if (error.code == ErrorCode::environment)
+      error.message = fmt::format("there is no log of '{}': it has not run yet, or {}", (*found)->id, error.message);
+    if (error.code == ErrorCode::not_found)
+      tail = std::vector<LogLine>();
+    else
+      tail = fail(std::move(error));
+  }
   if (!tail) co_return fail(tail.error());
   std::string note;
   if (tail->empty() && limit > 0)
