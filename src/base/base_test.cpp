@@ -39,6 +39,12 @@ TEST(Text, NearestNamesComeInOrderAndFarOnesNot) {
   EXPECT_EQ(did_you_mean("x", {}), "");
 }
 
+TEST(Text, WhatIsCountedHasItsPlural) {
+  EXPECT_EQ(counted(0, "problem"), "0 problems");
+  EXPECT_EQ(counted(1, "problem"), "1 problem");
+  EXPECT_EQ(counted(2, "problem"), "2 problems");
+}
+
 TEST(Text, Utf8ThatIsBrokenIsSeen) {
   EXPECT_TRUE(is_valid_utf8("plain, ü, €, 😀"));
   for (const char* broken : {"\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF", "a\x80"})
@@ -192,8 +198,10 @@ TEST(PathsTest, OverridesWinAndRelativeXdgIsIgnored) {
   ::setenv("HOME", "/home/tester", 1);
   const auto paths = Paths::from_environment().value();
   EXPECT_EQ(paths.config, "/etc/somewhere");
+  EXPECT_TRUE(paths.config_named);
   EXPECT_EQ(paths.state, "/home/tester/.local/state/gpumod");
   ::unsetenv("GPUMOD_CONFIG_DIR");
+  EXPECT_FALSE(Paths::from_environment().value().config_named);
   ::unsetenv("XDG_STATE_HOME");
 }
 

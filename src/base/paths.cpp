@@ -39,6 +39,7 @@ Result<Paths> Paths::from_environment() {
   if (!paths.home.is_absolute())
     return fail(ErrorCode::environment, "HOME is not set and the password database knows no home directory",
                 "Set HOME, or GPUMOD_CONFIG_DIR, GPUMOD_STATE_DIR and GPUMOD_CACHE_DIR.");
+  paths.config_named = !environment_variable("GPUMOD_CONFIG_DIR").empty();
   paths.config = choose("GPUMOD_CONFIG_DIR", "XDG_CONFIG_HOME", paths.home / ".config");
   paths.state = choose("GPUMOD_STATE_DIR", "XDG_STATE_HOME", paths.home / ".local/state");
   paths.cache = choose("GPUMOD_CACHE_DIR", "XDG_CACHE_HOME", paths.home / ".cache");

@@ -11,6 +11,7 @@ namespace gpumod {
 struct Paths {
   std::filesystem::path home;     ///< $HOME, or the password database's word
   std::filesystem::path config;   ///< $GPUMOD_CONFIG_DIR or $XDG_CONFIG_HOME/gpumod: people's YAML
+  bool config_named = false;      ///< by $GPUMOD_CONFIG_DIR: people count on it being there
   std::filesystem::path state;    ///< $GPUMOD_STATE_DIR or $XDG_STATE_HOME/gpumod: the database
   std::filesystem::path cache;    ///< $GPUMOD_CACHE_DIR or $XDG_CACHE_HOME/gpumod: may be deleted at any time
   std::filesystem::path runtime;  ///< $GPUMOD_RUNTIME_DIR or $XDG_RUNTIME_DIR/gpumod: lock, sockets, shims; 0700

@@ -72,6 +72,10 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
   return fmt::format("Known: {}{}.", join(shown, ", "), candidates.size() > shown.size() ? ", …" : "");
 }
 
+std::string counted(std::size_t amount, std::string_view one) {
+  return std::to_string(amount).append(" ").append(one).append(amount == 1 ? "" : "s");
+}
+
 std::string join(const std::vector<std::string>& parts, std::string_view separator) {
   return fmt::format("{}", fmt::join(parts, separator));
 }

@@ -14,6 +14,9 @@ std::vector<std::string> nearest_names(std::string_view word, const std::vector<
 /// "Did you mean 'code' or 'rag'?", or "Known: a, b, c." when nothing is near, or "" when there are no candidates.
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 
+/// "1 problem", "2 problems".
+std::string counted(std::size_t amount, std::string_view one);
+
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 std::vector<std::string_view> split_lines(std::string_view text);
 std::string_view trim(std::string_view text);

@@ -344,7 +344,14 @@ Settings load_settings(const Paths& paths, VariableLookup variables) {
 Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   std::error_code problem;
   const auto status = fs::status(paths.config, problem);
-  if (status.type() == fs::file_type::not_found) return Catalog{};
+  if (status.type() == fs::file_type::not_found) {
+    // Ours need not be there yet. One that people named and that is not there is a slip, not an empty configuration.
+    if (paths.config_named)
+      return fail(ErrorCode::environment,
+                  fmt::format("GPUMOD_CONFIG_DIR is {}, and there is no such folder", printable(paths.config.string())),
+                  "Mend the variable; for a new configuration in that place: gpumod init.");
+    return Catalog{};
+  }
   if (!fs::is_directory(status))
     return fail(ErrorCode::environment, fmt::format("{} is not a directory", paths.config.string()),
                 "Set GPUMOD_CONFIG_DIR to the folder that holds services/ and modes/.");

@@ -191,11 +191,9 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since,
     }
   }
   if (unit.restarting())
-    out.text = fmt::format("it ended ({}) and its unit restarts it", unit.result);
-  else if (unit.killed_by_signal)
-    out.text = fmt::format("it was ended by signal {} ({})", unit.exit_code, unit.result);
-  else if (unit.active == ActiveState::failed || unit.active == ActiveState::inactive)
-    out.text = fmt::format("it ended with exit code {}", unit.exit_code);
+    out.text = fmt::format("{}, and its unit restarts it", how_it_ended(unit));
+  else if (unit.killed_by_signal || unit.active == ActiveState::failed || unit.active == ActiveState::inactive)
+    out.text = how_it_ended(unit);
   if (!lines.empty()) {
     // The server's own last words; systemd's remarks about the unit ("NAME: Failed with result …") come after them.
     const auto own = std::find_if(lines.rbegin(), lines.rend(),

@@ -253,7 +253,8 @@ Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vect
   boost::json::array all;
   for (const auto& problem : check.problems)
     all.push_back({{"message", problem.message}, {"hint", problem.hint}});
-  if (check.problems.size() > 1) error.message += fmt::format(" (and {} more problems)", check.problems.size() - 1);
+  if (check.problems.size() > 1)
+    error.message += fmt::format(" (and {})", counted(check.problems.size() - 1, "more problem"));
   error.code = ErrorCode::refused;
   error.details = boost::json::object{{"problems", std::move(all)}};
   co_return fail(std::move(error));

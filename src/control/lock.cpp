@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -51,16 +52,22 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
   return MutationLock(std::move(file));
 }
 
-std::optional<pid_t> mutation_holder(const Paths& paths) {
+std::optional<MutationHolder> mutation_holder(const Paths& paths) {
   Fd file(::open(lock_file(paths).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   struct flock whole {};
   whole.l_type = F_WRLCK;
   // Asking takes nothing: somebody who wants to write is never turned away by somebody who looks.
   if (!file || ::fcntl(file.get(), F_OFD_GETLK, &whole) != 0 || whole.l_type == F_UNLCK) return std::nullopt;
-  const auto holder = written_by_holder(file.get());
-  pid_t pid = 0;
-  std::from_chars(holder.data(), holder.data() + holder.size(), pid);
-  return pid;
+  const auto words = written_by_holder(file.get());
+  MutationHolder holder;
+  const auto [rest, problem] = std::from_chars(words.data(), words.data() + words.size(), holder.pid);
+  if (problem == std::errc()) holder.about = trim(std::string_view(rest, words.data() + words.size()));
+  // It writes who it is when it takes the lock, and never again.
+  struct stat info {};
+  if (::fstat(file.get(), &info) == 0)
+    holder.since =
+        WallTime(std::chrono::seconds(info.st_mtim.tv_sec) + std::chrono::microseconds(info.st_mtim.tv_nsec / 1000));
+  return holder;
 }
 
 }  // namespace gpumod

@@ -2,10 +2,14 @@
 // dies, so there is no stale lock to clean up.
 #pragma once
 
+#include <optional>
 #include <string>
+
+#include <sys/types.h>
 
 #include "base/fd.h"
 #include "base/paths.h"
+#include "base/time.h"
 
 namespace gpumod {
 
@@ -19,7 +23,12 @@ class MutationLock {
   Fd file_;
 };
 
-/// The pid that holds the lock now, if anybody does.
-std::optional<pid_t> mutation_holder(const Paths& paths);
+/// Who holds the lock now.
+struct MutationHolder {
+  pid_t pid = 0;      ///< 0 in the moment between taking the lock and saying so
+  std::string about;  ///< what it is held for, in words
+  WallTime since;
+};
+std::optional<MutationHolder> mutation_holder(const Paths& paths);
 
 }  // namespace gpumod

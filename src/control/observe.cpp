@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "control/progress.h"
 #include "engines/engine.h"
 #include "host/processes.h"
@@ -150,16 +151,15 @@ Task<void> view_service(Machine& machine, const Service& service, const Snapshot
     view.residency = Residency::stopped;
     if (found != snapshot.units.end() && found->second.active == ActiveState::failed) {
       view.residency = Residency::failed;
-      view.detail = found->second.killed_by_signal
-                        ? fmt::format("ended by signal {}", found->second.exit_code)
-                        : fmt::format("ended with {} (exit code {})", found->second.result, found->second.exit_code);
+      view.detail = how_it_ended(found->second);
     }
     co_return;
   }
   const UnitStatus& unit = found->second;
   if (unit.restarting()) {
     view.residency = Residency::failed;
-    view.detail = fmt::format("its unit restarts again and again ({} restarts, {})", unit.restarts, unit.result);
+    view.detail = fmt::format("its unit restarts again and again ({}; {})", counted(unit.restarts, "restart"),
+                              how_it_ended(unit));
     co_return;
   }
   if (unit.active == ActiveState::deactivating) {

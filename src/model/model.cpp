@@ -121,4 +121,21 @@ bool is_valid_id(std::string_view id) {
          id.find("..") == std::string_view::npos;
 }
 
+/// The results are systemd's words (systemd.service, $SERVICE_RESULT), and the local supervisor's.
+std::string how_it_ended(const UnitStatus& unit) {
+  const auto& result = unit.result;
+  const auto how =
+      unit.killed_by_signal ? fmt::format("signal {}", unit.exit_code) : fmt::format("exit code {}", unit.exit_code);
+  if (result == "oom-kill") return "the kernel ended it because memory ran out";
+  if (result == "start-limit-hit") return "it ended too often in a short time";
+  if (result == "timeout") return fmt::format("it took too long and was ended ({})", how);
+  if (result == "watchdog") return fmt::format("it gave no sign of life and was ended ({})", how);
+  if (result == "resources") return "what it needs could not be set up";
+  if (result == "protocol") return "it did not start the way its unit says";
+  if (result == "core-dump") return fmt::format("it crashed ({})", how);
+  if (unit.killed_by_signal) return fmt::format("it was ended by {}", how);
+  if (unit.exit_code != 0 || result == "exit-code") return fmt::format("it ended with {}", how);
+  return result.empty() || result == "success" ? "it ended by itself" : fmt::format("it ended: {}", result);
+}
+
 }  // namespace gpumod

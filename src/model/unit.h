@@ -52,6 +52,9 @@ struct UnitStatus {
   bool restarting() const { return sub_state == "auto-restart" || sub_state == "auto-restart-queued"; }
 };
 
+/// How its last run ended, in plain words: "it ended with exit code 3". Only for a unit that has ended.
+std::string how_it_ended(const UnitStatus& unit);
+
 /// How a job of the unit manager ended.
 struct JobOutcome {
   bool ok = false;

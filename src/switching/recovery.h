@@ -38,6 +38,7 @@ struct Recovery {
   RecoveryDirection direction = RecoveryDirection::discard;
   Goal goal;             ///< what the world should become; for discard: what it was
   std::string sentence;  ///< for people: what was found and what that means
+  std::string name;      ///< of the switch, for people: "switch 7 (mode switch to rag)"
 };
 
 Recovery recover(const JournaledSwitch& journal, const Boot& boot = {});

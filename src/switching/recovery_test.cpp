@@ -79,5 +79,14 @@ TEST(Recovery, WithoutARebootTheBootPolicyHasNoSay) {
       << "what never began leaves the old goal standing";
 }
 
+TEST(Recovery, NamesTheSwitch) {
+  auto interrupted = journal(true, false);
+  EXPECT_EQ(recover(interrupted).name, "switch 7 (mode switch to rag)");
+  interrupted.kind = "service stop";
+  interrupted.goal.exclusive = false;
+  interrupted.goal.wanted["chat"] = Residency::stopped;
+  EXPECT_EQ(recover(interrupted).name, "switch 7 (service stop chat)") << "the mode is not what it was about";
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -79,6 +79,22 @@ Result<std::optional<StoredSwitch>> Context::interrupted_switch() {
   return known ? known->unfinished() : std::optional<StoredSwitch>();
 }
 
+std::set<ServiceId> Context::changed_by_hand() {
+  constexpr std::size_t far_enough = 200;
+  std::set<ServiceId> changed;
+  const auto known = reading();
+  if (!known || !*known) return changed;
+  for (const auto& past : (*known)->history(far_enough).value_or(std::vector<StoredSwitch>())) {
+    const bool reached =
+        past.result == to_string(SwitchResult::committed) || past.result == to_string(SwitchResult::unchanged);
+    if (past.kind == "mode switch" && reached) break;
+    if (past.goal.exclusive) continue;
+    for (const auto& [id, residency] : past.goal.wanted)
+      changed.insert(id);
+  }
+  return changed;
+}
+
 void Context::cancel() {
   cancelled_early_ = true;
   if (running_) running_->cancel();
@@ -221,6 +237,11 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
 }
 
 Task<Result<json::value>> Context::dry_run(Order order) {
+  const auto left = interrupted_switch();
+  if (left && *left && !order.goal.exclusive) {
+    const auto recovery = recovery_of(**left, catalog_->settings);
+    if (recovery.direction != RecoveryDirection::discard) notice(fmt::format("{}, before this", recovery.sentence));
+  }
   const auto reached = machine();
   if (!reached) co_return fail(reached.error());
   auto snapshot = co_await observe(**reached, *catalog_);

@@ -174,6 +174,8 @@ Result<void> act(sim::Box& box, const std::vector<DemoAct>& acts, DemoAct::When 
 
 Result<std::vector<DemoRow>> rows_of(const Request& request, const DemoFault* fault) {
   const auto modes = list_of(request, "modes");
+  if (modes.empty() && request.contains("modes"))
+    return fail(ErrorCode::usage, "--modes names no mode", "Name some of blank, code, rag and nemotron.");
   if (modes.empty()) return fault && !fault->rows.empty() ? fault->rows : usual_chain();
   std::vector<DemoRow> rows;
   const std::vector<std::string> known{"blank", "code", "rag", "nemotron"};
@@ -252,7 +254,12 @@ Answer demo(Context& context, Request request) {
     problem = gpu.error();
   }
   if (context.cancelled())
-    co_return fail(ErrorCode::cancelled, "the demo was stopped; everything it had started has ended");
+    problem = Error{ErrorCode::cancelled, "the demo was stopped; everything it had started has ended", {}, {}};
+  if (problem && options.keep) {
+    problem->hint +=
+        fmt::format("{}Files and logs are in {}", problem->hint.empty() ? "" : " ", box.directory().string());
+    problem->details = json::object{{"directory", box.directory().string()}};
+  }
   if (problem) co_return fail(*problem);
 
   answer["passed"] = passed && answer.at("orphans").as_array().empty();

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "host/processes.h"
-#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -72,9 +71,9 @@ json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
   return lines;
 }
 
-json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog) {
+json::array describe_differences(const std::vector<Difference>& differences) {
   json::array lines;
-  for (const auto& difference : differences_of(goal, snapshot, catalog))
+  for (const auto& difference : differences)
     lines.push_back(json::object{{"service", difference.service},
                                  {"kind", to_string(difference.kind)},
                                  {"wanted", difference.wanted},

@@ -5,6 +5,7 @@
 
 #include "catalog/catalog.h"
 #include "model/snapshot.h"
+#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -16,9 +17,8 @@ void describe_observed(boost::json::object& line, const Service& service, const 
 boost::json::array describe_problems(const Catalog& catalog);
 /// Ours, but nothing in the catalogue or the goal wants it: [{"unit","tag","state","pids"}].
 boost::json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog);
-/// What differs between the goal and what is: [{"service","kind","wanted","is","text"}], see drift.h.
-boost::json::array describe_differences(const std::optional<Goal>& goal, const Snapshot& snapshot,
-                                        const Catalog& catalog);
+/// [{"service","kind","wanted","is","text"}], see drift.h.
+boost::json::array describe_differences(const std::vector<Difference>& differences);
 boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog);
 
 }  // namespace gpumod

@@ -388,10 +388,6 @@ void look_at_files(const Places& places, Findings& findings) {
   for (const auto& avoided : outcome.avoided)
     findings.remarks.push_back(fmt::format(
         "{} is on the network and was not looked into; name it with --models to do so", printable(avoided.string())));
-  for (const auto& root : places.roots)
-    if (root.told &&
-        std::find(findings.searched.begin(), findings.searched.end(), root.folder) == findings.searched.end())
-      findings.remarks.push_back(fmt::format("{} is no folder that can be read", printable(root.folder.string())));
   read_models(models, findings);
   read_hub(places, findings);
   read_units(places, findings);
@@ -405,13 +401,36 @@ void look_at_files(const Places& places, Findings& findings) {
     findings.engines.push_back(std::move(each));
 }
 
+/// What people named must be there: an empty answer would hide the slip.
+Result<void> check_told_folders(const Places& places) {
+  for (const auto& root : places.roots) {
+    if (!root.told) continue;
+    std::error_code problem;
+    const auto status = fs::status(root.folder, problem);
+    const auto name = printable(root.folder.string());
+    constexpr auto hint = "Give --models the folder that the GGUF files lie in.";
+    if (status.type() == fs::file_type::not_found)
+      return fail(ErrorCode::not_found, fmt::format("there is no folder {}", name), hint);
+    if (!problem && !fs::is_directory(status))
+      return fail(ErrorCode::usage, fmt::format("{} is no folder", name), hint);
+    if (::access(root.folder.c_str(), R_OK | X_OK) != 0)
+      return fail(system_error(fmt::format("look into {}", name), errno, ErrorCode::environment));
+  }
+  return {};
+}
+
 }  // namespace
 
 Task<Result<Findings>> look_around(Places places) {
   Findings findings;
+  Result<void> told;
   // Disks can be slow; who waits on the loop meanwhile shall not.
-  const std::function<void()> look = [&] { look_at_files(places, findings); };
+  const std::function<void()> look = [&] {
+    told = check_told_folders(places);
+    if (told) look_at_files(places, findings);
+  };
   co_await run_blocking(look);
+  if (!told) co_return fail(told.error());
   if (!places.llama_server.empty() && !findings.engine(EngineKind::llamacpp))
     co_return fail(ErrorCode::not_found,
                    fmt::format("there is no llama-server at {}", printable(places.llama_server.string())),

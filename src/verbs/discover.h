@@ -78,8 +78,8 @@ struct Findings {
   const FoundEngine* engine(EngineKind kind) const;
 };
 
-/// Never fails: what cannot be read is not there. Errors: not_found, when people said where llama-server is and it is
-/// not.
+/// What cannot be read is not there, but for what people named. Errors: not_found when llama-server or a folder of
+/// models is not where they said; usage when such a folder is a file; environment when it may not be read.
 Task<Result<Findings>> look_around(Places places);
 
 }  // namespace gpumod

@@ -120,8 +120,7 @@ Result<std::unique_ptr<Door>> Door::open(Loop& loop, const Paths& paths, std::st
 }
 
 Door::~Door() {
-  state_->closed = true;
-  if (state_->directory) ::unlinkat(state_->directory.get(), socket_name, 0);
+  shut();
 }
 
 void Door::tell(const json::object& event) {
@@ -129,11 +128,15 @@ void Door::tell(const json::object& event) {
     visitor->peer.send(event);
 }
 
+void Door::shut() {
+  state_->closed = true;
+  if (state_->directory) ::unlinkat(state_->directory.get(), socket_name, 0);
+  state_->directory.reset();
+}
+
 Task<void> Door::close(json::object last) {
+  shut();
   const auto state = state_;
-  state->closed = true;
-  ::unlinkat(state->directory.get(), socket_name, 0);
-  state->directory.reset();
   const auto visitors = state->visitors;
   for (const auto& visitor : visitors) {
     visitor->peer.send(last);
@@ -168,7 +171,7 @@ Task<Result<Fd>> reach(Paths paths) {
       co_return socket;
     }
     if (now() >= deadline)
-      co_return fail(ErrorCode::failed, fmt::format("the worker (pid {}) cannot be reached", *holder),
+      co_return fail(ErrorCode::failed, fmt::format("the worker (pid {}) cannot be reached", holder->pid),
                      "gpumod status shows how it goes.");
     co_await wait_for(between_tries);
   }

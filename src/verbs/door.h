@@ -36,7 +36,9 @@ class Door {
 
   /// Progress, for everyone who follows.
   void tell(const boost::json::object& event);
-  /// The last word: afterwards nobody is let in any more.
+  /// Nobody is let in any more. Before the lock is given back: then the place belongs to whoever takes it next.
+  void shut();
+  /// The last word, to everyone who was let in.
   Task<void> close(boost::json::object last);
 
  private:

@@ -52,6 +52,20 @@ TEST_F(DoorTest, NothingUnderWayIsNotFound) {
   EXPECT_THAT(knocked.error().message, HasSubstr("nothing is under way"));
 }
 
+TEST_F(DoorTest, TheHolderOfTheLockIsKnownWithItsWorkAndItsBeginning) {
+  EXPECT_FALSE(mutation_holder(paths));
+  const auto before = wall_now() - 1s;
+  const auto lock = MutationLock::acquire(paths, "mode switch code");
+  ASSERT_TRUE(lock);
+  // Asked by the process that holds it: open file descriptions differ, so it counts as somebody else.
+  const auto holder = mutation_holder(paths);
+  ASSERT_TRUE(holder);
+  EXPECT_EQ(holder->pid, ::getpid());
+  EXPECT_EQ(holder->about, "mode switch code");
+  EXPECT_GE(holder->since, before);
+  EXPECT_LE(holder->since, wall_now() + 1s);
+}
+
 TEST_F(DoorTest, WhoKnocksIsToldHowItEnds) {
   const auto lock = MutationLock::acquire(paths, "mode switch code");
   ASSERT_TRUE(lock);
@@ -89,6 +103,22 @@ TEST_F(DoorTest, WhatAKilledWorkerLeftIsReplaced) {
   const auto knocked = knock();
   ASSERT_TRUE(knocked) << knocked.error().message;
   EXPECT_TRUE(knocked->outcome->at("done").as_bool());
+}
+
+Task<bool> closed(Door& door) {
+  co_await door.close({});
+  co_return true;
+}
+
+TEST_F(DoorTest, WhoHasShutItsDoorLeavesThePlaceToTheNext) {
+  const auto lock = MutationLock::acquire(paths, "x");
+  auto first = ends_with({});
+  first->shut();
+  EXPECT_FALSE(fs::exists(root / "worker.sock"));
+  door = ends_with(json::object{{"answer", true}});
+  EXPECT_TRUE(loop.run_until_done(closed(*first)));
+  EXPECT_TRUE(fs::exists(root / "worker.sock"));
+  EXPECT_TRUE(knock());
 }
 
 TEST_F(DoorTest, AVeryLongDirectoryHasADoor) {

@@ -29,15 +29,24 @@ bool satisfies(Residency is, Residency wanted) {
   }
 }
 
+std::optional<Residency> wanted_by(const std::optional<Goal>& goal, const ServiceId& id) {
+  if (!goal) return std::nullopt;
+  const auto found = goal->wanted.find(id);
+  if (found == goal->wanted.end() || found->second == Residency::stopped) return std::nullopt;
+  return found->second;
+}
+
 class Drift {
  public:
-  Drift(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog)
-      : goal_(goal), snapshot_(snapshot), catalog_(catalog) {}
+  Drift(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
+        const std::optional<Interruption>& cut_off)
+      : goal_(goal), snapshot_(snapshot), catalog_(catalog), cut_off_(cut_off) {}
 
   std::vector<Difference> find() {
     for (const auto& [id, view] : snapshot_.services) {
       const auto service = catalog_.services.find(id);
       if (service == catalog_.services.end()) continue;
+      if (cut_off_ && left_by_the_interrupted(service->second, view)) continue;
       if (const auto wanted = wanted_of(id))
         compare(service->second, view, *wanted);
       else
@@ -52,10 +61,39 @@ class Drift {
   }
 
  private:
-  std::optional<Residency> wanted_of(const ServiceId& id) const {
-    if (!goal_) return std::nullopt;
-    const auto found = goal_->wanted.find(id);
-    return found == goal_->wanted.end() ? std::nullopt : std::optional(found->second);
+  std::optional<Residency> wanted_of(const ServiceId& id) const { return wanted_by(goal_, id); }
+
+  /// Where the interrupted switch wanted something else of it than the goal does. What it left is no riddle, and repair
+  /// does not always do what the goal says.
+  bool left_by_the_interrupted(const Service& service, const ServiceView& view) {
+    const auto wanted = wanted_of(service.id), aimed = wanted_by(cut_off_->aim, service.id);
+    if (wanted.has_value() == aimed.has_value()) return false;
+    const auto later = wanted_by(cut_off_->repair, service.id);
+    const bool there = is_there(view);
+    std::string text;
+    if (aimed && there)
+      text = fmt::format("'{}' belongs to the interrupted {}: gpumod repair {}", service.id, cut_off_->name,
+                         !later                              ? "stops it"
+                         : satisfies(view.residency, *later) ? "keeps it"
+                                                             : "brings it up");
+    else if (aimed && later)
+      text = fmt::format("'{}' is still to come for the interrupted {}: gpumod repair brings it up", service.id,
+                         cut_off_->name);
+    else if (wanted && !satisfies(view.residency, *wanted))
+      text = fmt::format("'{}' made room for the interrupted {}: gpumod repair {}", service.id, cut_off_->name,
+                         later ? "brings it back" : "leaves it so");
+    else if (wanted && there && !later)
+      text = fmt::format("'{}' is to make room for the interrupted {}: gpumod repair stops it", service.id,
+                         cut_off_->name);
+    if (text.empty()) return false;
+    add(Kind::interrupted, service.id, to_string(later.value_or(Residency::stopped)), view.residency, std::move(text));
+    return true;
+  }
+
+  bool is_there(const ServiceView& view) const {
+    const auto unit = snapshot_.units.find(view.unit);
+    const bool alive = unit != snapshot_.units.end() && !unit->second.gone();
+    return alive && view.residency != Residency::stopped && view.residency != Residency::unloaded;
   }
 
   void compare(const Service& service, const ServiceView& view, Residency wanted) {
@@ -142,6 +180,7 @@ class Drift {
   const std::optional<Goal>& goal_;
   const Snapshot& snapshot_;
   const Catalog& catalog_;
+  const std::optional<Interruption>& cut_off_;
   std::vector<Difference> found_;
 };
 
@@ -155,13 +194,52 @@ std::string_view to_string(Difference::Kind kind) {
     case Kind::squeezed: return "squeezed";
     case Kind::unwanted: return "unwanted";
     case Kind::undefined: return "undefined";
+    case Kind::interrupted: return "interrupted";
   }
   return "unknown";
 }
 
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
-                                       const Catalog& catalog) {
-  return Drift(goal, snapshot, catalog).find();
+                                       const Catalog& catalog, const std::optional<Interruption>& cut_off) {
+  return Drift(goal, snapshot, catalog, cut_off).find();
+}
+
+std::string_view to_string(Deviation::Kind kind) {
+  switch (kind) {
+    case Deviation::Kind::without: return "without";
+    case Deviation::Kind::besides: return "besides";
+    case Deviation::Kind::asleep: return "asleep";
+  }
+  return "unknown";
+}
+
+std::vector<Deviation> deviations_of(const std::optional<Goal>& goal, const Catalog& catalog,
+                                     const std::set<ServiceId>& by_hand) {
+  std::vector<Deviation> found;
+  const auto mode = goal ? catalog.modes.find(goal->mode) : catalog.modes.end();
+  if (mode == catalog.modes.end()) return found;
+  const auto& name = mode->second.id;
+  std::set<ServiceId> members;
+  for (const auto& id : mode->second.services) {
+    members.insert(id);
+    const auto wanted = wanted_by(goal, id);
+    if (!wanted)
+      found.push_back({Deviation::Kind::without, id,
+                       fmt::format("mode {} without '{}': {}; gpumod mode switch {} brings it {}", name, id,
+                                   by_hand.contains(id) ? "stopped by hand" : "the mode's file names it only since",
+                                   name, by_hand.contains(id) ? "back" : "up")});
+    else if (*wanted != Residency::running)
+      found.push_back({Deviation::Kind::asleep, id,
+                       fmt::format("mode {} with '{}' {}, by hand; gpumod mode switch {} wakes it", name, id,
+                                   *wanted == Residency::unloaded ? std::string_view("unloaded") : "asleep", name)});
+  }
+  for (const auto& [id, residency] : goal->wanted)
+    if (wanted_by(goal, id) && !members.contains(id) && catalog.services.contains(id))
+      found.push_back(
+          {Deviation::Kind::besides, id,
+           fmt::format("'{}' beside mode {}: {}; gpumod mode switch {} stops it", id, name,
+                       by_hand.contains(id) ? "started by hand" : "the mode's file names it no more", name)});
+  return found;
 }
 
 std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot,

@@ -7,6 +7,7 @@
 //   squeezed    runs, but --fit has shrunk it to the memory that was free at its start
 //   unwanted    is there, and the goal does not want it
 //   undefined   is wanted, and no file defines it any more
+//   interrupted is as an interrupted switch left it: told with what repair does about it
 // Orphans (units of ours that no file defines) are told apart from these, by describe_orphans.
 #pragma once
 
@@ -21,7 +22,7 @@
 namespace gpumod {
 
 struct Difference {
-  enum class Kind { dead, port, unreached, squeezed, unwanted, undefined } kind = Kind::dead;
+  enum class Kind { dead, port, unreached, squeezed, unwanted, undefined, interrupted } kind = Kind::dead;
   ServiceId service;
   std::string wanted;
   Residency is = Residency::stopped;
@@ -29,11 +30,30 @@ struct Difference {
 };
 std::string_view to_string(Difference::Kind kind);
 
+/// A switch that was cut off: what it was bringing about, and what repair will.
+struct Interruption {
+  std::string name;  ///< "switch 7 (mode switch to rag)"
+  Goal aim;
+  std::optional<Goal> repair;
+};
+
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
-                                       const Catalog& catalog);
+                                       const Catalog& catalog, const std::optional<Interruption>& cut_off = {});
 
 /// The units of squeezed services: to be restarted, where they may get the memory that they lacked.
 std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog);
+
+/// How the goal differs from the mode whose name it bears, because people changed single services since, or the mode's
+/// file. It is no difference between what runs and what should.
+struct Deviation {
+  enum class Kind { without, besides, asleep } kind = Kind::without;
+  ServiceId service;
+  std::string text;  ///< for people, with what undoes it
+};
+std::string_view to_string(Deviation::Kind kind);
+/// `by_hand`: the services that were changed by themselves since the last mode switch.
+std::vector<Deviation> deviations_of(const std::optional<Goal>& goal, const Catalog& catalog,
+                                     const std::set<ServiceId>& by_hand);
 
 /// What runs, as a goal, with the mode's name where it is exactly what a mode wants: what is left to go by when the
 /// stored goal is lost. Nothing when nothing runs.

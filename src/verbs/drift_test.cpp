@@ -174,5 +174,78 @@ TEST_F(DriftTest, ALostGoalIsTakenFromWhatRuns) {
   EXPECT_FALSE(goal_of_what_runs(snapshot, catalog));
 }
 
+/// A switch to `other` that was cut off after it stopped `embed` and started `other`; `coder` still runs.
+struct InterruptedTest : DriftTest {
+  InterruptedTest() {
+    cut_off = Interruption{"switch 7 (mode switch to more)", Goal{"more", {{"other", Residency::running}}, true}, {}};
+    dies("embed");
+    runs("other", 12);
+  }
+  std::vector<std::string> texts() {
+    std::vector<std::string> all;
+    for (const auto& difference : differences_of(goal, snapshot, catalog, cut_off)) {
+      EXPECT_EQ(difference.kind, Kind::interrupted) << difference.text;
+      all.push_back(difference.text);
+    }
+    return all;
+  }
+  std::optional<Interruption> cut_off;
+};
+
+TEST_F(InterruptedTest, WhatASwitchLeftThatIsToBeFinished) {
+  cut_off->repair = cut_off->aim;
+  EXPECT_THAT(texts(),
+              testing::ElementsAre(
+                  "'coder' is to make room for the interrupted switch 7 (mode switch to more): gpumod repair stops it",
+                  "'embed' made room for the interrupted switch 7 (mode switch to more): gpumod repair leaves it so",
+                  "'other' belongs to the interrupted switch 7 (mode switch to more): gpumod repair keeps it"));
+  dies("other");
+  EXPECT_THAT(texts(), testing::Contains("'other' is still to come for the interrupted switch 7 (mode switch to more): "
+                                         "gpumod repair brings it up"));
+}
+
+TEST_F(InterruptedTest, WhatASwitchLeftThatIsToBeTakenBack) {
+  cut_off->repair = goal;
+  EXPECT_THAT(texts(),
+              testing::ElementsAre(
+                  "'embed' made room for the interrupted switch 7 (mode switch to more): gpumod repair brings it back",
+                  "'other' belongs to the interrupted switch 7 (mode switch to more): gpumod repair stops it"));
+}
+
+TEST_F(InterruptedTest, WhatBothWantIsNotExplainedByIt) {
+  cut_off->aim.wanted["embed"] = Residency::running;
+  cut_off->repair = cut_off->aim;
+  const auto found = differences_of(goal, snapshot, catalog, cut_off);
+  const auto embed = std::find_if(found.begin(), found.end(), [](const auto& each) { return each.service == "embed"; });
+  ASSERT_NE(embed, found.end());
+  EXPECT_EQ(embed->kind, Kind::dead);
+}
+
+TEST_F(DriftTest, AGoalThatIsItsModeDeviatesInNothing) {
+  EXPECT_TRUE(deviations_of(goal, catalog, {"coder", "embed"}).empty());
+  EXPECT_TRUE(deviations_of(std::nullopt, catalog, {}).empty());
+}
+
+TEST_F(DriftTest, HowAGoalDeviatesFromItsModeIsToldWithItsCause) {
+  goal->wanted.erase("coder");
+  goal->wanted["embed"] = Residency::sleeping1;
+  goal->wanted["other"] = Residency::running;
+  const auto texts = [&](const std::set<ServiceId>& by_hand) {
+    std::vector<std::string> all;
+    for (const auto& deviation : deviations_of(goal, catalog, by_hand))
+      all.push_back(deviation.text);
+    return all;
+  };
+  EXPECT_THAT(texts({"coder", "embed", "other"}),
+              testing::ElementsAre("mode code without 'coder': stopped by hand; gpumod mode switch code brings it back",
+                                   "mode code with 'embed' asleep, by hand; gpumod mode switch code wakes it",
+                                   "'other' beside mode code: started by hand; gpumod mode switch code stops it"));
+  EXPECT_THAT(
+      texts({}),
+      testing::IsSupersetOf(
+          {"mode code without 'coder': the mode's file names it only since; gpumod mode switch code brings it up",
+           "'other' beside mode code: the mode's file names it no more; gpumod mode switch code stops it"}));
+}
+
 }  // namespace
 }  // namespace gpumod

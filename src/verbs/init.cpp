@@ -150,12 +150,19 @@ json::array all_advice(const json::array& files, const Around& around, const Pro
 }  // namespace
 
 Answer initialise(Context& context, Places places, bool apply) {
-  const auto catalog = context.catalog();
+  Paths making = context.paths();
+  making.config_named = false;  // it is here that such a folder is made
+  const auto catalog = load_catalog(making);
   if (!catalog) co_return fail(catalog.error());
   Around around;
-  find_unit_manager(context, **catalog, around);
+  if (context.paths().config_named && !is_there(making.config))
+    around.advice.push_back(
+        fmt::format("GPUMOD_CONFIG_DIR is {}, which was not there before: is that where the "
+                    "configuration belongs?",
+                    making.config.string()));
+  find_unit_manager(context, *catalog, around);
   co_await find_gpus(around);
-  for (const auto& [kind, settings] : (*catalog)->settings.engines)
+  for (const auto& [kind, settings] : catalog->settings.engines)
     if (kind == EngineKind::llamacpp && settings.binary.is_absolute())
       places.program_folders.insert(places.program_folders.begin(), settings.binary.parent_path());
   auto findings = co_await look_around(std::move(places));
@@ -163,8 +170,9 @@ Answer initialise(Context& context, Places places, bool apply) {
 
   const auto& config = context.paths().config;
   Ground ground;
-  ground.catalog = *catalog;
+  ground.catalog = &*catalog;
   ground.exists = [&config](const std::string& relative) { return is_there(config / relative); };
+  ground.settings_file = (config / "gpumod.yaml").string();
   ground.unit_manager = around.unit_manager;
   if (around.gpus.is_uint64()) ground.gpus = static_cast<int>(around.gpus.as_uint64());
   ground.largest_gpu = around.largest_gpu;
@@ -179,7 +187,8 @@ Answer initialise(Context& context, Places places, bool apply) {
     if (exists || !apply) continue;
     if (const auto done = write_new_file(path, file.text); !done) {
       Error error = done.error();
-      error.message += fmt::format("; {} files were written before", written.size());
+      error.message += fmt::format("; {} written before",
+                                   written.size() == 1 ? "1 file was" : counted(written.size(), "file") + " were");
       error.details = json::object{{"written", std::move(written)}};
       co_return fail(std::move(error));
     }
@@ -193,6 +202,8 @@ Answer initialise(Context& context, Places places, bool apply) {
 }
 
 Answer init(Context& context, Request request) {
+  if (request.contains("models") && list_of(request, "models").empty())
+    co_return fail(ErrorCode::usage, "--models names no folder", "Give it the folder that the GGUF files lie in.");
   std::error_code problem;
   auto here = fs::current_path(problem);
   if (problem) here = context.paths().home;  // the folder was removed under our feet

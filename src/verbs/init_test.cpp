@@ -224,5 +224,36 @@ TEST(UsualPlaces, WhatPeopleNamedComesFirst) {
   EXPECT_EQ(usual_places(tree.paths(), "/", {}, "").roots.back().depth, 0);
 }
 
+TEST_F(InitTest, AFolderThatPeopleNameMustBeThere) {
+  const auto problem_of = [&](const fs::path& folder) {
+    Loop loop;
+    Context context(loop, tree_.paths(), {});
+    auto where = places();
+    where.roots.insert(where.roots.begin(), {folder, true});
+    auto answer = loop.run_until_done(initialise(context, std::move(where), true));
+    return answer ? Error{} : answer.error();
+  };
+  EXPECT_EQ(problem_of(tree_ / "nowhere").code, ErrorCode::not_found);
+  EXPECT_THAT(problem_of(tree_ / "nowhere").message, HasSubstr("there is no folder " + (tree_ / "nowhere").string()));
+  EXPECT_EQ(problem_of(tree_.write("file.gguf", "x")).code, ErrorCode::usage);
+  EXPECT_FALSE(fs::exists(tree_.paths().config)) << "nothing is written then";
+}
+
+TEST_F(InitTest, AConfigurationFolderThatPeopleNameAndThatIsNotThereIsMadeAndSaid) {
+  Loop loop;
+  auto paths = tree_.paths();
+  paths.config_named = true;
+  const auto loaded = load_catalog(paths);
+  ASSERT_FALSE(loaded) << "for every other verb it is a slip";
+  EXPECT_EQ(loaded.error().code, ErrorCode::environment);
+  EXPECT_THAT(loaded.error().message, HasSubstr("GPUMOD_CONFIG_DIR is " + paths.config.string()));
+  EXPECT_TRUE(load_catalog(tree_.paths())) << "the usual folder need not be there yet";
+  Context context(loop, paths, {});
+  const auto done = loop.run_until_done(initialise(context, places(), true));
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_THAT(all_advice(*done), HasSubstr("which was not there before"));
+  EXPECT_TRUE(load_catalog(paths));
+}
+
 }  // namespace
 }  // namespace gpumod

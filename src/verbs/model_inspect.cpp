@@ -26,11 +26,15 @@ tl::unexpected<Error> not_for(std::string_view option, std::string_view format) 
   return fail(ErrorCode::usage, fmt::format("--{} says nothing about {} models", option, format));
 }
 
-/// A number that must be at least `least`; unset when the request does not have it.
+constexpr std::int64_t largest_number = 0x7FFFFFFF;  // as the engines take them
+
+/// A number from `least` to what an engine takes; unset when the request does not have it.
 Result<std::optional<std::int64_t>> number_from(const Request& request, std::string_view name, std::int64_t least) {
   const auto value = integer_of(request, name);
-  if (value && (*value < least || *value > 0x7FFFFFFF))
+  if (value && *value < least)
     return fail(ErrorCode::usage, fmt::format("--{} must be {} at least, and is {}", name, least, *value));
+  if (value && *value > largest_number)
+    return fail(ErrorCode::usage, fmt::format("--{} must be {} at most, and is {}", name, largest_number, *value));
   return value;
 }
 
@@ -119,6 +123,13 @@ Task<Bytes> gpu_total() {
   co_return sample && !sample->empty() ? sample->front().total.value_or(Bytes()) : Bytes();
 }
 
+/// A file may be well-formed and hold nothing to run.
+std::string no_tensors(const ModelFacts& facts) {
+  if (facts.vocabulary > 0)
+    return "This file holds a vocabulary and no weights: there is no model in it that could run.";
+  return "This file holds no weights: there is no model in it that could run. Was its download complete?";
+}
+
 }  // namespace
 
 Answer model_inspect(Context& context, Request request) {
@@ -128,9 +139,15 @@ Answer model_inspect(Context& context, Request request) {
   co_await run_blocking(read);  // a model may lie on a network that takes its time
   if (!facts) co_return fail(facts.error());
   auto answer = model_json(*facts, flag_of(request, "tensors") ? TensorList::listed : TensorList::counted);
+  answer["notes"] = json::array();
   if (facts->format == ModelFormat::gguf) {
     const auto flags = llama_flags(request);
     if (!flags) co_return fail(flags.error());
+    if (facts->tensors.empty()) {
+      answer["vram"] = nullptr;
+      answer["notes"] = json::array{json::value(no_tensors(*facts))};
+      co_return json::value(std::move(answer));
+    }
     auto vram = co_await llama_vram(context, *facts, *flags);
     if (!vram) co_return fail(vram.error());
     answer["vram"] = std::move(*vram);

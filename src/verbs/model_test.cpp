@@ -114,6 +114,19 @@ TEST_F(ModelInspect, SaysWhatTheFileSays) {
   EXPECT_EQ(shown.at("vram").at("kv"), 2 * 4096 * (32 + 32) * 2);
 }
 
+TEST_F(ModelInspect, SaysWhenThereIsNoModelInTheFile) {
+  const auto vocabulary =
+      GgufWriter().text("general.architecture", "llama").texts("tokenizer.ggml.tokens", {"a", "b"}).bytes();
+  auto shown = answer({{"path", tree_.write("m/vocab.gguf", vocabulary).string()}});
+  EXPECT_TRUE(shown.at("vram").is_null());
+  EXPECT_THAT(json::serialize(shown.at("notes")), HasSubstr("holds a vocabulary and no weights"));
+  shown = answer(
+      {{"path", tree_.write("m/bare.gguf", GgufWriter().text("general.architecture", "llama").bytes()).string()}});
+  EXPECT_TRUE(shown.at("vram").is_null());
+  EXPECT_THAT(json::serialize(shown.at("notes")), HasSubstr("holds no weights"));
+  EXPECT_EQ(answer({{"path", chat()}}).at("notes"), json::array());
+}
+
 TEST_F(ModelInspect, ListsTensorsWhenAsked) {
   const auto tensors = answer({{"path", chat()}, {"tensors", true}}).at("tensors").as_array();
   ASSERT_EQ(tensors.size(), 2U);
@@ -130,6 +143,9 @@ TEST_F(ModelInspect, TakesTheFlagsOfTheServer) {
   EXPECT_THAT(all_assumptions(shown), HasSubstr("2 of 3 layers"));
   const auto refusal = [&](json::object request) { return run(std::move(request)).error(); };
   EXPECT_EQ(refusal({{"path", chat()}, {"context", -1}}).code, ErrorCode::usage);
+  EXPECT_THAT(refusal({{"path", chat()}, {"context", -1}}).message, HasSubstr("must be 0 at least"));
+  EXPECT_EQ(refusal({{"path", chat()}, {"context", 99999999999}}).message,
+            "--context must be 2147483647 at most, and is 99999999999");
   EXPECT_EQ(refusal({{"path", chat()}, {"cache-type", json::array{"q4_K"}}}).code, ErrorCode::usage);
   EXPECT_EQ(refusal({{"path", chat()}, {"cache-type", json::array{"f16", "f16", "f16"}}}).code, ErrorCode::usage);
   EXPECT_THAT(refusal({{"path", chat()}, {"utilization", "0.5"}}).message, HasSubstr("says nothing about GGUF"));

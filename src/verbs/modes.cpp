@@ -13,6 +13,7 @@
 #include "verbs/door.h"
 #include "verbs/drift.h"
 #include "verbs/handlers.h"
+#include "verbs/unfinished.h"
 
 namespace gpumod {
 
@@ -37,6 +38,17 @@ Goal goal_of(const Mode& mode) {
   for (const auto& id : mode.services)
     goal.wanted[id] = Residency::running;
   return goal;
+}
+
+/// Where nothing is under way, people may mean a switch that was cut off.
+Error nothing_to_cancel(Context& context, Error error) {
+  if (error.code != ErrorCode::not_found) return error;
+  const auto left = context.interrupted_switch();
+  if (!left || !*left) return error;
+  auto words = in_words(**left, recovery_of(**left, load_settings(context.paths())));
+  error.message = "nothing is under way, so there is nothing to cancel; but " + words.text;
+  error.hint = std::move(words.hint);
+  return error;
 }
 
 }  // namespace
@@ -87,15 +99,18 @@ Answer mode_status(Context& context, Request) {
       }
       services.push_back(std::move(line));
     }
-  auto differences = describe_differences(*goal, *snapshot, **catalog);
+  auto unfinished = find_unfinished(context, *goal, (*catalog)->settings);
+  auto differences = describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption));
   auto orphans = describe_orphans(*snapshot, **catalog);
-  const bool in_order = *goal && differences.empty() && orphans.empty();
+  const bool in_order = *goal && differences.empty() && orphans.empty() && unfinished.described.is_null();
   co_return json::value(
       json::object{{"mode", *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr)},
                    {"in_order", in_order},
                    {"services", std::move(services)},
                    {"differences", std::move(differences)},
-                   {"orphans", std::move(orphans)}});
+                   {"orphans", std::move(orphans)},
+                   {"deviations", describe_deviations(context, *goal, **catalog)},
+                   {"switch", std::move(unfinished.described)}});
 }
 
 Answer mode_switch(Context& context, Request request) {
@@ -116,7 +131,7 @@ Answer mode_switch(Context& context, Request request) {
 /// that failed by itself.
 Answer mode_cancel(Context& context, Request) {
   auto knocked = co_await knock_and_cancel(context.paths());
-  if (!knocked) co_return fail(std::move(knocked).error());
+  if (!knocked) co_return fail(nothing_to_cancel(context, std::move(knocked).error()));
   const auto& outcome = knocked->outcome;
   json::value report;
   if (const auto* details = outcome ? outcome->if_object() : outcome.error().details.if_object())

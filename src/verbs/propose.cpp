@@ -48,6 +48,7 @@ struct Planned {
   std::uint16_t port = 0;
   std::string model_name;  ///< as requests carry it
   bool api = true;         ///< it answers /v1/chat/completions
+  bool can_run = true;     ///< its program was found
 };
 
 class Proposer {
@@ -129,7 +130,7 @@ class Proposer {
     const auto add = [&](const FoundEngine* engine, std::string_view name) {
       if (!engine || engine->in_path) return;
       if (exists)
-        binaries_[engine->engine] = engine->binary;
+        binaries_[engine->engine] = missing_[engine->engine] = engine->binary;
       else
         engines += fmt::format("  {}:\n    binary: {}\n", name, yaml_text(engine->binary.string()));
     };
@@ -143,7 +144,42 @@ class Proposer {
     proposal_.files.push_back({"gpumod.yaml", text});
     if (exists && ground_.unit_manager == "local" && catalog_.settings.unit_manager != UnitManagerKind::local)
       advice("No systemd user manager answers here: write 'unit_manager: local' into gpumod.yaml.");
+    std::erase_if(missing_, [&](const auto& entry) { return needs_no_setting(entry.first); });
+    if (!missing_.empty()) say_what_to_add();
   }
+
+  /// Where every service of the engine says itself where its program is.
+  bool needs_no_setting(EngineKind kind) const {
+    std::size_t of_the_kind = 0, without = 0;
+    for (const auto& [id, service] : catalog_.services) {
+      if (service.engine != kind || !service.unit.empty()) continue;
+      ++of_the_kind;
+      without += service.binary.empty() ? 1 : 0;
+    }
+    return of_the_kind > 0 && without == 0;
+  }
+
+  /// gpumod.yaml is never written again, so what was installed since is for its owner to add.
+  void say_what_to_add() {
+    const bool has_block = !catalog_.settings.engines.empty();
+    std::vector<std::string> names;
+    std::string lines = has_block ? "" : "engines:\n";
+    for (const auto& [kind, binary] : missing_) {
+      names.push_back(fmt::format("{} ({})", program_of(kind), binary.string()));
+      const auto settings = catalog_.settings.engines.find(kind);
+      lines += settings == catalog_.settings.engines.end()
+                   ? fmt::format("  {}:\n", to_string(kind))
+                   : fmt::format("  {}:  # it is there already\n", to_string(kind));
+      lines += fmt::format("    binary: {}\n", yaml_text(binary.string()));
+    }
+    lines.pop_back();
+    advice(fmt::format("{} {} not in PATH, and your {} does not say where {}. Add {}:\n{}", join(names, " and "),
+                       names.size() == 1 ? "is" : "are", ground_.settings_file,
+                       names.size() == 1 ? "it is" : "they are",
+                       has_block ? "there, below the line `engines:`" : "at its end", lines));
+  }
+
+  static std::string_view program_of(EngineKind kind) { return kind == EngineKind::llamacpp ? "llama-server" : "vllm"; }
 
   /// gpumod.yaml is people's: where it stands already, a service says itself where its program is.
   std::string binary_line(EngineKind kind) const {
@@ -234,6 +270,8 @@ class Proposer {
     planned.id = new_id(stem);
     planned.port = new_port();
     planned.model_name = model.path.stem().string();
+    const auto* program = findings_.engine(EngineKind::llamacpp);
+    planned.can_run = program && program->problem.empty();
     auto& text = planned.text;
     text = fmt::format("# {} ({}), found by gpumod init. The file is yours: change what you like.\n",
                        model.path.filename().string(), size_text(model.size));
@@ -361,6 +399,7 @@ class Proposer {
             "it.\n  - {}\n",
             yaml_text(helper->id));
       proposal_.files.push_back({"modes/" + id + ".yaml", std::move(text)});
+      if (!each.can_run) continue;  // not the thing to try next
       if (each.kind == ModelKind::chat && each.api && first_mode_.empty()) first_mode_ = id, first_ = &each;
       if (any_mode_.empty()) any_mode_ = id;
     }
@@ -458,8 +497,11 @@ class Proposer {
                       first_->port, shell_text(boost::json::serialize(body))));
     } else if (!any_mode_.empty()) {
       advice(fmt::format("Next: gpumod mode switch {}", any_mode_));
-    } else if (!catalog_.modes.empty()) {
-      advice("There is nothing new to write. gpumod mode list shows the modes.");
+    } else if (std::all_of(proposal_.files.begin(), proposal_.files.end(),
+                           [&](const ProposedFile& file) { return ground_.exists(file.path); })) {
+      advice(missing_.empty() ? "There is nothing new to write. gpumod mode list shows the modes."
+                              : "There is no new file to write; the lines above are yours to add. gpumod config check "
+                                "then reads them.");
     }
   }
 
@@ -477,7 +519,8 @@ class Proposer {
   Proposal proposal_;
   std::vector<Planned> planned_;
   std::set<std::uint16_t> taken_ports_;
-  std::map<EngineKind, fs::path> binaries_;
+  std::map<EngineKind, fs::path> binaries_;  // what gpumod.yaml, which stands already, does not name
+  std::map<EngineKind, fs::path> missing_;   // and what of that it has to
   std::vector<std::string> left_out_;
   std::string first_mode_, any_mode_;
   const Planned* first_ = nullptr;

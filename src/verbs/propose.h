@@ -26,6 +26,7 @@ struct Ground {
   std::optional<int> gpus;                                  ///< unset: no NVML
   std::optional<Bytes> largest_gpu;
   std::set<std::uint16_t> busy_ports;
+  std::string settings_file = "gpumod.yaml";  ///< for advice: where it is
 };
 
 struct ProposedFile {

@@ -9,6 +9,7 @@
 namespace gpumod {
 namespace {
 
+using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -125,6 +126,46 @@ TEST_F(ProposeTest, ASecondTimeThereIsNothingNew) {
   const auto again = proposal();
   for (const auto& file : again.files)
     EXPECT_TRUE(std::filesystem::exists(tree_.paths().config / file.path)) << file.path;
+}
+
+TEST_F(ProposeTest, AnEngineInstalledLaterIsForPeopleToAdd) {
+  add_model("/m/a.gguf");
+  ground_.settings_file = "/c/gpumod.yaml";
+  const auto before = proposal_written();
+  EXPECT_THAT(before.advice, Not(Contains(HasSubstr("Next:")))) << "nothing that was found could run it";
+  EXPECT_THAT(before.advice, Contains(HasSubstr("gpumod init --llama-server FILE")));
+
+  add_engine(EngineKind::llamacpp, "/home/u/llama.cpp/build/bin/llama-server", false);
+  const auto after = proposal_written();
+  EXPECT_THAT(
+      after.advice,
+      Contains("llama-server (/home/u/llama.cpp/build/bin/llama-server) is not in PATH, and your /c/gpumod.yaml "
+               "does not say where it is. Add at its end:\n"
+               "engines:\n"
+               "  llamacpp:\n"
+               "    binary: /home/u/llama.cpp/build/bin/llama-server"));
+  EXPECT_THAT(after.advice.back(), HasSubstr("the lines above are yours to add"));
+
+  // They are right, and after them all is well.
+  const auto mine = tree_.read("home/.config/gpumod/gpumod.yaml");
+  for (const auto& piece : after.advice)
+    if (const auto at = piece.find("\nengines:"); at != std::string::npos)
+      config("gpumod.yaml", mine + piece.substr(at));
+  const auto last = proposal_written();
+  EXPECT_THAT(problems(), IsEmpty());
+  EXPECT_EQ(catalog_.settings.engines.at(EngineKind::llamacpp).binary, "/home/u/llama.cpp/build/bin/llama-server");
+  EXPECT_THAT(last.advice.back(), HasSubstr("nothing new to write"));
+}
+
+TEST_F(ProposeTest, AnEngineIsAddedToTheBlockThatIsThere) {
+  config("gpumod.yaml", "engines:\n  vllm: {binary: /v/bin/vllm}\n");
+  config("services/mine.yaml", "engine: llamacpp\nmodel: /m/known.gguf\nport: 7070\n");
+  add_engine(EngineKind::llamacpp, "/opt/l/llama-server", false);
+  EXPECT_THAT(proposal().advice,
+              Contains(AllOf(HasSubstr("Add there, below the line `engines:`:\n  llamacpp:\n    binary: /opt/l/"),
+                             Not(HasSubstr("\nengines:")))));
+  config("services/mine.yaml", "engine: llamacpp\nmodel: /m/known.gguf\nport: 7070\nbinary: /opt/l/llama-server\n");
+  EXPECT_THAT(proposal().advice, Not(Contains(HasSubstr("not in PATH")))) << "the one that needs it says it";
 }
 
 TEST_F(ProposeTest, AGuessedEmbeddingModelIsNotForcedIntoModes) {

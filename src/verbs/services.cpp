@@ -142,23 +142,43 @@ Answer service_sleep(Context& context, Request request) {
   co_return co_await change_one(context, std::move(request), "service sleep", target);
 }
 
+constexpr std::int64_t most_log_lines = 100000;
+
 /// The last lines, and with --follow each new one as {"event": "log", "time", "text"} until the caller goes.
 Answer service_logs(Context& context, Request request) {
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
   const auto found = (*catalog)->service(text_of(request, "service"));
   if (!found) co_return fail(found.error());
+  const auto wanted = integer_of(request, "lines").value_or(50);
+  if (wanted < 0 || wanted > most_log_lines)
+    co_return fail(ErrorCode::usage, fmt::format("--lines must be from 0 to {}, and is {}", most_log_lines, wanted));
+  const auto limit = static_cast<std::size_t>(wanted);
   const auto machine = context.machine();
   if (!machine) co_return fail(machine.error());
   const std::string unit = (*found)->unit_name();
-  const auto limit =
-      static_cast<std::size_t>(std::clamp<std::int64_t>(integer_of(request, "lines").value_or(50), 0, 100000));
   const auto status = co_await (*machine)->units->status(unit);
   const bool follows = flag_of(request, "follow");
   // Several runs of a unit may be in the log: the newest is what people ask about.
   const std::string invocation = status ? status->invocation : "";
-  const auto tail = co_await (*machine)->units->log_tail(unit, invocation, limit);
+  auto tail = co_await (*machine)->units->log_tail(unit, invocation, limit);
+  if (!tail && invocation.empty()) {
+    // Nothing is known of a run: that there is no line is no error, unless lines may be there that cannot be read.
+    Error error = tail.error();
+    if (error.code == ErrorCode::environment)
+      error.message = fmt::format("there is no log of '{}': it has not run yet, or {}", (*found)->id, error.message);
+    if (error.code == ErrorCode::not_found)
+      tail = std::vector<LogLine>();
+    else
+      tail = fail(std::move(error));
+  }
   if (!tail) co_return fail(tail.error());
+  std::string note;
+  if (tail->empty() && limit > 0)
+    note = invocation.empty()
+               ? fmt::format("there is no log of '{}': it has not run yet, or nothing is left of it", (*found)->id)
+               : fmt::format("'{}' has not written a line yet", (*found)->id);
+  if (!note.empty()) context.notice(note);
   json::array lines;
   for (const auto& line : *tail) {
     json::object entry{{"time", format_wall(line.time)}, {"text", printable(line.text)}};
@@ -170,7 +190,10 @@ Answer service_logs(Context& context, Request request) {
     }
   }
   if (!follows)
-    co_return json::value(json::object{{"service", (*found)->id}, {"unit", unit}, {"lines", std::move(lines)}});
+    co_return json::value(json::object{{"service", (*found)->id},
+                                       {"unit", unit},
+                                       {"lines", std::move(lines)},
+                                       {"note", note.empty() ? json::value(nullptr) : json::value(note)}});
   const auto following = (*machine)->units->follow_log(unit, [&context](const LogLine& line) {
     context.progress()({{"event", "log"}, {"time", format_wall(line.time)}, {"text", printable(line.text)}});
   });

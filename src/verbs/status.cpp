@@ -2,29 +2,18 @@
 
 #include <fmt/format.h>
 
-#include "control/lock.h"
 #include "control/observe.h"
 #include "model/json.h"
 #include "verbs/describe.h"
 #include "verbs/drift.h"
 #include "verbs/handlers.h"
+#include "verbs/unfinished.h"
 
 namespace gpumod {
 
 namespace json = boost::json;
 
 namespace {
-
-json::value describe_interrupted(Context& context, const Settings& settings) {
-  const auto left = context.interrupted_switch();
-  if (!left || !*left) return nullptr;
-  const StoredSwitch& stored = **left;
-  // The worker that carries it out also has an open row: whoever holds the lock is at work, not interrupted.
-  if (const auto holder = mutation_holder(context.paths()))
-    return json::object{{"id", stored.id}, {"under_way", true}, {"pid", *holder}};
-  const Recovery recovery = recovery_of(stored, settings);
-  return json::object{{"id", stored.id}, {"under_way", false}, {"kind", stored.kind}, {"text", recovery.sentence}};
-}
 
 Task<void> look(Machine& machine, const Catalog& catalog, Result<Snapshot>& snapshot) {
   snapshot = co_await observe(machine, catalog);
@@ -54,6 +43,7 @@ Answer status(Context& context, Request) {
   if (!snapshot) co_return fail(snapshot.error());
   if (!context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
 
+  auto unfinished = find_unfinished(context, *goal, (*catalog)->settings);
   json::array services;
   for (const auto& [id, service] : (*catalog)->services) {
     auto line = describe_declared(service);
@@ -70,8 +60,9 @@ Answer status(Context& context, Request) {
   answer["gpu_problem"] = snapshot->gpu_problem ? to_json(*snapshot->gpu_problem) : json::value(nullptr);
   answer["services"] = std::move(services);
   answer["orphans"] = describe_orphans(*snapshot, **catalog);
-  answer["differences"] = describe_differences(*goal, *snapshot, **catalog);
-  answer["switch"] = describe_interrupted(context, (*catalog)->settings);
+  answer["differences"] = describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption));
+  answer["deviations"] = describe_deviations(context, *goal, **catalog);
+  answer["switch"] = std::move(unfinished.described);
   answer["problems"] = describe_problems(**catalog);
   answer["notes"] = context.state_problem().empty() ? json::array() : json::array{json::value(context.state_problem())};
   co_return json::value(std::move(answer));
@@ -92,13 +83,8 @@ Answer repair(Context& context, Request request) {
   if (!snapshot) co_return fail(snapshot.error());
   if (!*goal && !context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
   const auto left = context.interrupted_switch();
-  if (left && *left) {
-    const Recovery recovery = recovery_of(**left, (*catalog)->settings);
-    if (recovery.direction == RecoveryDirection::forward || recovery.direction == RecoveryDirection::blank)
-      order.goal_after = recovery.goal.exclusive ? recovery.goal : merged_goal(*goal, recovery.goal);
-    else if (!*goal)
-      order.goal_after = merged_goal(std::nullopt, recovery.goal);  // what ran before is all there is to go by
-  }
+  // Where an interrupted switch is to be finished, its goal becomes the stored one.
+  if (left && *left) order.goal_after = goal_of_repair(*goal, recovery_of(**left, (*catalog)->settings));
   if (order.goal_after) {
     order.goal = *order.goal_after;
   } else if (*goal) {

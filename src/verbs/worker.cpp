@@ -58,8 +58,13 @@ Task<Result<json::value>> perform(Context& context, const Paths& paths, std::str
   else
     log_warning("nobody can follow this worker: {}", opened.error().message);
   const auto remembered = co_await context.remember_what_runs();
-  if (!remembered) co_return fail(remembered.error());
-  co_return co_await (*verb)->handler(context, std::move(request));
+  Result<json::value> answer = json::value();
+  if (remembered)
+    answer = co_await (*verb)->handler(context, std::move(request));
+  else
+    answer = fail(remembered.error());
+  if (door) door->shut();
+  co_return answer;
 }
 
 Task<bool> serve_one(Loop& loop, LinePeer& caller, const Paths& paths) {

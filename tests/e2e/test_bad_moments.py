@@ -41,6 +41,25 @@ class Refusals(Case):
         (self.config / "gpumod.yaml").unlink()
         self.ok("mode", "switch", "code")
 
+    def test_a_configuration_folder_that_is_not_there_is_a_slip(self):
+        env = dict(self.env, GPUMOD_CONFIG_DIR=str(self.root / "confg"))
+        for words in (("status",), ("mode", "list"), ("mode", "switch", "code"), ("config", "check")):
+            run = self.gpumod(*words, "--json", env=env)
+            self.assertEqual(run.code, 7, run)
+            self.assertIn(f"GPUMOD_CONFIG_DIR is {self.root}/confg", run.json["error"]["message"])
+        self.assertIn("GPUMOD_CONFIG_DIR is", self.gpumod(env=env).err)
+        del env["GPUMOD_CONFIG_DIR"]
+        env["XDG_CONFIG_HOME"] = str(self.root / "fresh")  # ours need not be there yet
+        self.assertEqual(self.gpumod("status", env=env).code, 0)
+
+    def test_help_is_json_for_programs(self):
+        for words in (("--help",), ("help", "mode", "switch"), ("mode", "switch", "--help"), ()):
+            run = self.ok(*words, "--json")
+            self.assertIn("mode switch", [command["name"] for command in run.json["commands"]])
+            self.assertTrue(run.json["exit_codes"])
+        self.assertEqual(self.ok("completion", "bash", "--json").json["shell"], "bash")
+        self.assertEqual(self.ok("--version", "--json").json["name"], "gpumod")
+
     def test_an_answer_that_cannot_be_written_is_no_success(self):
         with open("/dev/full", "w") as full:
             run = subprocess.run([GPUMOD, "mode", "list", "--json"], env=self.env, stdout=full, stderr=subprocess.PIPE,
@@ -271,12 +290,31 @@ class Interruptions(Case):
         run = self.gpumod("mode", "cancel", "--json")
         self.assertEqual(run.code, 4, run)
         self.assertIn("nothing is under way", run.json["error"]["message"])
-        # What a killed worker left behind is not under way either.
+        # What a killed worker left behind is not under way either, but it is what people mean.
         process = self.begin()
         kill(self.worker_pid())
         process.communicate(timeout=30)
-        self.assertEqual(self.gpumod("mode", "cancel").code, 4)
-        self.ok("repair")
+        run = self.gpumod("mode", "cancel")
+        self.assertEqual(run.code, 4)
+        self.assertIn("(mode switch to slow) was interrupted half-way", run.err)
+        self.assertIn("gpumod repair finishes it; gpumod mode switch old takes it back", " ".join(run.err.split()))
+        self.switch("old")
+        self.assertIsNone(self.status()["switch"])
+
+    def test_what_is_under_way_is_shown(self):
+        self.switch("old")
+        process = self.begin()
+        pid = self.worker_pid()
+        for words in (("status",), ("mode", "status")):
+            change = self.ok(*words, "--json").json["switch"]
+            self.assertEqual((change["under_way"], change["verb"], change["pid"]), (True, "mode switch slow", pid))
+            self.assertRegex(change["since"], r"^20\d\d-")
+            shown = self.ok(*words).out
+            self.assertIn("mode switch slow is under way since 20", shown)
+            self.assertIn("gpumod mode cancel takes it back", shown)
+        self.assertFalse(self.ok("mode", "status", "--json").json["in_order"])
+        process.communicate(timeout=30)
+        self.assertIsNone(self.ok("mode", "status", "--json").json["switch"])
 
     def test_the_second_ctrl_c_lets_go_and_says_how_to_follow(self):
         self.toy("old", self.ports["old"], "--ready-after", 2)  # taking it back takes a while
@@ -361,9 +399,17 @@ class Interruptions(Case):
         out, _ = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 1)
         self.assertIn("died", json.loads(out)["error"]["message"])
-        found = self.status()["switch"]
+        status = self.status()
+        found = status["switch"]
         self.assertFalse(found["under_way"])
         self.assertIn("interrupted", found["text"])
+        texts = {line["service"]: (line["kind"], line["text"]) for line in status["differences"]}
+        name = f"the interrupted switch {found['id']} (mode switch to slow)"
+        self.assertEqual(texts, {"old": ("interrupted", f"'old' made room for {name}: gpumod repair leaves it so"),
+                                 "slow": ("interrupted", f"'slow' belongs to {name}: gpumod repair keeps it")})
+        shown = self.ok("mode", "status").out
+        self.assertIn("gpumod repair finishes it; gpumod mode switch old takes it back.", shown)
+        self.assertIn("it is to be finished, before this", self.ok("service", "stop", "old", "--dry-run").err)
         repaired = self.ok("repair", "--json").json["switch"]
         self.assertIn(repaired["result"], ("committed", "unchanged"))
         self.assertEqual(self.state_of("slow"), "running")
@@ -397,7 +443,15 @@ class SingleServices(Case):
         self.assertEqual(self.status()["differences"], [])
         self.ok("service", "stop", "a")
         self.assertEqual((self.state_of("a"), self.state_of("b")), ("stopped", "running"))
+        # It is as asked, and it is not the whole mode: both are said.
+        status = self.status()
+        self.assertEqual(status["differences"], [])
+        self.assertEqual({line["service"]: line["text"] for line in status["deviations"]},
+                         {"a": "mode one without 'a': stopped by hand; gpumod mode switch one brings it back",
+                          "b": "'b' beside mode one: started by hand; gpumod mode switch one stops it"})
+        self.assertIn("Mode one without a, with b — all as it should be", self.ok("mode", "status").out)
         self.switch("one")
+        self.assertEqual(self.status()["deviations"], [])
         self.assertEqual((self.state_of("a"), self.state_of("b")), ("running", "stopped"))
 
     def test_restart_gives_a_new_process(self):
@@ -407,6 +461,38 @@ class SingleServices(Case):
         after = self.services()["a"]["pid"]
         self.assertNotEqual(before, after)
         self.assertFalse(alive(before))
+
+    def test_a_start_that_fails_is_named_by_its_service_and_in_plain_words(self):
+        self.switch("one")
+        self.toy("exits", free_port(), "--exit-at-once", 3)
+        run = self.gpumod("service", "start", "exits")
+        self.assertEqual(run.code, 1, run)
+        self.assertIn("service start exits: rolled back", run.out)
+        self.assertNotIn("one: rolled back", run.out)
+        self.assertNotIn("exit-code", run.out + run.err + self.ok("status").out)
+
+    def test_a_mode_that_grew_is_not_said_to_be_stopped_by_hand(self):
+        self.switch("one")
+        self.mode("one", "a", "b")
+        self.assertEqual([line["text"] for line in self.status()["deviations"]],
+                         ["mode one without 'b': the mode's file names it only since; gpumod mode switch one brings it up"])
+
+    def test_logs_of_what_never_ran_and_numbers_that_make_no_sense(self):
+        self.toy("never-ran", free_port())  # the journal remembers what other tests ran
+        # Where parts of the journal cannot be read, it may also have run: then it is an error.
+        run = self.gpumod("service", "logs", "never-ran")
+        self.assertIn(run.code, (0, 7) if MANAGER == "systemd" else (0,))
+        self.assertEqual(run.out, "")
+        self.assertIn("there is no log of 'never-ran': it has not run yet, or ", run.err)
+        answer = self.gpumod("service", "logs", "never-ran", "--json").json
+        self.assertIn("it has not run yet", answer["note"] if run.code == 0 else answer["error"]["message"])
+        for number in ("-4", "100001"):
+            run = self.gpumod("service", "logs", "never-ran", "-n", number)
+            self.assertEqual(run.code, 2, run)
+            self.assertIn("from 0 to 100000", run.err)
+        run = self.gpumod("service", "logs", "never-ran", "-n", "9" * 30)
+        self.assertEqual(run.code, 2, run)
+        self.assertIn("cannot be as large as", run.err)
 
     def test_logs_show_the_newest_run_only(self):
         self.toy("a", self.ports["a"], "--complain", "first run")

@@ -92,9 +92,18 @@ class Demo(DemoCase):
         self.assertIn("gpumod demo --fault list", run.out)
         self.nothing_is_left()
 
+    def test_on_a_narrow_screen_nothing_is_cut(self):
+        self.env["COLUMNS"] = "60"
+        run = self.demo("--modes", "rag,blank")
+        self.assertEqual(run.code, 0, run)
+        after = run.out[run.out.index("TRANSITION"):]
+        self.assertNotIn("…", after)
+        self.assertIn("engines and models", after)
+
     def test_what_is_wanted_of_it_must_make_sense(self):
         for words, code, says in ((["--speed", "fast"], 2, "--speed"), (["--fault", "slow-relase"], 2, "slow-release"),
-                                  (["--modes", "code,rgs"], 4, "'rag'"), (["--speed", "0"], 2, "0.1 to 100")):
+                                  (["--modes", "code,rgs"], 4, "'rag'"), (["--speed", "0"], 2, "0.1 to 100"),
+                                  (["--modes", ""], 2, "names no mode")):
             run = self.demo(*words)
             self.assertEqual(run.code, code, run)
             self.assertIn(says, run.err)
@@ -121,6 +130,7 @@ class Demo(DemoCase):
         self.assertEqual(run.code, 0, run)
         directory = pathlib.Path(run.json["directory"])
         self.assertTrue((directory / "config/services/vllm-embedding.yaml").exists())
+        self.assertNotIn("demo --keep", self.demo("--modes", "rag", "--keep").out, "that is what was just done")
         until(lambda: not processes_of(directory), 10, "the end of everything the demo started")
 
 
@@ -185,6 +195,17 @@ class DemoInterruptions(DemoCase):
         _, complaint = demo.communicate(timeout=60)
         self.assertEqual(demo.returncode, 130, complaint)
         self.nothing_is_left()
+
+    def test_what_is_kept_is_named_after_ctrl_c_as_well(self):
+        demo = self.start("--modes", "rag", "--speed", "1", "--keep", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True)
+        self.wait_for_an_engine()
+        demo.send_signal(signal.SIGINT)
+        _, complaint = demo.communicate(timeout=60)
+        self.assertEqual(demo.returncode, 130, complaint)
+        kept = re.search(r"Files and logs are in (\S+)", complaint)
+        self.assertTrue(kept and pathlib.Path(kept[1], "config").is_dir(), complaint)
+        until(lambda: not processes_of(self.tmp.name), 10, "the end of everything the demo started")
 
     def test_a_reader_that_leaves_ends_it_as_well(self):
         demo = self.start("--modes", "rag", "--speed", "1", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -30,6 +30,28 @@ class FirstSteps(Case):
         self.assertEqual(self.switch("coder")["result"], "committed")
         self.assertEqual(chat(services["coder"]["port"], "coder")["content"], "I am the coder and I write code.")
 
+    def test_an_engine_that_was_installed_later_is_not_forgotten(self):
+        first = self.ok("init", "--yes")
+        self.assertNotIn("mode switch coder", first.out, "nothing here could run it")
+        program = self.home / "llama.cpp/build/bin/llama-server"
+        program.parent.mkdir(parents=True)
+        program.symlink_to(LLAMA)
+        again = self.ok("init", "--yes").out
+        lines = f"engines:\n  llamacpp:\n    binary: {program}\n"
+        self.assertIn(lines, again)
+        self.assertNotIn("nothing new to write", again)
+        settings = self.config / "gpumod.yaml"
+        settings.write_text(settings.read_text() + lines)
+        self.ok("config", "check")
+        self.assertEqual(self.switch("coder")["result"], "committed")
+
+    def test_a_folder_that_is_not_there_is_no_empty_one(self):
+        run = self.gpumod("init", "--yes", "--models", "/nonexistent")
+        self.assertEqual(run.code, 4, run)
+        self.assertIn("there is no folder /nonexistent", run.err)
+        self.assertEqual(self.gpumod("init", "--yes", "--models", "").code, 2)
+        self.assertFalse(self.config.exists())
+
     def test_what_is_there_is_never_changed(self):
         self.ok("init", "--yes", "--llama-server", LLAMA)
         mine = self.config / "services/coder.yaml"

@@ -110,6 +110,8 @@ Result<json::value> value_of(const Parameter& parameter, const Values& values) {
   if (parameter.kind == Parameter::Kind::text) return json::value(text);
   std::int64_t number = 0;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (problem == std::errc::result_out_of_range)
+    return fail(ErrorCode::usage, fmt::format("{} cannot be as large as {}", spelled(parameter), printable(text)));
   if (problem != std::errc() || end != text.data() + text.size())
     return fail(ErrorCode::usage,
                 fmt::format("{} needs a whole number, not '{}'", spelled(parameter), printable(text)));
@@ -145,7 +147,11 @@ Result<void> parse_verb(Invocation& invocation, std::vector<std::string> rest) {
   try {
     app.parse(std::move(rest));
   } catch (const CLI::ParseError& problem) {
-    return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(problem.what())),
+    // "--lines: 1 required TEXT missing" is the parser's way to say it.
+    std::string words = problem.what();
+    if (const auto at = words.find(": 1 required "); at != std::string::npos)
+      words.replace(at, words.npos, " needs a value");
+    return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(words)),
                 fmt::format("Usage: {}", usage_of(verb)));
   }
   if (const auto left = app.remaining(); !left.empty()) return fail(unknown_rest(verb, left.front()));

@@ -130,7 +130,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Wrong{{"mode", "create", "x", "--apply"}, "no option '--apply'", ""},
                     Wrong{{"service", "logs", "chat", "-n", "many"}, "whole number, not 'many'", ""},
                     Wrong{{"service", "logs", "chat", "-n"}, "--lines", "Usage:"},
-                    Wrong{{"service", "logs", "chat", "--lines", "99999999999999999999"}, "whole number", ""},
+                    Wrong{{"service", "logs", "chat", "--lines", "99999999999999999999"}, "cannot be as large", ""},
+                    Wrong{{"service", "logs", "chat", "--lines"}, "--lines needs a value", "Usage:"},
                     Wrong{{"mode", "create", "x", "--name", "\xff"}, "not UTF-8", ""},
                     Wrong{{"--bogus"}, "no option '--bogus'", ""},
                     Wrong{{"help", "stats"}, "no command 'stats'", "'status'"},
@@ -212,6 +213,30 @@ TEST(Errors, TheReportOfAFailedSwitchStandsWhereItStandsWhenItSucceeds) {
 TEST(Json, NumbersAreWrittenAsPeopleWriteThem) {
   EXPECT_EQ(json_text(json::parse(R"({"a":[1,2.5,{"b":"{"}],"c":{"d":1.069E0,"e":null},"f\"":true})")),
             R"({"a":[1,2.5,{"b":"{"}],"c":{"d":1.069,"e":null},"f\"":true})");
+}
+
+std::vector<std::string> names_in(const json::object& document) {
+  std::vector<std::string> names;
+  for (const auto& command : document.at("commands").as_array())
+    names.emplace_back(command.at("name").as_string());
+  return names;
+}
+
+TEST(HelpDocument, IsOfOneCommandOfAGroupOrOfAll) {
+  using testing::Contains;
+  using testing::ElementsAre;
+  const auto one = help_document({"mode", "switch"}, verbs());
+  EXPECT_THAT(names_in(one), ElementsAre("mode switch"));
+  const auto& command = one.at("commands").at(0);
+  EXPECT_EQ(command.at("usage").as_string(), "gpumod mode switch MODE [--dry-run]");
+  EXPECT_EQ(command.at("effect").as_string(), "mutates");
+  EXPECT_EQ(command.at("parameters").at(1).at("kind").as_string(), "flag");
+  EXPECT_THAT(names_in(help_document({"mode"}, verbs())), ElementsAre("mode switch", "mode create"));
+  EXPECT_THAT(names_in(help_document({"completion"}, verbs())), ElementsAre("completion"));
+  const auto all = help_document({}, verbs());
+  EXPECT_EQ(all.at("exit_codes").as_array().size(), exit_codes().size());
+  EXPECT_THAT(names_in(all), Contains("service logs"));
+  EXPECT_THAT(json::serialize(all), Not(HasSubstr("apply"))) << "what only faces send is nobody's option";
 }
 
 }  // namespace

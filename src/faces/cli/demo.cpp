@@ -149,22 +149,22 @@ std::string render_demo(const json::value& answer, const Screen& screen) {
   std::string out = render_rows(elements(member(answer, "transitions")), screen) + "\n";
   const auto& orphans = elements(member(answer, "orphans"));
   if (orphans.empty())
-    out += paint(screen, Ink::green, "no orphans") +
-           fmt::format(": nothing that was started still runs; {} of VRAM in use\n",
-                       mebibytes(member(answer, "final_vram")));
+    out += paragraph(
+        fmt::format("nothing that was started still runs; {} of VRAM in use", mebibytes(member(answer, "final_vram"))),
+        screen, 12, "no orphans:", Ink::green);
   for (const auto& orphan : orphans)
-    out += paint(screen, Ink::red, "orphan: ") +
-           fmt::format("pid {} ({}) still holds {}\n", plain(member(orphan, "pid")), text(member(orphan, "command")),
-                       mebibytes(member(orphan, "vram")));
-  if (const auto kept = text(member(answer, "directory")); !kept.empty())
-    out += fmt::format("Files and logs are in {}.\n", kept);
+    out += paragraph(fmt::format("pid {} ({}) still holds {}", plain(member(orphan, "pid")),
+                                 text(member(orphan, "command")), mebibytes(member(orphan, "vram"))),
+                     screen, 8, "orphan:", Ink::red);
+  const auto kept = text(member(answer, "directory"));
+  if (!kept.empty()) out += fmt::format("Files and logs are in {}\n", kept);
   if (!truth(member(answer, "passed"))) return out;
-  Table next({{""}, {"", false, true}});
+  Table next({{""}, {"", false, true, true}});
   if (member(answer, "fault").is_null())
     next.add({{"gpumod demo --fault list", Ink::cyan}, {"what can go wrong here, and what is done about it"}});
   else
     next.add({{"gpumod demo --fault list", Ink::cyan}, {"the other faults"}});
-  next.add({{"gpumod demo --keep", Ink::cyan}, {"and look at the files it was made of"}});
+  if (kept.empty()) next.add({{"gpumod demo --keep", Ink::cyan}, {"and look at the files it was made of"}});
   next.add({{"gpumod init", Ink::cyan}, {"on your own machine: find engines and models, write a configuration"}});
   return out + "\nNext:\n" + next.render(screen, 2, false);
 }

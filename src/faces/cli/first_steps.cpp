@@ -41,6 +41,7 @@ std::string list_found(const json::value& found, const Screen& screen) {
     table.add({{"hub", Ink::cyan}, {plain(model)}, {}});
   for (const auto& unit : elements(member(found, "units")))
     table.add({{"unit", Ink::cyan}, {plain(unit)}, {}});
+  if (table.empty()) return {};
   if (const auto manager = plain(member(found, "unit_manager")); !manager.empty())
     table.add({{"services run under", Ink::cyan}, {manager}, {}});
   return table.render(screen, 2, false);
@@ -55,9 +56,8 @@ std::string render_init(const json::value& answer, const Screen& screen) {
     const auto found = list_found(member(answer, "found"), screen);
     out += found.empty() ? "Nothing was found: no engine, no model.\n" : "Found on this machine:\n" + found;
     for (const auto& file : elements(member(answer, "files"))) {
-      out += fmt::format("\n{}{}\n", paint(screen, Ink::bold, text(member(file, "path"))),
-                         exists(file) ? paint(screen, Ink::dim, "  exists already; it stays as it is") : "");
-      if (exists(file)) continue;
+      if (exists(file)) continue;  // the advice says so
+      out += fmt::format("\n{}\n", paint(screen, Ink::bold, text(member(file, "path"))));
       const auto content = raw_text(member(file, "text"));
       for (const auto line : split_lines(content))
         out += paint(screen, Ink::dim, "  " + printable(line)) + "\n";
@@ -67,10 +67,14 @@ std::string render_init(const json::value& answer, const Screen& screen) {
     for (const auto& path : written)
       out += "  " + text(path) + "\n";
   }
-  const auto advice = texts(member(answer, "advice"));
+  const auto& advice = elements(member(answer, "advice"));
   if (!advice.empty()) out += "\n";
-  for (const auto& line : advice)
-    out += line + "\n";
+  // Not wrapped: some of it is to be copied.
+  for (const auto& piece : advice) {
+    const auto whole = raw_text(piece);
+    for (const auto line : split_lines(whole))
+      out += printable(line) + "\n";
+  }
   return out;
 }
 

@@ -112,10 +112,10 @@ int follow(const Paths& paths, const Invocation& invocation, const Output& outpu
   }
   if (!answer) {
     if (output.json || watcher.live() || member(answer.error().details, "switch").is_null())
-      return conclude(answer.error(), output);
+      return conclude(answer.error(), output, subject(invocation));
     // A refused switch did nothing that could be shown.
     const bool refused = text(member(member(answer.error().details, "switch"), "result")) == "refused";
-    if (!refused) print(render_switch(answer.error().details, output.out, Steps::hidden));
+    if (!refused) print(render_switch(answer.error().details, output.out, Steps::hidden, subject(invocation)));
     Error rest = answer.error();
     rest.details = nullptr;
     return conclude(rest, output);
@@ -125,11 +125,9 @@ int follow(const Paths& paths, const Invocation& invocation, const Output& outpu
     print_json(**answer);
     return 0;
   }
-  const auto subject =
-      invocation.verb->name == "mode switch" || invocation.verb->name == "repair" ? std::string() : about(invocation);
   print(member(**answer, "switch").is_null()
             ? render(invocation.verb->name, **answer, output.out)
-            : render_switch(**answer, output.out, watcher.live() ? Steps::shown : Steps::hidden, subject));
+            : render_switch(**answer, output.out, watcher.live() ? Steps::shown : Steps::hidden, subject(invocation)));
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <boost/json.hpp>
 #include <fmt/format.h>
 
 #include "base/text.h"
@@ -9,6 +10,8 @@
 #include "faces/cli/table.h"
 
 namespace gpumod::cli {
+
+namespace json = boost::json;
 
 namespace {
 
@@ -41,7 +44,7 @@ std::string heading(const Screen& screen, std::string_view words) {
 }
 
 Table two_columns() {
-  return Table({{""}, {"", false, true}});
+  return Table({{""}, {"", false, true, true}});
 }
 
 std::string list_verbs(const Screen& screen, const std::vector<Verb>& verbs, std::string_view group) {
@@ -60,7 +63,7 @@ std::string list_examples(const Screen& screen, std::string_view verb) {
 }
 
 std::string list_exit_codes(const Screen& screen) {
-  auto table = Table({{"", true}, {"", false, true}});
+  auto table = Table({{"", true}, {"", false, true, true}});
   for (const auto& code : exit_codes())
     table.add({{std::to_string(code.number)}, {std::string(code.meaning)}});
   return table.render(screen, 2, false);
@@ -105,6 +108,44 @@ std::string_view effect_of(const Verb& verb) {
     case Verb::Effect::mutates: return "Changes what runs: one at a time, in a process that outlives the terminal.";
   }
   return "";
+}
+
+std::string_view name_of(Verb::Effect effect) {
+  switch (effect) {
+    case Verb::Effect::reads: return "reads";
+    case Verb::Effect::edits: return "edits";
+    case Verb::Effect::mutates: return "mutates";
+  }
+  return "";
+}
+
+std::string_view name_of(Parameter::Kind kind) {
+  switch (kind) {
+    case Parameter::Kind::text: return "text";
+    case Parameter::Kind::integer: return "integer";
+    case Parameter::Kind::flag: return "flag";
+    case Parameter::Kind::list: return "list";
+  }
+  return "";
+}
+
+json::object document_of(const Verb& verb) {
+  json::array parameters;
+  for (const auto& parameter : verb.parameters) {
+    if (is_internal(parameter)) continue;
+    const auto letter = parameter.letter ? json::value(std::string(1, parameter.letter)) : json::value(nullptr);
+    parameters.push_back(json::object{{"name", parameter.name},
+                                      {"kind", name_of(parameter.kind)},
+                                      {"positional", parameter.positional},
+                                      {"required", parameter.required},
+                                      {"letter", letter},
+                                      {"help", parameter.help}});
+  }
+  auto details = verb.details;
+  std::replace(details.begin(), details.end(), '\n', ' ');
+  return {{"name", verb.name},    {"usage", usage_of(verb)},        {"summary", verb.summary},
+          {"details", details},   {"effect", name_of(verb.effect)}, {"parameters", std::move(parameters)},
+          {"answer", verb.answer}};
 }
 
 std::string escaped(std::string_view words) {
@@ -197,6 +238,36 @@ std::optional<std::string> help_about(const std::vector<std::string>& words, con
                      words[0], listed, words[0]);
 }
 
+json::object help_document(const std::vector<std::string>& words, const std::vector<Verb>& verbs) {
+  const auto collect = [&](const auto& is_meant) {
+    json::array commands;
+    for (const auto& verb : verbs)
+      if (is_meant(verb.name, group_of(verb))) commands.push_back(document_of(verb));
+    for (const auto& command : own_commands())
+      if (is_meant(std::string(command.name), std::string()))
+        commands.push_back(json::object{{"name", command.name},
+                                        {"usage", command.usage},
+                                        {"summary", command.summary},
+                                        {"details", ""},
+                                        {"effect", "reads"},
+                                        {"parameters", json::array()},
+                                        {"answer", ""}});
+    return commands;
+  };
+  json::array commands;
+  if (words.size() > 1)
+    commands = collect([&](const std::string& name, const std::string&) { return name == words[0] + " " + words[1]; });
+  if (commands.empty() && !words.empty())
+    commands = collect([&](const std::string& name, const std::string& group) {
+      return name == words[0] || (!group.empty() && group == words[0]);
+    });
+  if (commands.empty()) commands = collect([](const std::string&, const std::string&) { return true; });
+  json::array codes;
+  for (const auto& code : exit_codes())
+    codes.push_back(json::object{{"code", code.number}, {"meaning", code.meaning}});
+  return {{"commands", std::move(commands)}, {"exit_codes", std::move(codes)}};
+}
+
 std::string reference_markdown(const std::vector<Verb>& verbs) {
   std::string out =
       "# Command line\n\n"
@@ -206,7 +277,8 @@ std::string reference_markdown(const std::vector<Verb>& verbs) {
       "people go to standard error. With `--json` an error is\n"
       "`{\"error\":{\"code\",\"message\",\"hint\",\"details\"}}` on standard output; when a switch did not reach its "
       "goal, its\n"
-      "report stands beside it as `switch`.\n\n"
+      "report stands beside it as `switch`. Help is JSON then as well: `{\"commands\":[…],\"exit_codes\":[…]}`, and "
+      "`gpumod\ncompletion` answers `{\"shell\",\"script\"}`.\n\n"
       "## Exit codes\n\n| code | meaning |\n|---|---|\n";
   for (const auto& code : exit_codes())
     out += fmt::format("| {} | {} |\n", code.number, escaped(code.meaning));

@@ -54,7 +54,8 @@ std::string render_changed_file(const json::value& answer, const Screen& screen)
 
 std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
   if (!member(answer, "plan").is_null()) return render_plan(answer, screen);
-  if (!member(answer, "switch").is_null() && verb != "status") return render_switch(answer, screen, Steps::shown);
+  if (!member(answer, "switch").is_null() && verb != "status" && verb != "mode status")
+    return render_switch(answer, screen, Steps::shown);
   if (verb == "status") return render_status(answer, screen);
   if (verb == "mode list") return render_mode_list(answer, screen);
   if (verb == "mode show") return render_mode(answer, screen);
@@ -98,10 +99,6 @@ std::string render_problems(const json::value& problems, const Screen& screen, i
 
 namespace {
 
-std::string counted(std::size_t amount, std::string_view one) {
-  return fmt::format("{} {}{}", amount, one, amount == 1 ? "" : "s");
-}
-
 std::size_t count_of(const json::value& problems, std::string_view severity) {
   std::size_t count = 0;
   for (const auto& problem : elements(problems))
@@ -127,13 +124,13 @@ std::string verdict(const json::value& answer, const Screen& screen) {
 
 }  // namespace
 
-std::string render_error(const Error& error, const Screen& screen) {
+std::string render_error(const Error& error, const Screen& screen, std::string_view about) {
   const auto& problems = member(error.details, "problems");
   // What `config check` found: the message only repeats the first of them.
   if (!member(error.details, "directory").is_null() && !elements(problems).empty())
     return render_problems(problems, screen) + verdict(error.details, screen);
   std::string out;
-  if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown);
+  if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown, about);
   out += paragraph(error.message, screen, 8, "gpumod:", Ink::red);
   out += paragraph(error.hint, screen, 8);
   std::string more;

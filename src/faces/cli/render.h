@@ -15,7 +15,7 @@ namespace gpumod::cli {
 std::string render(std::string_view verb, const boost::json::value& answer, const Screen& screen);
 
 /// "gpumod: …", the hint, and what the details hold: a switch, problems of files.
-std::string render_error(const Error& error, const Screen& screen);
+std::string render_error(const Error& error, const Screen& screen, std::string_view about = {});
 /// Free text that may be long, and have several lines: printable, wrapped to the screen, each line after `indent`
 /// blanks, the first after `lead` (printable, as wide as the indent or shorter) instead.
 std::string paragraph(std::string_view words, const Screen& screen, int indent, std::string_view lead = {},

@@ -62,8 +62,12 @@ std::string facts_table(const json::value& answer, const Screen& screen) {
               : files.size() == 1 ? files.front()
                                   : fmt::format("{} and {} more", files.front(), files.size() - 1));
   row("size", mebibytes(member(model, "bytes")));
-  row("parameters", counted(member(answer, "parameters")));
-  auto layers = plain(member(answer, "layers"));
+  // A file without weights would show zeros that say nothing.
+  const auto unless_none = [](const json::value& amount, std::string words) {
+    return number(amount).value_or(0) > 0 ? words : std::string();
+  };
+  row("parameters", unless_none(member(answer, "parameters"), counted(member(answer, "parameters"))));
+  auto layers = unless_none(member(answer, "layers"), plain(member(answer, "layers")));
   if (const auto more = number(member(answer, "prediction_layers")).value_or(0); more > 0)
     layers += fmt::format(", {:.0f} of them for predicting further tokens", more);
   row("layers", layers);
@@ -141,9 +145,12 @@ std::string render_model(const json::value& answer, const Screen& screen) {
   std::vector<std::string> title{plain(member(model, "name")), plain(member(answer, "architecture")),
                                  plain(member(member(answer, "quantization"), "name"))};
   std::erase(title, "");
-  auto out = paint(screen, Ink::bold, join(title, ", ")) + "\n";
+  auto out = title.empty() ? std::string() : paint(screen, Ink::bold, join(title, ", ")) + "\n";
   out += facts_table(answer, screen) + types_table(answer, screen) + tensors_table(answer, screen);
-  return out + vram_table(member(answer, "vram"), screen);
+  for (const auto& note : texts(member(answer, "notes")))
+    out += "\n" + paragraph(note, screen, 2, "!", Ink::yellow);
+  const auto& vram = member(answer, "vram");
+  return vram.is_null() ? out : out + vram_table(vram, screen);
 }
 
 }  // namespace gpumod::cli

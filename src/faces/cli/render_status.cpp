@@ -151,6 +151,7 @@ std::string render_differences(const json::value& answer, const Screen& screen) 
                        pids.empty() ? "" : fmt::format(" (pid {})", pids));
   }
   if (out.empty()) return out;
+  if (member(answer, "switch").is_object()) return out;  // what to do about it was said with the switch
   const auto mode = text(member(answer, "mode"));
   out += mode.empty() ? fmt::format("  {} says what should run, and stops the rest.\n",
                                     command(screen, "gpumod mode switch MODE"))
@@ -158,27 +159,67 @@ std::string render_differences(const json::value& answer, const Screen& screen) 
   return out;
 }
 
-std::string render_interrupted(const json::value& answer, const Screen& screen) {
-  const auto& left = member(answer, "switch");
-  if (left.is_null()) return {};
-  const auto id = plain(member(left, "id"));
-  if (truth(member(left, "under_way")))
-    return fmt::format("{} Switch {} is under way (pid {}).\n", paint(screen, Ink::cyan, glyph(screen, Glyph::half)),
-                       id, plain(member(left, "pid")));
-  return fmt::format("{} Switch {} ({}) was interrupted. {} deals with it, and so does the next change:\n",
-                     paint(screen, Ink::red, "!"), id, text(member(left, "kind")), command(screen, "gpumod repair")) +
-         paragraph(text(member(left, "text")), screen, 2);
+/// What people changed by hand since: as wanted, but worth remembering.
+std::string render_deviations(const json::value& answer, const Screen& screen) {
+  std::string out;
+  for (const auto& deviation : elements(member(answer, "deviations")))
+    out += paragraph(text(member(deviation, "text")), screen, 2, "~", Ink::cyan);
+  return out;
+}
+
+/// "12 s", "3:07 min".
+std::string age(const json::value& seconds) {
+  const auto whole = static_cast<std::int64_t>(std::max(0.0, number(seconds).value_or(0)));
+  return whole < 100 ? fmt::format("{} s", whole) : fmt::format("{}:{:02} min", whole / 60, whole % 60);
+}
+
+std::string render_unfinished(const json::value& answer, const Screen& screen) {
+  const auto& change = member(answer, "switch");
+  if (change.is_null()) return {};
+  if (!truth(member(change, "under_way"))) {
+    const auto words = text(member(change, "text"));
+    return paragraph(words.empty() ? "a switch was interrupted" : words, screen, 2, "!", Ink::red) +
+           paragraph(text(member(change, "hint")), screen, 2);
+  }
+  auto verb = text(member(change, "verb"));
+  if (verb.empty()) verb = "a change";
+  const auto id = plain(member(change, "id"));
+  return fmt::format("{} {} is under way since {} ({}; pid {}{})\n",
+                     paint(screen, Ink::cyan, glyph(screen, Glyph::half)), paint(screen, Ink::bold, verb),
+                     text(member(change, "since")), age(member(change, "seconds")), plain(member(change, "pid")),
+                     id.empty() ? "" : ", switch " + id) +
+         fmt::format("  {} shows how far it is; {} takes it back.\n", command(screen, "gpumod status"),
+                     command(screen, "gpumod mode cancel"));
+}
+
+/// "Mode code without chat, with asr"
+std::string mode_words(const json::value& answer, const Screen& screen) {
+  const auto mode = text(member(answer, "mode"));
+  if (mode.empty()) return paint(screen, Ink::bold, "No mode has been switched to yet");
+  std::map<std::string, std::vector<std::string>> by_kind;
+  for (const auto& deviation : elements(member(answer, "deviations")))
+    by_kind[text(member(deviation, "kind"))].push_back(text(member(deviation, "service")));
+  std::vector<std::string> parts;
+  if (const auto& names = by_kind["without"]; !names.empty()) parts.push_back("without " + join(names, " and "));
+  if (const auto& names = by_kind["besides"]; !names.empty()) parts.push_back("with " + join(names, " and "));
+  if (const auto& names = by_kind["asleep"]; !names.empty()) parts.push_back(join(names, " and ") + " asleep");
+  return "Mode " + paint(screen, Ink::bold, mode) + (parts.empty() ? "" : " " + join(parts, ", "));
 }
 
 std::string headline(const json::value& answer, const Screen& screen, bool in_order) {
   const auto mode = text(member(answer, "mode"));
   const auto manager = text(member(answer, "unit_manager"));
-  std::string out = mode.empty() ? paint(screen, Ink::bold, "No mode has been switched to yet")
-                                 : "Mode " + paint(screen, Ink::bold, mode);
+  std::string out = mode_words(answer, screen);
   out += fmt::format(" {} ", glyph(screen, Glyph::dash));
   const bool under_way = truth(member(member(answer, "switch"), "under_way"));
+  const auto& services = elements(member(answer, "services"));
+  // Single services may have been started without any mode.
+  const bool wants_nothing = mode.empty() && std::all_of(services.begin(), services.end(), [](const json::value& each) {
+                               const auto wanted = text(member(each, "wanted"));
+                               return wanted.empty() || wanted == "stopped";
+                             });
   out += under_way  ? paint(screen, Ink::cyan, "a change is under way")
-         : in_order ? paint(screen, Ink::green, mode.empty() ? "nothing of ours runs" : "all as it should be")
+         : in_order ? paint(screen, Ink::green, wants_nothing ? "nothing of ours runs" : "all as it should be")
                     : paint(screen, Ink::yellow, "not as it should be");
   if (manager == "local") out += paint(screen, Ink::dim, " (local supervisor)");
   return out + "\n";
@@ -208,7 +249,8 @@ std::string render_status(const json::value& answer, const Screen& screen) {
   std::string out = headline(answer, screen, is_in_order(answer));
   add_part(out, render_gpus(answer, screen));
   add_part(out, render_services(answer, screen));
-  add_part(out, render_interrupted(answer, screen) + render_differences(answer, screen));
+  add_part(out,
+           render_unfinished(answer, screen) + render_differences(answer, screen) + render_deviations(answer, screen));
   const auto problems = render_problems(member(answer, "problems"), screen, 2);
   if (!problems.empty()) add_part(out, "Problems in your files:\n" + problems);
   return out;
@@ -225,7 +267,8 @@ std::string render_mode_status(const json::value& answer, const Screen& screen) 
                {text(member(service, "wanted")), Ink::dim},
                {text(member(service, "detail")), Ink::dim}});
   add_part(out, table.render(screen));
-  add_part(out, render_differences(answer, screen));
+  add_part(out,
+           render_unfinished(answer, screen) + render_differences(answer, screen) + render_deviations(answer, screen));
   return out;
 }
 

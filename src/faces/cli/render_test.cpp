@@ -62,16 +62,47 @@ TEST(Status, SaysSoWhenAllIsWell) {
 
 TEST(Status, NamesAnInterruptedSwitchAndTheCommandThatMendsIt) {
   auto answer = json::parse(status_answer).as_object();
-  answer["switch"] = json::parse(R"({"id":7,"under_way":false,"kind":"mode switch","text":"it will be finished"})");
-  EXPECT_THAT(
-      render_status(answer, {}),
-      HasSubstr("! Switch 7 (mode switch) was interrupted. gpumod repair deals with it, and so does the next change:\n"
-                "  it will be finished\n"));
-  answer["switch"] = json::parse(R"({"id":7,"under_way":true,"pid":99})");
+  answer["switch"] = json::parse(
+      R"({"id":7,"under_way":false,"kind":"mode switch","text":"switch 7 was interrupted","hint":"gpumod repair finishes it."})");
+  EXPECT_THAT(render_status(answer, {}), HasSubstr("! switch 7 was interrupted\n  gpumod repair finishes it.\n"));
+  EXPECT_THAT(render_status(answer, {}), Not(HasSubstr("puts this in order"))) << "once is enough";
+}
+
+TEST(Status, SaysWhatIsUnderWaySinceWhenAndHowItIsTakenBack) {
+  auto answer = json::parse(status_answer).as_object();
+  answer["switch"] = json::parse(
+      R"({"id":7,"under_way":true,"pid":99,"verb":"mode switch code","since":"2026-02-09T21:03:11Z","seconds":187})");
   const auto text = render_status(answer, {});
   EXPECT_THAT(text, HasSubstr("Mode rag — a change is under way\n"));
-  EXPECT_THAT(text, HasSubstr("Switch 7 is under way (pid 99)."));
+  EXPECT_THAT(text, HasSubstr("mode switch code is under way since 2026-02-09T21:03:11Z (3:07 min; pid 99, switch 7)\n"
+                              "  gpumod status shows how far it is; gpumod mode cancel takes it back.\n"));
   EXPECT_THAT(text, Not(HasSubstr("gpumod repair")));
+  answer["switch"].as_object()["id"] = nullptr;
+  EXPECT_THAT(render("mode status", answer, {}), HasSubstr("(3:07 min; pid 99)"));
+}
+
+TEST(Status, SingleServicesWithoutAModeAreNotNothing) {
+  const auto headline = [](std::string_view wanted) {
+    return render(
+        "mode status",
+        json::parse(fmt::format(
+            R"({{"mode":null,"in_order":true,"switch":null,"services":[{{"id":"a","wanted":"{}"}}]}})", wanted)),
+        {});
+  };
+  EXPECT_THAT(headline("running"), HasSubstr("No mode has been switched to yet — all as it should be\n"));
+  EXPECT_THAT(headline("stopped"), HasSubstr("No mode has been switched to yet — nothing of ours runs\n"));
+}
+
+TEST(Status, AGoalThatIsNotTheWholeModeIsSaid) {
+  auto answer = json::parse(R"({"mode":"code","differences":[],"orphans":[],"switch":null,"in_order":true,"deviations":[
+    {"service":"chat","kind":"without","text":"mode code without 'chat': stopped by hand"},
+    {"service":"asr","kind":"besides","text":"'asr' beside mode code: started by hand"}]})");
+  for (const char* verb : {"status", "mode status"}) {
+    const auto text = render(verb, answer, {});
+    EXPECT_THAT(text, HasSubstr("Mode code without chat, with asr — all as it should be\n")) << verb;
+    EXPECT_THAT(text, HasSubstr("~ mode code without 'chat': stopped by hand\n")) << verb;
+    EXPECT_THAT(text, HasSubstr("~ 'asr' beside mode code: started by hand\n")) << verb;
+  }
 }
 
 TEST(Status, WorksInPlainAsciiOnANarrowScreen) {
@@ -165,6 +196,13 @@ TEST(Switch, AFailureShowsStepsCauseRemedyAndLog) {
             "        Download it again.\n");
 }
 
+TEST(Errors, OfASingleServiceAreAboutTheServiceNotAboutTheMode) {
+  const Error error{
+      ErrorCode::failed, "start of 'chat' failed", "",
+      json::parse(R"({"switch":{"from":"blank","to":"blank","result":"rolled_back","seconds":3.0,"steps":[]}})")};
+  EXPECT_THAT(render_error(error, {}, "service start chat"), HasSubstr("service start chat: rolled back in 3.0 s\n"));
+}
+
 TEST(Errors, ProblemsOfFilesAreListed) {
   const Error error{ErrorCode::configuration, "2 errors; the first: a", "",
                     json::parse(R"({"directory":"/c","services":2,"modes":1,"problems":[
@@ -230,14 +268,16 @@ TEST(Init, ShowsWhatItFoundAndWhatItWouldWrite) {
   const auto text = render_init(
       json::parse(R"({"found":{"engines":[{"engine":"llamacpp","binary":"/opt/llama-server","version":"b1"}]},
       "files":[{"path":"/c/services/a.yaml","text":"id: a\n","exists":false},{"path":"/c/modes/m.yaml","text":"id: m\n","exists":true}],
-      "written":[],"advice":["Say hello."]})"),
+      "written":[],"advice":["Say hello.","Add:\nengines:\n  x: y"]})"),
       {});
   EXPECT_THAT(text, HasSubstr("llamacpp  /opt/llama-server  b1\n"));
   EXPECT_THAT(text, HasSubstr("/c/services/a.yaml\n  id: a\n"));
-  EXPECT_THAT(text, HasSubstr("/c/modes/m.yaml  exists already; it stays as it is\n"));
+  EXPECT_THAT(text, Not(HasSubstr("/c/modes/m.yaml"))) << "that it stays is advice, and is said once";
   EXPECT_THAT(text, Not(HasSubstr("id: m")));
-  EXPECT_THAT(text, HasSubstr("Say hello.\n"));
+  EXPECT_THAT(text, HasSubstr("Say hello.\nAdd:\nengines:\n  x: y\n"));
   EXPECT_THAT(render_init(json::parse("{}"), {}), HasSubstr("Nothing was found"));
+  EXPECT_THAT(render_init(json::parse(R"({"found":{"engines":[],"models":[],"unit_manager":"local"}})"), {}),
+              HasSubstr("Nothing was found"));
 }
 
 constexpr auto model_answer = R"({
@@ -279,6 +319,20 @@ TEST(Model, ShowsWhatItIsAndWhatItTakes) {
             "By arithmetic:\n"
             "- every layer on the GPU\n"
             "- flash attention on\n");
+}
+
+TEST(Model, WithoutWeightsShowsNoZeros) {
+  EXPECT_EQ(render("model inspect",
+                   json::parse(R"({"model": {"files": ["/m/v.gguf"], "bytes": 1048576}, "architecture": "llama",
+    "parameters": 0, "layers": 0, "tokenizer": {"model": "gpt2", "vocabulary": 3}, "tensors": 0, "vram": null,
+    "notes": ["This file holds a vocabulary and no weights."]})"),
+                   {}),
+            "llama\n"
+            "file       /m/v.gguf\n"
+            "size       1 MiB\n"
+            "tokenizer  gpt2, 3 tokens\n"
+            "\n"
+            "! This file holds a vocabulary and no weights.\n");
 }
 
 TEST(Model, OfVllmSaysWhetherItFitsInsideTheClaim) {

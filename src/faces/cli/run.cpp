@@ -105,11 +105,11 @@ void print_json(const json::value& value) {
   print(json_text(value) + "\n");
 }
 
-int conclude(const Error& error, const Output& output) {
+int conclude(const Error& error, const Output& output, std::string_view about) {
   if (output.json)
     print_json(error_document(error));
   else
-    complain(render_error(error, output.err));
+    complain(render_error(error, output.err, about));
   return exit_code(error);
 }
 
@@ -151,6 +151,11 @@ std::string about(const Invocation& invocation) {
   return words;
 }
 
+std::string subject(const Invocation& invocation) {
+  const auto& verb = invocation.verb->name;
+  return verb == "mode switch" || verb == "repair" ? std::string() : about(invocation);
+}
+
 namespace {
 
 int run_verb(const Paths& paths, const Invocation& invocation, const Output& output) {
@@ -170,7 +175,14 @@ bool is_configured(const Paths& paths) {
 }
 
 int run_help(const Paths& paths, const Invocation& invocation, const Output& output) {
+  if (output.json) {
+    print_json(help_document(invocation.words, all_verbs()));
+    return 0;
+  }
   if (invocation.words.empty()) {
+    if (paths.config_named && !std::filesystem::exists(paths.config))
+      complain(fmt::format("{} GPUMOD_CONFIG_DIR is {}, and there is no such folder\n",
+                           paint(output.err, Ink::yellow, "note:"), printable(paths.config.string())));
     std::vector<std::string> modes;
     for (const auto& mode : known_names(paths, Parameter::Names::modes))
       modes.push_back(mode.id);
@@ -188,7 +200,10 @@ int run_completion(const Invocation& invocation, const Output& output) {
     return conclude(
         Error{ErrorCode::usage, "completion needs the name of a shell", "gpumod completion bash, zsh or fish.", {}},
         output);
-  print(script);
+  if (output.json)
+    print_json(json::object{{"shell", invocation.words[0]}, {"script", script}});
+  else
+    print(script);
   return 0;
 }
 

@@ -28,8 +28,8 @@ void complain(std::string_view words);  ///< standard error
 std::string json_text(const boost::json::value& value);
 void print_json(const boost::json::value& value);
 
-/// Prints the error in the form that was asked for, and gives the exit code.
-int conclude(const Error& error, const Output& output);
+/// Prints the error in the form that was asked for, and gives the exit code. `about`: see render_switch.
+int conclude(const Error& error, const Output& output, std::string_view about = {});
 int conclude(const Invocation& invocation, const Result<boost::json::value>& answer, const Output& output);
 
 /// Runs a verb in this process.
@@ -40,5 +40,7 @@ int follow(const Paths& paths, const Invocation& invocation, const Output& outpu
 
 /// "service start embedding": what was asked for, without options; printable.
 std::string about(const Invocation& invocation);
+/// What a report of it is about; "" where that is the modes it goes between.
+std::string subject(const Invocation& invocation);
 
 }  // namespace gpumod::cli

@@ -124,8 +124,45 @@ std::vector<int> Table::widths(const Screen& screen, int indent, bool titled) co
   return width;
 }
 
+/// Without titles. Where little room is left beside the other columns, the sentences stand below them.
+std::string Table::render_wrapped(const Screen& screen, int indent) const {
+  constexpr int least_room = 24, deeper = 4;
+  Screen endless = screen;
+  endless.width = 0;
+  const auto width = widths(endless, indent, false);
+  int before = indent;
+  for (std::size_t i = 0; i + 1 < width.size(); ++i)
+    if (width[i] > 0) before += width[i] + gap;
+  const bool beside = screen.width == 0 || screen.width - before >= std::min(least_room, width.back());
+  const int start = beside ? before : indent + deeper;
+  const int room = screen.width == 0 ? 0 : std::max(1, screen.width - start);
+  std::string out;
+  for (const auto& row : rows_) {
+    std::string line(static_cast<std::size_t>(indent), ' ');
+    int owed = 0;
+    for (std::size_t i = 0; i + 1 < width.size(); ++i) {
+      if (width[i] == 0) continue;
+      const int blank = width[i] - display_width(row[i].words);
+      if (columns_[i].right) owed += blank;
+      line.append(static_cast<std::size_t>(owed), ' ') += paint(screen, row[i].ink, row[i].words);
+      owed = gap + (columns_[i].right ? 0 : blank);
+    }
+    const auto pieces = wrapped(row.back().words, room);
+    for (std::size_t n = 0; n < pieces.size(); ++n) {
+      if (n == 0 && beside)
+        line.append(static_cast<std::size_t>(owed), ' ');
+      else
+        line.append("\n").append(static_cast<std::size_t>(start), ' ');
+      line += paint(screen, row.back().ink, pieces[n]);
+    }
+    out += line + "\n";
+  }
+  return out;
+}
+
 std::string Table::render(const Screen& screen, int indent, bool titled) const {
   if (rows_.empty()) return {};
+  if (columns_.back().wraps) return render_wrapped(screen, indent);
   const auto width = widths(screen, indent, titled);
   std::string out;
   const auto line = [&](const auto& cell_of) {

@@ -1,5 +1,5 @@
 // Tables for people: columns as wide as what they hold, never wider than the screen; what does not fit is cut with an
-// ellipsis, never wrapped. Widths are terminal cells, not bytes: CJK and emoji take two, combining marks none.
+// ellipsis, or goes on in the next line where a last column holds sentences. Widths are terminal cells, not bytes: CJK and emoji take two, combining marks none.
 #pragma once
 
 #include <string>
@@ -22,6 +22,7 @@ struct Column {
   std::string title;
   bool right = false;    ///< numbers
   bool shrinks = false;  ///< gives way first when the screen is narrow
+  bool wraps = false;    ///< sentences, in the last column: nothing of the table is cut, they go on below
 };
 
 struct Cell {
@@ -39,6 +40,7 @@ class Table {
 
  private:
   std::vector<int> widths(const Screen& screen, int indent, bool titled) const;
+  std::string render_wrapped(const Screen& screen, int indent) const;
 
   std::vector<Column> columns_;
   std::vector<std::vector<Cell>> rows_;

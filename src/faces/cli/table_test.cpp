@@ -54,6 +54,29 @@ TEST(Table, AlignsColumnsAndLeavesOutEmptyOnes) {
             "模型       80\n");
 }
 
+Table sentences() {
+  Table table({{""}, {"", false, true, true}});
+  table.add({{"gpumod init"}, {"find engines and models, and write a configuration"}});
+  table.add({{"gpumod status"}, {"what runs"}});
+  return table;
+}
+
+TEST(Table, SentencesGoOnBelowAndNothingIsCut) {
+  EXPECT_EQ(sentences().render(screen(0), 2, false),
+            "  gpumod init    find engines and models, and write a configuration\n"
+            "  gpumod status  what runs\n");
+  EXPECT_EQ(sentences().render(screen(44), 2, false),
+            "  gpumod init    find engines and models,\n"
+            "                 and write a configuration\n"
+            "  gpumod status  what runs\n");
+  EXPECT_EQ(sentences().render(screen(32), 2, false),
+            "  gpumod init\n"
+            "      find engines and models,\n"
+            "      and write a configuration\n"
+            "  gpumod status\n"
+            "      what runs\n");
+}
+
 TEST(Table, NarrowScreensCutTheWillingColumnFirst) {
   EXPECT_EQ(services().render(screen(30)),
             "SERVICE  PORT  NOTE\n"
