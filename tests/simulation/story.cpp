@@ -129,7 +129,8 @@ Director::Order Director::mode_order(int mode) {
   order.goal.mode = fmt::format("m{}", mode);
   for (const int service : catalogue_.modes[static_cast<std::size_t>(mode)])
     order.goal.wanted[catalogue_.services[static_cast<std::size_t>(service)]->id] = Residency::running;
-  if (random_.percent(25)) {  // as it is after single services were put to sleep
+  // As it is after single services were put to sleep; oftener where a model may fail to load beside a sleeper.
+  if (random_.percent(weather_.has(Fault::load_fails) ? 60 : 25)) {
     order.kind = "repair";
     for (auto& [id, residency] : order.goal.wanted) {
       const auto& file = catalogue_.knowledge.services.at(id);
