@@ -8,6 +8,32 @@
 // that is wanted fits beside what runs: then it starts first and stops afterwards, so that a failed start costs nobody
 // their service. On one GPU at most one allocating step runs at a time, and none beside a freeing one: a vLLM that
 // profiles while memory is freed aborts.
+//
+// What becomes of one service, by what it is and what the goal wants of it. Rows: what was observed. "·": nothing.
+//
+//   is \ wanted        running            asleep (1 or 2)         unloaded              stopped, or not named by an
+//                                                                                       exclusive goal
+//   ---------------   -----------------  ----------------------  --------------------  ----------------------------
+//   stopped           start¹             start, sleep            start of the router   ·
+//   starting          verify             verify, sleep           unload                stop²  (unload, if its
+//   running           verify             sleep                   unload                        router stays)
+//   sleeping          wake               · ³                     (only routers unload) stop
+//   unloaded          load               (routers do not sleep)  ·                     · , or stop of the router⁴
+//   stopping          stop, start        stop, start, sleep      stop, start           stop
+//   failed, alive     stop, start⁵       stop, start, sleep      ·                     stop
+//   failed, gone      start              start, sleep            start of the router   ·
+//
+//   ¹ A model in a router: start of the router, unless it runs, then load.
+//   ² Who is on its way up still takes memory: it is waited for, or stopped first, before anybody else takes any there.
+//   ³ Asleep on another level is as good for everybody's purpose.
+//   ⁴ The router itself stops when no model of it is kept.
+//   ⁵ Of a router only when every model of it has failed; one failed model beside well ones is loaded anew.
+//
+// A goal that is not exclusive leaves alone what it does not name. A distrusted unit (a probe, a wake or an unload has
+// failed on it) is stopped and started, whatever it looks like. Units of ours that no file declares are orphans: an
+// exclusive goal stops them. Units of a broken file, and everything foreign, are left alone.
+//
+// What order that takes, and what an interruption at any moment means: switch.h. What a crash means: recovery.h.
 #pragma once
 
 #include <set>
