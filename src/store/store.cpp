@@ -51,6 +51,12 @@ bool is_corrupt(const SQLite::Exception& problem) {
   return problem.getErrorCode() == SQLITE_CORRUPT || problem.getErrorCode() == SQLITE_NOTADB;
 }
 
+/// A rollback journal that a reader may not play back. One is kept only until a new file has become a WAL database, which
+/// is before it holds anything of ours.
+bool died_being_made(const SQLite::Exception& problem) {
+  return problem.getExtendedErrorCode() == SQLITE_READONLY_ROLLBACK;
+}
+
 /// What every command reads. A page that is damaged elsewhere costs a line of history at most.
 void read_through(SQLite::Database& database) {
   for (const char* table : {"goal", "switches", "commands"}) {
@@ -139,6 +145,7 @@ Result<std::optional<Store>> Store::open_existing(const fs::path& directory) {
     if (state->database->execAndGet("PRAGMA user_version").getInt() == 0) return std::optional<Store>();
     read_through(*state->database);
   } catch (const SQLite::Exception& thrown) {
+    if (died_being_made(thrown)) return std::optional<Store>();
     if (!is_corrupt(thrown)) return fail(from_sqlite(fmt::format("open {}", file.string()), thrown));
     state->database.reset();
     state->notice = fmt::format(

@@ -38,7 +38,7 @@ class Store {
  public:
   /// Opens or creates (0600) the database in `directory` (0700). Errors: environment when it cannot be written.
   static Result<Store> open(const std::filesystem::path& directory);
-  /// Opens for reading; nothing when there is none yet. A corrupt one reads as empty, with a notice: a reader moves
+  /// Opens for reading; nothing when there is none yet, or when whoever was making it died. A corrupt one reads as empty, with a notice: a reader moves
   /// nothing.
   static Result<std::optional<Store>> open_existing(const std::filesystem::path& directory);
   Store(Store&&) noexcept;

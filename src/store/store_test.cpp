@@ -2,9 +2,13 @@
 
 #include <fstream>
 
+#include <SQLiteCpp/SQLiteCpp.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace gpumod {
 namespace {
@@ -179,6 +183,39 @@ TEST_F(StoreTest, ReadingCreatesNothing) {
   ASSERT_TRUE(reading);
   EXPECT_EQ(reading->goal().value()->mode, "code");
   EXPECT_FALSE(reading->set_goal(goal("rag")));
+}
+
+/// Killed in the middle of a transaction, while the file was not yet a WAL database.
+void die_while_making(const std::filesystem::path& file) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    SQLite::Database database(file.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    database.exec("CREATE TABLE begun (text)");
+    database.exec("PRAGMA cache_size = 1");  // so that the file itself is written to before the end
+    database.exec("BEGIN IMMEDIATE");
+    for (int row = 0; row < 100; ++row)
+      database.exec("INSERT INTO begun VALUES (hex(randomblob(1000)))");
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status));
+}
+
+TEST_F(StoreTest, AFileWhoseMakerDiedKnowsNothingAndIsMadeByTheNextWriter) {
+  die_while_making(folder / "state.db");
+  ASSERT_TRUE(std::filesystem::exists(folder / "state.db-journal"));
+  const auto read = Store::open_existing(folder);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_FALSE(*read);
+  EXPECT_TRUE(std::filesystem::exists(folder / "state.db-journal")) << "a reader mends nothing";
+  {
+    auto store = Store::open(folder);
+    ASSERT_TRUE(store) << store.error().message;
+    EXPECT_EQ(store->notice(), "");
+    ASSERT_TRUE(store->set_goal(goal("code")));
+  }
+  EXPECT_EQ(Store::open_existing(folder).value()->goal().value()->mode, "code");
 }
 
 TEST_F(StoreTest, ADirectoryThatCannotBeWrittenIsSaid) {

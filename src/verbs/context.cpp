@@ -228,10 +228,17 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
   std::optional<Goal> previous = known_part(interrupted.previous, *catalog_);
   const auto outcome = co_await run(std::move(repair), std::move(previous));
   if (!outcome) co_return fail(outcome.error());
+  const auto why = outcome->problem ? outcome->problem->message : "unknown";
+  if (outcome->result == SwitchResult::rolled_back)
+    co_return fail(
+        ErrorCode::refused,
+        fmt::format("switch {} was interrupted and could not be finished now: {}; what ran before it runs again, and "
+                    "what was asked for was not begun",
+                    interrupted.id, why),
+        "Nothing is left of it: ask again.");
   if (outcome->result != SwitchResult::committed && outcome->result != SwitchResult::unchanged)
     co_return fail(ErrorCode::refused,
-                   fmt::format("an interrupted switch has to be dealt with first, and could not be: {}",
-                               outcome->problem ? outcome->problem->message : "unknown"),
+                   fmt::format("an interrupted switch has to be dealt with first, and could not be: {}", why),
                    "gpumod status shows what there is; gpumod repair tries again; gpumod mode switch takes over.");
   co_return std::optional<Goal>();
 }

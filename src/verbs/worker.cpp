@@ -181,9 +181,12 @@ Result<std::optional<json::value>> follow_worker(const StartedWorker& worker,
     char buffer[64 * 1024];
     const ssize_t n = ::recv(worker.socket.get(), buffer, sizeof buffer, 0);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0)
+    if (n <= 0) {
+      // Its socket closes a little before its lock: whoever runs gpumod right after us must not find it held.
+      ::waitpid(worker.pid, nullptr, 0);
       return fail(ErrorCode::failed, "the worker that carried this out died before it was done",
                   "gpumod status shows what it left; gpumod repair puts it in order.");
+    }
     received.append(buffer, static_cast<std::size_t>(n));
   }
 }

@@ -34,7 +34,7 @@ void cancel_worker(const StartedWorker& worker);
 
 /// Reads until the answer. `on_event` sees the progress; `interrupted` is polled whenever a signal wakes us, and ends
 /// the following when it returns true: then the result is nothing. Errors: what the worker answered; failed when it
-/// died without an answer.
+/// died without an answer. With an answer or an error the worker is gone, and its lock with it.
 Result<std::optional<boost::json::value>> follow_worker(const StartedWorker& worker,
                                                         const std::function<void(const boost::json::object&)>& on_event,
                                                         const std::function<bool()>& interrupted);
