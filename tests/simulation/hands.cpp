@@ -79,6 +79,7 @@ void Hands::forget() {
   stopped_.clear();
   ours_.clear();
   sightings_.clear();
+  falls_.clear();
   baseline_.clear();
   last_message_ = {};
 }
@@ -400,6 +401,13 @@ void Hands::prove_fall(Task& task) {
     for (const auto& process : host_.processes())
       if (held && process.unit == task.unit && process.alive && process.listed && catalogue_.figures)
         (*held)[gpu] += process.held[static_cast<std::size_t>(gpu)];
+  if (held) {
+    Bytes sum;
+    for (const auto& [gpu, bytes] : *held)
+      sum += bytes;
+    const auto [fall, first] = falls_.try_emplace(task.command.step, sum, TimePoint{});
+    if (sum < fall->second.first) fall->second = {sum, agenda_.now};
+  }
   auto answer = task.fall->on(held, agenda_.now);
   if (answer.verdict == FallWatch::Verdict::fallen)
     return end(task, Event::Kind::released, {}, false, host_.unit_at(task.unit).main);

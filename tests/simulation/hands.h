@@ -41,6 +41,12 @@ class Hands {
     return found == sightings_.end() ? nullptr : &found->second;
   }
 
+  /// When the memory of the unit whose fall this step proves was last seen to fall.
+  TimePoint fell_at(int step) const {
+    const auto found = falls_.find(step);
+    return found == falls_.end() ? TimePoint{} : found->second.second;
+  }
+
   /// The unit manager's job of a start or a stop begins, now that its message has arrived.
   void on_job(const Entry& entry);
 
@@ -101,8 +107,9 @@ class Hands {
   std::vector<pid_t> ours_;                                  // of the last observation
   std::vector<Command> jobs_;                                // what the unit manager was asked for, by the entry's b
   std::map<int, Sighting> sightings_;
-  std::map<GpuIndex, Bytes> baseline_;  // what nobody held when the switch looked first
-  TimePoint last_message_{};            // the bus keeps the order of one sender's messages
+  std::map<int, std::pair<Bytes, TimePoint>> falls_;  // by step: what was held, and when that fell last
+  std::map<GpuIndex, Bytes> baseline_;                // what nobody held when the switch looked first
+  TimePoint last_message_{};                          // the bus keeps the order of one sender's messages
 };
 
 }  // namespace gpumod::simulation

@@ -119,6 +119,7 @@ void Judge::command(const Command& command, const Switch& machine) {
     if (!own.passing_cause) complain(fmt::format("{} is tried again for a lasting cause", command.unit));
   }
   if (clears(command, machine) && (gives(command.kind) || command.kind == Kind::kill_unit)) own.clearing = true;
+  own.deadline = command.deadline;
   check_deadline(command, service);
   own.waits =
       command.kind == Kind::check_memory || command.kind == Kind::await_ready || command.kind == Kind::await_residency;
@@ -349,6 +350,8 @@ void Judge::check_deadline(const Command& command, int service) {
   if (command.kind == Kind::prove_release && left != settings.release_timeout &&
       (track(command.step).last && track(command.step).last->kind == Event::Kind::survived))
     complain("the last proof of a release does not wait as long as the settings say");
+  if (command.kind == Kind::await_residency && command.target == Residency::unloaded && left != 30s)
+    complain(fmt::format("{} gets {} to unload", command.service, format_seconds(left)));
   if (command.kind == Kind::await_ready && service < 0) {
     Duration longest = 60s;
     for (const int member : catalogue_.units[static_cast<std::size_t>(catalogue_.unit_named(command.unit))].members)
@@ -432,6 +435,12 @@ void Judge::event(const Event& event, const Switch& machine) {
     own.cause = event.text;
     own.remedy = event.remedy;
   }
+  own.clearing_failed.clear();
+  if (own.clearing && (event.kind == Event::Kind::survived || event.kind == Event::Kind::not_ready))
+    own.clearing_failed = event.text;
+  if (event.kind == Event::Kind::survived && told.action != Action::stop && !own.clearing &&
+      agenda_.now < own.deadline && agenda_.now - hands_.fell_at(event.step) < 9s)
+    complain(fmt::format("step {} gives up on memory that is still falling", event.step));
   const bool is_proof = event.kind == Event::Kind::verified || event.kind == Event::Kind::released;
   if (is_proof) verified_.erase(catalogue_.unit_named(told.unit));
   if (is_proof && event.main_pid != 0) verified_[catalogue_.unit_named(told.unit)] = {event.main_pid, agenda_.now};
@@ -449,6 +458,7 @@ void Judge::after(const Switch& machine) {
   const auto& reports = machine.reports();
   for (const auto& line : reports) {
     auto& own = track(line.step);
+    if (line.result.empty()) complain(fmt::format("the report says nothing of step {}", line.step));
     if (own.result == line.result) continue;
     own.result = line.result;
     if ((line.result == "failed" || line.result == "done") && (!line.ended || *line.ended != agenda_.now))

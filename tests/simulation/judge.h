@@ -49,9 +49,11 @@ class Judge {
     bool clearing = false;
     int memory_attempt = 0;
     std::optional<TimePoint> waits_for_memory;
-    bool waits = false;         ///< a wait that may be given up is out
-    int killed_ever = 0;        ///< how often it needed a SIGKILL
-    std::string cause, remedy;  ///< of the failure that counts, as the event told it
+    TimePoint deadline{};
+    bool waits = false;           ///< a wait that may be given up is out
+    int killed_ever = 0;          ///< how often it needed a SIGKILL
+    std::string clearing_failed;  ///< why what a failed attempt left could not be shown to be gone
+    std::string cause, remedy;    ///< of the failure that counts, as the event told it
     std::string result;
   };
 

@@ -212,6 +212,7 @@ void Judge::check_told(const StepReport& line) {
     about("has a remedy for what went well");
   if (line.result != "failed") return;
   if (line.note.empty()) about("does not say why it failed");
+  if (line.note.find(own.clearing_failed) == std::string::npos) about("does not say what is left of it");
   if (!own.cause.empty() && line.note.find(own.cause) == std::string::npos) about("does not say what it was told");
   if (!own.cause.empty() && line.remedy != own.remedy) about("does not say what to do");
 }

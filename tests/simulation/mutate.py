@@ -92,11 +92,15 @@ def main():
     options.add_argument("--seed", type=int, default=1, help="which of them")
     options.add_argument("--runs", type=int, default=60000, help="runs of the simulator against each")
     options.add_argument("--lock", help="a file to flock around each compile and run, on a machine that others build on")
+    options.add_argument("--survivors", metavar="LOG", help="only those that survived according to an earlier run's output")
     options.add_argument("--list", action="store_true", help="only say what would be tried")
     chosen = options.parse_args()
 
     everything = [(file, *mutant) for file in FILES for mutant in mutants_of(ROOT / file)]
     random.Random(chosen.seed).shuffle(everything)
+    if chosen.survivors:
+        wanted = set(re.findall(r"^SURVIVED  (.*)$", Path(chosen.survivors).read_text(), re.M))
+        everything = [m for m in everything if f"{m[0]}:{m[2]}: {m[1]}: {m[3]}  →  {m[4]}" in wanted]
     print(f"{len(everything)} mutants there are", flush=True)
     if chosen.list:
         for file, kind, line, old, new, _ in everything:
