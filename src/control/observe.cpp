@@ -9,11 +9,15 @@
 #include "base/text.h"
 #include "control/progress.h"
 #include "engines/engine.h"
+#include "host/containers.h"
 #include "host/processes.h"
 
 namespace gpumod {
 
 namespace {
+
+/// For a container's runtime to tell an id; it is asked only while a process of a container is on a GPU.
+constexpr Duration container_timeout = 500ms;
 
 /// Since when a process runs; nothing when it has ended.
 std::optional<Duration> age_of(pid_t pid) {
@@ -35,6 +39,43 @@ Task<void> sample_gpus(Machine& machine, Snapshot& snapshot) {
     snapshot.gpus = std::move(*sample);
   else
     snapshot.gpu_problem = std::move(sample).error();
+}
+
+/// The containers that services of ours declare, and whose units run: a container's processes are not below its unit
+/// but in a cgroup of their own, and NVML lists them by the host's pids all the same.
+Task<void> find_containers(const Catalog& catalog, const std::map<std::string, std::vector<pid_t>>& pids_of_container,
+                           Snapshot& snapshot) {
+  for (const auto& [id, service] : catalog.services) {
+    if (!service.command() || service.command()->container.empty()) continue;
+    const auto unit = snapshot.units.find(service.unit_name());
+    if (unit == snapshot.units.end() || unit->second.gone()) continue;
+    const auto container = co_await container_id(service.command()->container, container_timeout);
+    const auto found = container ? pids_of_container.find(*container) : pids_of_container.end();
+    if (found == pids_of_container.end()) continue;
+    for (const auto pid : found->second)
+      snapshot.unit_of_pid[pid] = unit->first;
+  }
+}
+
+/// Who the processes are that NVML lists, and whose they are where no unit of ours holds them.
+Task<void> see_clients(Machine& machine, const Catalog& catalog, Snapshot& snapshot) {
+  std::map<std::string, std::vector<pid_t>> pids_of_container;
+  for (const auto& gpu : snapshot.gpus) {
+    for (const auto& process : gpu.processes) {
+      const auto [place, added] = snapshot.clients.try_emplace(process.pid);
+      if (!added) continue;
+      const auto info = process_info(process.pid);
+      if (!info) continue;
+      auto& client = place->second;
+      client.command = printable(info->command);
+      client.user = info->user;
+      if (snapshot.unit_of_pid.contains(process.pid)) continue;
+      client.tag = machine.units->mark_of(process.pid);
+      if (const auto container = container_of_cgroup(info->control_group); client.tag.empty() && !container.empty())
+        pids_of_container[container].push_back(process.pid);
+    }
+  }
+  if (!pids_of_container.empty()) co_await find_containers(catalog, pids_of_container, snapshot);
 }
 
 /// Who holds the ports of the catalogue. The processes of our units are looked at first, and only if they do not
@@ -188,39 +229,50 @@ Task<void> view_service(Machine& machine, const Service& service, const Snapshot
   co_await ask_server(machine, service, unit, view);
 }
 
-}  // namespace
+Task<void> survey_units(Machine& machine, std::vector<std::string> units, SurveyDepth depth, Snapshot& snapshot,
+                        Result<void>& outcome) {
+  auto surveyed = co_await machine.units->survey(std::move(units), depth);
+  if (!surveyed) {
+    outcome = fail(surveyed.error());
+    co_return;
+  }
+  for (auto& unit : *surveyed) {
+    std::string name = unit.name;
+    snapshot.units[std::move(name)] = std::move(unit);
+  }
+}
 
-Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth) {
-  Snapshot snapshot;
+/// Units, their processes, and what NVML says.
+Task<Result<void>> look(Machine& machine, const Catalog& catalog, SurveyDepth depth, Snapshot& snapshot) {
   std::set<std::string> names;
   for (const auto& [id, service] : catalog.services)
     names.insert(service.unit_name());
-  const std::vector<std::string> wanted_names(names.begin(), names.end());
-
-  std::optional<Error> problem;
-  struct Survey {
-    static Task<void> run(Machine& machine, std::vector<std::string> units, SurveyDepth depth, Snapshot& snapshot,
-                          std::optional<Error>& problem) {
-      auto surveyed = co_await machine.units->survey(std::move(units), depth);
-      if (!surveyed) {
-        problem = std::move(surveyed).error();
-        co_return;
-      }
-      for (auto& unit : *surveyed) {
-        std::string name = unit.name;
-        snapshot.units[std::move(name)] = std::move(unit);
-      }
-    }
-  };
+  std::vector<std::string> wanted_names(names.begin(), names.end());
+  Result<void> outcome;
   std::vector<Task<void>> looking;
-  looking.push_back(Survey::run(machine, wanted_names, depth, snapshot, problem));
+  looking.push_back(survey_units(machine, std::move(wanted_names), depth, snapshot, outcome));
   looking.push_back(sample_gpus(machine, snapshot));
   co_await run_all(std::move(looking));
-  if (problem) co_return fail(*problem);
-
   for (const auto& [name, unit] : snapshot.units)
     for (const auto pid : unit.pids)
       snapshot.unit_of_pid[pid] = name;
+  co_return outcome;
+}
+
+}  // namespace
+
+Task<Result<Snapshot>> observe_memory(Machine& machine, const Catalog& catalog, SurveyDepth depth) {
+  Snapshot snapshot;
+  const auto looked = co_await look(machine, catalog, depth, snapshot);
+  if (!looked) co_return fail(looked.error());
+  co_await see_clients(machine, catalog, snapshot);
+  co_return snapshot;
+}
+
+Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth) {
+  Snapshot snapshot;
+  const auto looked = co_await look(machine, catalog, depth, snapshot);
+  if (!looked) co_return fail(looked.error());
   find_ports(catalog, snapshot);
 
   std::vector<Task<void>> asking;
@@ -230,6 +282,7 @@ Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyD
     view.unit = service.unit_name();
     asking.push_back(view_service(machine, service, snapshot, view));
   }
+  asking.push_back(see_clients(machine, catalog, snapshot));  // last: the servers think about their answers meanwhile
   co_await run_all(std::move(asking));
   co_return snapshot;
 }

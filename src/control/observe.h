@@ -14,4 +14,9 @@ constexpr Duration observe_timeout = 2s;
 /// gpu_problem.
 Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth = SurveyDepth::presence);
 
+/// Units, GPUs and the processes on them: all that the ledger needs. No server is asked and no port looked at, so that
+/// it can be done again and again; `services` and `ports` stay empty. Errors: as above.
+Task<Result<Snapshot>> observe_memory(Machine& machine, const Catalog& catalog,
+                                      SurveyDepth depth = SurveyDepth::presence);
+
 }  // namespace gpumod

@@ -29,22 +29,27 @@ class NvmlMonitor final : public GpuMonitor {
 
   std::string driver_version() const override { return shared_->library->driver_version(); }
 
-  Task<Result<std::vector<GpuSample>>> sample() override { return sample_of(shared_); }
+  Task<Result<std::vector<GpuSample>>> sample() override {
+    return ask<std::vector<GpuSample>>(shared_, [](nvml::Library& library) { return library.sample(); });
+  }
+  Task<Result<GpuInventory>> inventory() override {
+    return ask<GpuInventory>(shared_,
+                             [](nvml::Library& library) -> Result<GpuInventory> { return library.inventory(); });
+  }
 
  private:
-  using Samples = Result<std::vector<GpuSample>>;
-
-  static Task<Samples> sample_of(std::shared_ptr<Shared> shared) {
+  template <typename T>
+  static Task<Result<T>> ask(std::shared_ptr<Shared> shared, Result<T> (*question)(nvml::Library&)) {
     if (shared->calls.fetch_add(1) >= most_waiting_calls) {
       shared->calls.fetch_sub(1);
       co_return fail(ErrorCode::environment, "the NVIDIA driver does not answer: earlier questions still wait",
                      "See whether `nvidia-smi` hangs too; a hung driver needs a reboot.");
     }
-    auto answer = std::make_shared<Samples>();
-    std::function<void()> work = [shared, answer] {
+    auto answer = std::make_shared<Result<T>>();
+    std::function<void()> work = [shared, answer, question] {
       {
         const std::lock_guard only(shared->one_at_a_time);
-        *answer = shared->library->sample();
+        *answer = question(*shared->library);
       }
       shared->calls.fetch_sub(1);
     };

@@ -18,6 +18,8 @@ class GpuMonitor {
   /// One sample of every GPU, its processes included. Errors: environment when a GPU or the driver is lost; a
   /// lost GPU stays lost until it is reset, and is named in the details: {"gpu_lost": INDEX}.
   virtual Task<Result<std::vector<GpuSample>>> sample() = 0;
+  /// What a sample leaves out because nobody needs it twice a second. Errors: environment, as for sample().
+  virtual Task<Result<GpuInventory>> inventory() = 0;
 };
 
 /// Loads $GPUMOD_NVML_LIBRARY or libnvidia-ml.so.1. Errors: environment, saying which step failed (no library, no

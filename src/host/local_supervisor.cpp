@@ -62,6 +62,9 @@ class LocalSupervisor final : public UnitManager {
   std::string_view kind() const override { return "local"; }
   Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names, SurveyDepth depth) override;
   Task<Result<UnitStatus>> status(std::string name) override;
+  std::string mark_of(pid_t pid) const override {
+    return environment_of(pid, home_variable) == mark_ ? environment_of(pid, service_variable).value_or("") : "";
+  }
   Task<Result<StartOutcome>> start(UnitSpec spec) override;
   Task<Result<StartOutcome>> start_existing(std::string name) override;
   Task<Result<JobOutcome>> stop(std::string name) override;

@@ -14,6 +14,7 @@ using Return = int;
 constexpr Return success = 0;
 constexpr Return not_supported = 3;
 constexpr Return no_permission = 4;
+constexpr Return not_found = 6;
 constexpr Return insufficient_size = 7;
 constexpr Return driver_not_loaded = 9;
 constexpr Return function_not_found = 13;
@@ -66,6 +67,13 @@ using DeviceByIndex = Return (*)(unsigned index, Device* device);
 using DeviceText = Return (*)(Device device, char* text, unsigned size);
 using MemoryInfo = Return (*)(Device device, Memory* memory);
 using MemoryInfoV2 = Return (*)(Device device, MemoryV2* memory);
+/// 0 or 1; of MIG: what is in force, and what will be after a reset.
+using PersistenceMode = Return (*)(Device device, unsigned* mode);
+using MigMode = Return (*)(Device device, unsigned* current, unsigned* pending);
+/// How many MIG devices there could be. Not all of the indices below it have one: the others answer not_found.
+using MigDeviceCount = Return (*)(Device device, unsigned* count);
+using MigDeviceByIndex = Return (*)(Device device, unsigned index, Device* mig_device);
+using InstanceId = Return (*)(Device mig_device, unsigned* id);
 /// `count`: records that fit, then records written, or needed with insufficient_size.
 using RunningProcesses = Return (*)(Device device, unsigned* count, void* records);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <map>
 
 #include <boost/json/object.hpp>
 #include <dlfcn.h>
@@ -52,6 +54,43 @@ void merge(std::vector<GpuProcess>& processes, const GpuProcess& found) {
     processes.push_back(found);
   else
     known->used = std::max(known->used, found.used);  // an empty optional is less than any figure
+}
+
+/// A figure that no card could have stands for none: all ones is how NVML says "not available".
+std::optional<Bytes> amount(std::uint64_t figure) {
+  if (figure > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return std::nullopt;
+  return Bytes(static_cast<std::int64_t>(figure));
+}
+
+std::string text_of(const char* text, std::size_t size) {
+  return std::string(text, ::strnlen(text, size));
+}
+
+/// What a process uses of the slices is what it uses of the GPU. The GPU's own lists say so as well, or are empty
+/// without privileges.
+void add_processes_of(const std::vector<GpuSlice>& slices, std::vector<GpuProcess>& processes) {
+  std::map<std::pair<pid_t, int>, std::optional<Bytes>> by_instance;  // devices of one instance may both list it
+  for (const auto& slice : slices)
+    for (const auto& process : slice.processes) {
+      auto& used = by_instance[{process.pid, slice.gpu_instance}];
+      used = std::max(used, process.used);
+    }
+  std::map<pid_t, GpuProcess> sums;
+  for (const auto& [key, used] : by_instance) {
+    auto& sum = sums[key.first];
+    const bool first = sum.pid == 0;
+    sum.pid = key.first;
+    if (first)
+      sum.used = used;
+    else
+      sum.used = sum.used && used ? std::optional(*sum.used + *used) : std::nullopt;
+  }
+  for (const auto& [pid, sum] : sums)
+    merge(processes, sum);
+}
+
+void sort_by_pid(std::vector<GpuProcess>& processes) {
+  std::sort(processes.begin(), processes.end(), [](const GpuProcess& a, const GpuProcess& b) { return a.pid < b.pid; });
 }
 
 }  // namespace
@@ -107,6 +146,12 @@ Result<void> Library::load(const std::string& file) {
   find(handle_, mps_processes_,
        {"nvmlDeviceGetMPSComputeRunningProcesses_v3", "nvmlDeviceGetMPSComputeRunningProcesses_v2",
         "nvmlDeviceGetMPSComputeRunningProcesses"});
+  find(handle_, persistence_mode_, {"nvmlDeviceGetPersistenceMode"});
+  find(handle_, mig_mode_, {"nvmlDeviceGetMigMode"});
+  find(handle_, mig_device_count_, {"nvmlDeviceGetMaxMigDeviceCount"});
+  find(handle_, mig_device_by_index_, {"nvmlDeviceGetMigDeviceHandleByIndex"});
+  find(handle_, gpu_instance_id_, {"nvmlDeviceGetGpuInstanceId"});
+  find(handle_, compute_instance_id_, {"nvmlDeviceGetComputeInstanceId"});
   const std::pair<bool, const char*> needed[] = {
       {init_, "nvmlInit_v2"},
       {shutdown_, "nvmlShutdown"},
@@ -153,40 +198,86 @@ Result<void> Library::find_gpus() {
     if (code != success) {
       // Broken, or kept from us (a container sees all indices and may open some): the others are as good as ever.
       log_warning("GPU {} is left out: {}", index, explain(code));
+      missing_.push_back({static_cast<int>(index), explain(code)});
       continue;
     }
     gpu.identity.index = static_cast<int>(index);
-    gpu.identity.uuid.assign(uuid, ::strnlen(uuid, sizeof uuid));
+    gpu.identity.uuid = text_of(uuid, sizeof uuid);
     char name[device_text_size] = {};
     if (device_name_ && device_name_(gpu.device, name, sizeof name) == success)
-      gpu.identity.name.assign(name, ::strnlen(name, sizeof name));
+      gpu.identity.name = text_of(name, sizeof name);
+    // Asked once: turning MIG on or off takes a reset, which nobody survives who has the GPU open.
+    gpu.identity.mig = read_mig_mode(gpu.device);
     gpus_.push_back(std::move(gpu));
   }
   return {};
 }
 
-Return Library::read_memory(Device device, std::optional<Bytes>& total, std::optional<Bytes>& free) const {
+std::optional<bool> Library::read_mig_mode(Device device) const {
+  unsigned current = 0, pending = 0;
+  if (!mig_mode_ || mig_mode_(device, &current, &pending) != success) return std::nullopt;
+  return current == 1;
+}
+
+Return Library::read_memory(Device device, GpuMemory& memory) const {
   Return code = function_not_found;
   if (memory_info_v2_) {
-    MemoryV2 memory{};
-    memory.version = memory_v2_version;
-    code = memory_info_v2_(device, &memory);
+    MemoryV2 answer{};
+    answer.version = memory_v2_version;
+    code = memory_info_v2_(device, &answer);
     if (code == success) {
-      total = Bytes(static_cast<std::int64_t>(memory.total));
-      free = Bytes(static_cast<std::int64_t>(memory.free));
+      memory = {amount(answer.total), amount(answer.reserved), amount(answer.free)};
       return code;
     }
   }
   // A library may have the newer name while the driver behind it does not know it.
   if (memory_info_ && !is_lost(code)) {
-    Memory memory{};
-    code = memory_info_(device, &memory);
-    if (code == success) {
-      total = Bytes(static_cast<std::int64_t>(memory.total));
-      free = Bytes(static_cast<std::int64_t>(memory.free));
-    }
+    Memory answer{};
+    code = memory_info_(device, &answer);
+    if (code == success) memory = {amount(answer.total), std::nullopt, amount(answer.free)};
   }
   return code;
+}
+
+/// The MIG devices there are now: they come and go without a reset.
+Return Library::read_slices(Device device, std::vector<GpuSlice>& slices) const {
+  unsigned count = 0;
+  if (!mig_device_count_ || !mig_device_by_index_) return function_not_found;
+  if (const Return code = mig_device_count_(device, &count); code != success) return code;
+  Return worst = success;
+  for (unsigned index = 0; index < count; ++index) {
+    Device mig_device = nullptr;
+    Return code = mig_device_by_index_(device, index, &mig_device);
+    if (code == not_found) continue;
+    GpuSlice slice;
+    if (code == success) code = read_slice(mig_device, slice);
+    if (is_lost(code)) return code;
+    if (!slice.uuid.empty()) slices.push_back(std::move(slice));
+    if (code != success && code != not_supported) worst = code;
+  }
+  return worst;
+}
+
+/// Without a UUID when the device itself could not be told; with one, as far as it answers.
+Return Library::read_slice(Device device, GpuSlice& slice) const {
+  char uuid[device_text_size] = {}, name[device_text_size] = {};
+  if (const Return code = device_uuid_(device, uuid, sizeof uuid); code != success) return code;
+  slice.uuid = text_of(uuid, sizeof uuid);
+  if (device_name_ && device_name_(device, name, sizeof name) == success) slice.name = text_of(name, sizeof name);
+  unsigned id = 0;
+  if (gpu_instance_id_ && gpu_instance_id_(device, &id) == success) slice.gpu_instance = static_cast<int>(id);
+  if (compute_instance_id_ && compute_instance_id_(device, &id) == success)
+    slice.compute_instance = static_cast<int>(id);
+  const Return memory = read_memory(device, slice);
+  if (is_lost(memory)) return memory;
+  Return worst = memory;
+  for (const auto list : {compute_processes_, graphics_processes_, mps_processes_}) {
+    const Return listed = read_processes(list, device, slice.processes);
+    if (is_lost(listed)) return listed;
+    if (listed != success && listed != not_supported) worst = listed;
+  }
+  sort_by_pid(slice.processes);
+  return worst;
 }
 
 Return Library::read_processes(RunningProcesses list, Device device, std::vector<GpuProcess>& processes) const {
@@ -232,9 +323,15 @@ Result<std::vector<GpuSample>> Library::sample() {
     const auto complain = [&](Return code, const char* what) {
       if (code != success && code != not_supported) log_warning("GPU {}: {}: {}", sample.index, what, explain(code));
     };
-    Return code = read_memory(gpu.device, sample.total, sample.free);
+    // Of a GPU in slices, only root may ask for all of it.
+    const auto allowed = [&](Return code) { return sample.mig == true && code == no_permission ? success : code; };
+    GpuMemory memory;
+    Return code = read_memory(gpu.device, memory);
+    sample.total = memory.total;
+    sample.reserved = memory.reserved;
+    sample.free = memory.free;
     if (is_lost(code)) return fail(lost(gpu, code));
-    complain(code, "its memory cannot be read");
+    complain(allowed(code), "its memory cannot be read");
     const std::pair<RunningProcesses, const char*> lists[] = {
         {compute_processes_, "its compute processes cannot be listed"},
         {graphics_processes_, "its graphics processes cannot be listed"},
@@ -243,13 +340,31 @@ Result<std::vector<GpuSample>> Library::sample() {
     for (const auto& [list, problem] : lists) {
       code = read_processes(list, gpu.device, sample.processes);
       if (is_lost(code)) return fail(lost(gpu, code));
-      complain(code, problem);
+      complain(allowed(code), problem);
     }
-    std::sort(sample.processes.begin(), sample.processes.end(),
-              [](const GpuProcess& a, const GpuProcess& b) { return a.pid < b.pid; });
+    if (sample.mig == true) {
+      code = read_slices(gpu.device, sample.slices);
+      if (is_lost(code)) return fail(lost(gpu, code));
+      complain(code, "its MIG devices cannot be read");
+      add_processes_of(sample.slices, sample.processes);
+    }
+    sort_by_pid(sample.processes);
     samples.push_back(std::move(sample));
   }
   return samples;
+}
+
+GpuInventory Library::inventory() {
+  GpuInventory inventory;
+  inventory.missing = missing_;
+  for (const auto& gpu : gpus_) {
+    GpuInventory::Card card;
+    card.index = gpu.identity.index;
+    unsigned mode = 0;
+    if (persistence_mode_ && persistence_mode_(gpu.device, &mode) == success) card.persistence = mode == 1;
+    inventory.cards.push_back(card);
+  }
+  return inventory;
 }
 
 }  // namespace gpumod::nvml

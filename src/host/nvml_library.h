@@ -33,6 +33,7 @@ class Library {
   const std::string& driver_version() const { return driver_version_; }
   /// Errors: environment, when a GPU is lost. A GPU that answers part of the questions is listed with what it answers.
   Result<std::vector<GpuSample>> sample();
+  GpuInventory inventory();
 
  private:
   struct Gpu {
@@ -46,14 +47,18 @@ class Library {
   Result<void> find_gpus();
   std::string explain(Return code) const;
   Error lost(const Gpu& gpu, Return code) const;
-  Return read_memory(Device device, std::optional<Bytes>& total, std::optional<Bytes>& free) const;
+  Return read_memory(Device device, GpuMemory& memory) const;
   Return read_processes(RunningProcesses list, Device device, std::vector<GpuProcess>& processes) const;
+  std::optional<bool> read_mig_mode(Device device) const;
+  Return read_slices(Device device, std::vector<GpuSlice>& slices) const;
+  Return read_slice(Device device, GpuSlice& slice) const;
 
   void* handle_ = nullptr;
   std::string file_;
   bool initialised_ = false;
   std::string driver_version_;
   std::vector<Gpu> gpus_;
+  std::vector<GpuInventory::Missing> missing_;
 
   Init init_ = nullptr;
   Shutdown shutdown_ = nullptr;
@@ -68,6 +73,12 @@ class Library {
   RunningProcesses compute_processes_ = nullptr;
   RunningProcesses graphics_processes_ = nullptr;
   RunningProcesses mps_processes_ = nullptr;
+  PersistenceMode persistence_mode_ = nullptr;
+  MigMode mig_mode_ = nullptr;
+  MigDeviceCount mig_device_count_ = nullptr;
+  MigDeviceByIndex mig_device_by_index_ = nullptr;
+  InstanceId gpu_instance_id_ = nullptr;
+  InstanceId compute_instance_id_ = nullptr;
 };
 
 }  // namespace gpumod::nvml

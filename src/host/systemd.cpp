@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "host/journal.h"
+#include "host/local_state.h"
 #include "host/processes.h"
 #include "host/systemd_env_file.h"
 #include "host/systemd_session.h"
@@ -402,6 +403,11 @@ class SystemdManager final : public UnitManager {
     return survey_units(session_, std::move(names), Discovery::everything_ours, depth);
   }
   Task<Result<UnitStatus>> status(std::string name) override { return unit_status(session_, std::move(name)); }
+  std::string mark_of(pid_t pid) const override {
+    // What a local supervisor started is none of this manager's, whoever asks.
+    if (environment_of(pid, local::home_variable)) return {};
+    return environment_of(pid, local::service_variable).value_or("");
+  }
   Task<Result<StartOutcome>> start(UnitSpec spec) override { return start_unit(session_, std::move(spec)); }
   Task<Result<StartOutcome>> start_existing(std::string name) override {
     return start_existing_unit(session_, std::move(name));

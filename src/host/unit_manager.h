@@ -33,6 +33,9 @@ class UnitManager {
   /// `pids` is filled. Errors: environment when the manager cannot be reached.
   virtual Task<Result<std::vector<UnitStatus>>> survey(std::vector<std::string> names, SurveyDepth depth) = 0;
   virtual Task<Result<UnitStatus>> status(std::string name) = 0;
+  /// GPUMOD_SERVICE of a process that descends from a unit of this manager, wherever it is now; "" for every other
+  /// process, and for one whose environment we may not read.
+  virtual std::string mark_of(pid_t pid) const = 0;
 
   /// Creates and starts a unit of ours. A failed unit of that name is reset first. If a fragment (a unit file) of that
   /// name exists, that is started instead and `used_fragment` of the outcome says so. Returns when the job is done,

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "model/ledger.h"
 #include "model/service.h"
 #include "model/unit.h"
 
@@ -98,6 +99,26 @@ std::optional<BootPolicy> boot_policy_from(std::string_view name) {
 }
 std::string_view to_string(ActiveState state) {
   return name_of(active_names, state);
+}
+
+std::string_view to_string(Holding::Kind kind) {
+  switch (kind) {
+    case Holding::Kind::managed: return "managed";
+    case Holding::Kind::orphan: return "orphan";
+    case Holding::Kind::foreign: return "foreign";
+  }
+  return "";
+}
+
+std::string_view to_string(Holding::Why why) {
+  switch (why) {
+    case Holding::Why::none: return "";
+    case Holding::Why::unwanted: return "unwanted";
+    case Holding::Why::undefined: return "undefined";
+    case Holding::Why::escaped: return "escaped";
+    case Holding::Why::unseen: return "unseen";
+  }
+  return "";
 }
 
 std::string to_string(const SourceLocation& location) {

@@ -32,12 +32,20 @@ struct PortHolder {
   std::string user;     ///< then its number
 };
 
+/// A process on a GPU, as far as the kernel lets us see it.
+struct GpuClient {
+  std::string command;  ///< its name, printable; "": it has ended, or is of another pid namespace
+  std::string user;
+  std::string tag;  ///< GPUMOD_SERVICE that it carries although it is in no unit of ours: it escaped; "" otherwise
+};
+
 struct Snapshot {
   std::map<ServiceId, ServiceView> services;  ///< every service of the catalogue
   std::map<std::string, UnitStatus> units;    ///< every unit that is ours, running or not, by name
   std::vector<GpuSample> gpus;
   std::optional<Error> gpu_problem;          ///< set: the GPUs could not be read, `gpus` is empty
-  std::map<pid_t, std::string> unit_of_pid;  ///< for every GPU process that belongs to a unit of ours
+  std::map<pid_t, std::string> unit_of_pid;  ///< for every process that belongs to a unit of ours, or to its container
+  std::map<pid_t, GpuClient> clients;        ///< every process that NVML lists
   std::vector<PortHolder> ports;             ///< listeners on ports of the catalogue
 };
 

@@ -13,8 +13,9 @@ namespace gpumod::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 7> names = {"process-record", "na-memory", "host-pids",           "slow",
-                                                   "no-memory-info", "gpu-lost",  "missing-process-list"};
+constexpr std::array<std::string_view, 8> names = {
+    "process-record",       "na-memory",       "host-pids", "slow", "no-memory-info", "gpu-lost",
+    "missing-process-list", "mig-unprivileged"};
 
 std::optional<int> number_in(std::string_view text) {
   int value = 0;

@@ -6,6 +6,7 @@
 //   slow=DURATION             every call takes so long
 //   no-memory-info            the memory question is not supported, as on unified memory
 //   gpu-lost=INDEX[,INDEX…]   fallen off the bus
+//   mig-unprivileged          a GPU in slices does not tell about the whole of itself, only the slices do
 //   missing-process-list[=CODE]   the lists answer with this return code; without one they are empty, as in a container
 #pragma once
 

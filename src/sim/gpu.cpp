@@ -40,18 +40,18 @@ std::optional<Number> number_in(std::string_view text) {
 }
 
 /// The GPUs a CUDA program sees, by NVML's index: all, or those that CUDA_VISIBLE_DEVICES names by index or by the
-/// beginning of a UUID. As with CUDA, the first name that fits nothing hides itself and all behind it.
+/// beginning of a UUID; MIG devices only by that. As with CUDA, the first name that fits nothing hides itself and all behind it.
 std::vector<int> visible_devices(const std::vector<std::string>& uuids) {
   std::vector<int> visible;
   const char* wanted = std::getenv("CUDA_VISIBLE_DEVICES");
   if (!wanted) {
     for (int index = 0; index < static_cast<int>(uuids.size()); ++index)
-      visible.push_back(index);
+      if (!uuids[static_cast<std::size_t>(index)].starts_with("MIG-")) visible.push_back(index);
     return visible;
   }
   for (const auto& name : words_of(wanted, ',')) {
     int found = number_in<int>(name).value_or(-1);
-    if (name.starts_with("GPU-")) {
+    if (name.starts_with("GPU-") || name.starts_with("MIG-")) {
       const auto uuid =
           std::find_if(uuids.begin(), uuids.end(), [&](const std::string& known) { return known.starts_with(name); });
       if (uuid != uuids.end()) found = static_cast<int>(uuid - uuids.begin());

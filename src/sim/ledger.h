@@ -30,11 +30,18 @@ struct HolderId {
   auto operator<=>(const HolderId&) const = default;
 };
 
+/// A MIG device: a card of its own, whose memory is a part of another's. It stands behind all that are none.
+struct Slice {
+  int parent = 0;
+  int gpu_instance = 0;  ///< each has one of its own: devices that share an instance are not simulated
+};
+
 struct Card {
   std::string name;
   std::string uuid;
   Bytes total;
   Bytes reserved;  ///< the driver's own; nobody can allocate it
+  std::optional<Slice> slice = {};
 };
 
 struct ReleaseCurve {

@@ -226,6 +226,71 @@ TEST_F(NvmlMonitor, TheOldLibraryShowsTheSame) {
   EXPECT_THAT(open_nvml().error().message, HasSubstr("(NVML error 15)")) << "its nvmlInit wanted every GPU to work";
 }
 
+TEST_F(NvmlMonitor, TheDriversOwnShareIsToldApartWhereTheDriverTellsIt) {
+  const BrokerProcess broker(socket_);
+  open();
+  EXPECT_EQ(first().reserved, Bytes::mib(512));
+  EXPECT_EQ(first().mig, std::nullopt);
+  const auto inventory = loop_.run_until_done(monitor_->inventory());
+  ASSERT_TRUE(inventory);
+  ASSERT_EQ(inventory->cards.size(), 2u);
+  EXPECT_EQ(inventory->cards[1].persistence, true);
+  EXPECT_THAT(inventory->missing, IsEmpty());
+  monitor_.reset();
+  ::setenv("GPUMOD_NVML_LIBRARY", GPUMOD_SIM_NVML_OLD, 1);
+  open();
+  EXPECT_EQ(first().reserved, std::nullopt);
+}
+
+TEST_F(NvmlMonitor, AGpuThatIsLeftOutIsInTheInventory) {
+  const BrokerProcess broker(socket_, {"--fault", "gpu-lost=1"});
+  open();
+  ASSERT_EQ(sample()->size(), 1u);
+  const auto inventory = loop_.run_until_done(monitor_->inventory());
+  ASSERT_TRUE(inventory);
+  ASSERT_EQ(inventory->missing.size(), 1u);
+  EXPECT_EQ(inventory->missing[0].index, 1);
+  EXPECT_EQ(inventory->missing[0].problem, "GPU is lost (NVML error 15)");
+}
+
+TEST_F(NvmlMonitor, MigDevicesAreToldApart) {
+  const BrokerProcess broker(socket_, {"--mig", "1:1g.2gb=2GiB", "--mig", "1:2g.4gb=4GiB"});
+  const std::string uuids = broker.ask("gpus");
+  const std::string bigger = uuids.substr(uuids.rfind(' ') + 1);
+  ASSERT_THAT(bigger, ::testing::StartsWith("MIG-"));
+  ::setenv("CUDA_VISIBLE_DEVICES", bigger.c_str(), 1);
+  auto gpu = Gpu::open();
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
+  ASSERT_TRUE(gpu) << gpu.error().message;
+  ASSERT_TRUE(gpu->allocate("weights", Bytes::gib(3)));
+  const Holder whole({"--gpu", "0", "--holds", "1GiB"});
+  open();
+  for (const bool privileged : {true, false}) {
+    if (!privileged) broker.ask("fault mig-unprivileged");
+    const auto gpus = sample();
+    ASSERT_TRUE(gpus);
+    ASSERT_EQ(gpus->size(), 2u) << "slices are no GPUs";
+    EXPECT_THAT((*gpus)[0].slices, IsEmpty());
+    const auto& parent = (*gpus)[1];
+    EXPECT_EQ(parent.mig, true);
+    EXPECT_EQ(parent.total, privileged ? std::optional(Bytes::gib(8)) : std::nullopt);
+    EXPECT_EQ(parent.free, privileged ? std::optional(Bytes::gib(5) - Bytes::mib(512)) : std::nullopt);
+    EXPECT_THAT(figures(parent), ElementsAre(own(3 * 1024))) << "also where only the slice lists it";
+    ASSERT_EQ(parent.slices.size(), 2u);
+    EXPECT_THAT(parent.slices[0].processes, IsEmpty());
+    EXPECT_EQ(parent.slices[0].total, Bytes::gib(2));
+    const auto& slice = parent.slices[1];
+    EXPECT_EQ(slice.uuid, bigger);
+    EXPECT_THAT(slice.name, HasSubstr("MIG 2g.4gb"));
+    EXPECT_NE(slice.gpu_instance, parent.slices[0].gpu_instance);
+    EXPECT_EQ(slice.free, Bytes::gib(1));
+    ASSERT_EQ(slice.processes.size(), 1u);
+    EXPECT_EQ(slice.processes[0].used, Bytes::gib(3));
+  }
+  broker.ask("fault gpu-lost=1");
+  EXPECT_THAT(sample().error().message, HasSubstr("is lost"));
+}
+
 TEST_F(NvmlMonitor, ManyProcessesAreAllSeen) {
   const BrokerProcess broker(socket_);
   std::vector<std::unique_ptr<Holder>> holders;

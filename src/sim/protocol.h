@@ -26,6 +26,7 @@
 //   look                          all that NVML shows, in lines:
 //                                   driver VERSION
 //                                   gpu INDEX TOTAL RESERVED USED FREE LOST UUID NAME     (LOST: 0 or 1)
+//                                   slice INDEX PARENT INSTANCE        (behind its "gpu": it is a MIG device of PARENT)
 //                                   process INDEX LIST PID BYTES COMMAND
 //                                   fault NAME VALUE
 //                                   end

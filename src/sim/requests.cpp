@@ -229,8 +229,10 @@ std::string Requests::look(TimePoint now) const {
   for (int gpu = 0; ledger_.has_gpu(gpu); ++gpu) {
     const Card& card = ledger_.cards()[static_cast<std::size_t>(gpu)];
     const auto memory = ledger_.memory(gpu, now);
+    const bool lost = faults_.is_lost(gpu) || (card.slice && faults_.is_lost(card.slice->parent));
     text += fmt::format("gpu {} {} {} {} {} {} {} {}\n", gpu, memory.total.count(), memory.reserved.count(),
-                        memory.used.count(), memory.free.count(), faults_.is_lost(gpu) ? 1 : 0, card.uuid, card.name);
+                        memory.used.count(), memory.free.count(), lost ? 1 : 0, card.uuid, card.name);
+    if (card.slice) text += fmt::format("slice {} {} {}\n", gpu, card.slice->parent, card.slice->gpu_instance);
     for (const auto& entry : ledger_.entries(gpu, now))
       for (const std::string_view list : {"compute", "graphics", "mps"})
         if (stands_in(entry.listing, list))

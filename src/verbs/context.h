@@ -52,6 +52,8 @@ class Context {
   /// Takes back the switch under way, if there is one.
   void cancel();
   bool cancelled() const { return cancelled_early_; }
+  /// For verbs that go on as long as somebody looks: set when nobody does any more.
+  Signal& ending() { return ending_; }
   void set_probing(bool probing) { probing_ = probing; }
 
  private:
@@ -60,6 +62,7 @@ class Context {
   Task<Result<std::optional<Goal>>> recover_first(const Order& order);
 
   Loop& loop_;
+  Signal ending_{loop_};
   Paths paths_;
   ProgressSink progress_;
   std::optional<Catalog> catalog_;

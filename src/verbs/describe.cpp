@@ -2,17 +2,13 @@
 
 #include <fmt/format.h>
 
-#include "host/processes.h"
-
 namespace gpumod {
 
 namespace json = boost::json;
 
-namespace {
 json::value bytes_or_null(const std::optional<Bytes>& amount) {
   return amount ? json::value(amount->count()) : json::value(nullptr);
 }
-}  // namespace
 
 json::object describe_declared(const Service& service) {
   return {{"id", service.id},
@@ -82,19 +78,72 @@ json::array describe_differences(const std::vector<Difference>& differences) {
   return lines;
 }
 
-json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog) {
+namespace {
+
+json::value text_or_null(const std::string& text) {
+  return text.empty() ? json::value(nullptr) : json::value(text);
+}
+
+json::object describe_holding(const Holding& holding) {
+  json::array processes;
+  for (const auto& process : holding.processes)
+    processes.push_back(json::object{{"pid", process.pid}, {"used", bytes_or_null(process.used)}});
+  return {{"holder", to_string(holding.kind)},
+          {"why", text_or_null(std::string(to_string(holding.why)))},
+          {"name", holding.name},
+          {"services", json::value_from(holding.services)},
+          {"unit", text_or_null(holding.unit)},
+          {"user", text_or_null(holding.user)},
+          {"used", holding.used.count()},
+          {"complete", holding.complete},
+          {"processes", std::move(processes)}};
+}
+
+json::object describe_account(const Account& account) {
+  json::array holders;
+  for (const auto& holding : account.holdings)
+    holders.push_back(describe_holding(holding));
+  return {{"total", bytes_or_null(account.total)},      {"reserved", bytes_or_null(account.reserved)},
+          {"managed", account.managed.count()},         {"orphan", account.orphan.count()},
+          {"foreign", account.foreign.count()},         {"unattributed", bytes_or_null(account.unattributed)},
+          {"free", bytes_or_null(account.free)},        {"used", bytes_or_null(account.used)},
+          {"overcounted", account.overcounted.count()}, {"holders", std::move(holders)}};
+}
+
+}  // namespace
+
+json::object describe_ledger(const GpuLedger& ledger) {
+  auto described = describe_account(ledger.account);
+  json::array slices;
+  for (const auto& instance : ledger.instances) {
+    json::array devices;
+    for (const auto& device : instance.devices)
+      devices.push_back(
+          json::object{{"uuid", device.uuid}, {"name", device.name}, {"compute_instance", device.compute_instance}});
+    json::object slice{{"gpu_instance", instance.gpu_instance}, {"devices", std::move(devices)}};
+    for (auto& [key, value] : describe_account(instance.account))
+      slice[key] = std::move(value);
+    slices.push_back(std::move(slice));
+  }
+  described["slices"] = std::move(slices);
+  return described;
+}
+
+json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog, const std::vector<GpuLedger>& ledgers) {
   json::array lines;
-  for (const auto& gpu : snapshot.gpus) {
+  for (std::size_t i = 0; i < snapshot.gpus.size(); ++i) {
+    const auto& gpu = snapshot.gpus[i];
     json::array processes;
     for (const auto& process : gpu.processes) {
-      const auto info = process_info(process.pid);
+      const auto client = snapshot.clients.find(process.pid);
+      const bool seen = client != snapshot.clients.end() && !client->second.command.empty();
       const auto unit = snapshot.unit_of_pid.find(process.pid);
       const bool ours = unit != snapshot.unit_of_pid.end();
       const auto members = ours ? catalog.services_of_unit(unit->second) : std::vector<const Service*>();
       processes.push_back(json::object{{"pid", process.pid},
                                        {"used", bytes_or_null(process.used)},
-                                       {"command", info ? json::value(info->command) : json::value(nullptr)},
-                                       {"user", info ? json::value(info->user) : json::value(nullptr)},
+                                       {"command", seen ? json::value(client->second.command) : json::value(nullptr)},
+                                       {"user", seen ? json::value(client->second.user) : json::value(nullptr)},
                                        {"holder", !ours             ? "foreign"
                                                   : members.empty() ? "orphan"
                                                                     : "managed"},
@@ -103,9 +152,12 @@ json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog) {
     lines.push_back(json::object{{"index", gpu.index},
                                  {"uuid", gpu.uuid},
                                  {"name", gpu.name},
+                                 {"mig", gpu.mig ? json::value(*gpu.mig) : json::value(nullptr)},
                                  {"total", bytes_or_null(gpu.total)},
+                                 {"reserved", bytes_or_null(gpu.reserved)},
                                  {"free", bytes_or_null(gpu.free)},
-                                 {"processes", std::move(processes)}});
+                                 {"processes", std::move(processes)},
+                                 {"ledger", describe_ledger(ledgers.at(i))}});
   }
   return lines;
 }

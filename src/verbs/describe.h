@@ -4,6 +4,7 @@
 #include <boost/json.hpp>
 
 #include "catalog/catalog.h"
+#include "model/ledger.h"
 #include "model/snapshot.h"
 #include "verbs/drift.h"
 
@@ -19,6 +20,14 @@ boost::json::array describe_problems(const Catalog& catalog);
 boost::json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog);
 /// [{"service","kind","wanted","is","text"}], see drift.h.
 boost::json::array describe_differences(const std::vector<Difference>& differences);
-boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog);
+/// [{"index","uuid","name","mig","total","reserved","free","processes":[…],"ledger":{…}}]. `holder` of a process says
+/// whether a file defines its unit; the ledger says also whether anybody wants it.
+boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog,
+                                 const std::vector<GpuLedger>& ledgers);
+/// {"total","reserved","managed","orphan","foreign","unattributed","free","used","overcounted","holders":[{"holder",
+/// "why","name","services","unit","user","used","complete","processes":[{"pid","used"}]}],"slices":[…]}: see
+/// model/ledger.h. A slice is {"gpu_instance","devices":[{"uuid","name","compute_instance"}]} and the same figures.
+boost::json::object describe_ledger(const GpuLedger& ledger);
+boost::json::value bytes_or_null(const std::optional<Bytes>& amount);
 
 }  // namespace gpumod

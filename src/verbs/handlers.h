@@ -24,6 +24,10 @@ Answer mode_create(Context& context, Request request);
 Answer mode_edit(Context& context, Request request);
 Answer mode_remove(Context& context, Request request);
 
+Answer gpu_list(Context& context, Request request);
+Answer gpu_processes(Context& context, Request request);
+Answer gpu_watch(Context& context, Request request);
+
 Answer service_list(Context& context, Request request);
 Answer service_show(Context& context, Request request);
 Answer service_status(Context& context, Request request);

@@ -63,9 +63,36 @@ std::vector<Verb> declare() {
        "Show services, VRAM, and how what runs differs from what should",
        "",
        Effect::reads,
-       {},
-       R"({"mode","unit_manager","gpus":[…],"services":[{"id","state","wanted",…}],"orphans":[…],"differences":[{"service","kind","wanted","is","text"}],"deviations":[{"service","kind","text"}],"switch":null or {"under_way","id","verb","pid","since","seconds"} or {"under_way","id","kind","text","hint"},"problems":[…],"notes":[…]})",
+       {{"visual", Kind::flag, false, false, "draw who holds each GPU's memory as a bar, with a legend"}},
+       R"({"mode","unit_manager","gpus":[{"index","name","total","free","processes":[…],"ledger":{"total","reserved","managed","orphan","foreign","unattributed","free","holders":[…],"slices":[…]}}],"gpu_problem","services":[{"id","state","wanted",…}],"orphans":[…],"differences":[{"service","kind","wanted","is","text"}],"deviations":[{"service","kind","text"}],"switch":null or {"under_way","id","verb","pid","since","seconds"} or {"under_way","id","kind","text","hint"},"problems":[…],"notes":[…]})",
        status},
+      {"gpu list",
+       "List the GPUs, their memory and their MIG devices",
+       "Asks the NVIDIA driver alone: it needs no configuration. Without a driver or a GPU, the exit code is 7.",
+       Effect::reads,
+       {},
+       R"({"driver","gpus":[{"index","name","uuid","total","reserved","used","free","persistence","mig","slices":[{"uuid","name","gpu_instance","compute_instance","total","reserved","used","free"}]}],"missing":[{"index","problem"}]})",
+       gpu_list},
+      {"gpu processes",
+       "List the processes on the GPUs: whose they are, and what they hold",
+       "A process is of a service, an orphan (of ours, but no goal wants it, or it has left its unit), or foreign. "
+       "What "
+       "the driver\n"
+       "does not tell is 'not available'. Processes in containers are of the service that declares the container.",
+       Effect::reads,
+       {},
+       R"({"processes":[{"gpu","slice","pid","user","command","holder","why","services","unit","used"}]})",
+       gpu_processes},
+      {"gpu watch",
+       "Show who holds each GPU's memory, anew whenever it changes, until Ctrl-C",
+       "The driver reports no changes, so it is asked again and again. With --json each change is one object on a line "
+       "of its own;\n"
+       "without a terminal it is one line of text a GPU. Ctrl-C, SIGTERM and a reader that goes away end it, with exit "
+       "code 0.",
+       Effect::reads,
+       {{"interval", Kind::text, false, false, "seconds between two looks, 0.1 to 3600 (1)", Names::none, "SECONDS"}},
+       R"({"time","gpus":[{"index","uuid","name","mig","ledger":{…}}]} or {"time","problem":{"code","message","hint"}})",
+       gpu_watch},
       {"mode list",
        "List the modes",
        "",

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "control/observe.h"
+#include "fit/ledger.h"
 #include "model/json.h"
 #include "verbs/describe.h"
 #include "verbs/drift.h"
@@ -53,10 +54,11 @@ Answer status(Context& context, Request) {
     line["wanted"] = in_goal ? to_string(wanted->second) : "stopped";
     services.push_back(std::move(line));
   }
+  const auto ledgers = ledgers_of(*snapshot, (*catalog)->services, goal_with_change(*goal, unfinished.open));
   json::object answer;
   answer["mode"] = *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr);
   answer["unit_manager"] = (*machine)->units->kind();
-  answer["gpus"] = describe_gpus(*snapshot, **catalog);
+  answer["gpus"] = describe_gpus(*snapshot, **catalog, ledgers);
   answer["gpu_problem"] = snapshot->gpu_problem ? to_json(*snapshot->gpu_problem) : json::value(nullptr);
   answer["services"] = std::move(services);
   answer["orphans"] = describe_orphans(*snapshot, **catalog);

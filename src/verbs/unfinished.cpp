@@ -54,8 +54,8 @@ std::optional<Goal> goal_of_repair(const std::optional<Goal>& stored, const std:
 Unfinished find_unfinished(Context& context, const std::optional<Goal>& goal, const Settings& settings) {
   Unfinished found;
   auto holder = mutation_holder(context.paths());
-  const auto read = context.interrupted_switch();
-  const auto open = read ? *read : std::nullopt;
+  found.open = context.interrupted_switch().value_or(std::nullopt);
+  const auto& open = found.open;
   // A row may have been opened by one that began since we looked.
   if (!holder && open) holder = mutation_holder(context.paths());
   if (holder) {
@@ -69,6 +69,14 @@ Unfinished find_unfinished(Context& context, const std::optional<Goal>& goal, co
                                       goal_of_repair(goal, recovery)};
   }
   return found;
+}
+
+std::optional<Goal> goal_with_change(std::optional<Goal> stored, const std::optional<StoredSwitch>& change) {
+  if (!change) return stored;
+  if (!stored) return change->goal;
+  for (const auto& [id, residency] : change->goal.wanted)
+    if (residency != Residency::stopped) stored->wanted[id] = residency;
+  return stored;
 }
 
 json::array describe_deviations(Context& context, const std::optional<Goal>& goal, const Catalog& catalog) {

@@ -16,6 +16,7 @@ struct Unfinished {
   /// {"under_way":true,"id","verb","pid","since","seconds"}: "id" is null before the first step of its switch;
   /// {"under_way":false,"id","kind","text","hint"}: interrupted, in words, and what to do about it.
   boost::json::value described;
+  std::optional<StoredSwitch> open;          ///< of the journal, under way or interrupted
   std::optional<Interruption> interruption;  ///< only of one that was interrupted
 };
 
@@ -32,6 +33,10 @@ InterruptedWords in_words(const StoredSwitch& stored, const Recovery& recovery);
 /// What repair brings about: the stored goal, unless an interrupted switch is to be finished first. Unset: there is
 /// nothing to go by.
 std::optional<Goal> goal_of_repair(const std::optional<Goal>& stored, const std::optional<Recovery>& left);
+
+/// What is wanted while a change is under way, or was interrupted: also what it is about to bring, so that nothing of it
+/// passes for an orphan until it is done.
+std::optional<Goal> goal_with_change(std::optional<Goal> stored, const std::optional<StoredSwitch>& change);
 
 /// [{"service","kind","text"}]: how the goal differs from its mode.
 boost::json::array describe_deviations(Context& context, const std::optional<Goal>& goal, const Catalog& catalog);

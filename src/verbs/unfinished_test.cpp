@@ -47,6 +47,35 @@ TEST(GoalOfRepair, IsTheStoredOneUnlessAnInterruptedSwitchIsToBeFinished) {
   EXPECT_FALSE(goal_of_repair({}, {}));
 }
 
+StoredSwitch change_to(std::map<ServiceId, Residency> wanted) {
+  StoredSwitch change;
+  change.goal = Goal{"next", std::move(wanted), true};
+  return change;
+}
+
+TEST(GoalWithChange, WantsWhatTheChangeIsAboutToBringAsWell) {
+  const Goal stored{"code", {{"chat", Residency::running}, {"tts", Residency::sleeping1}}, true};
+  const auto both = goal_with_change(stored, change_to({{"embed", Residency::running}, {"tts", Residency::running}}));
+  ASSERT_TRUE(both);
+  EXPECT_EQ(both->mode, "code");
+  EXPECT_EQ(both->wanted.size(), 3u);
+  EXPECT_EQ(both->wanted.at("chat"), Residency::running) << "it may be restored";
+  EXPECT_EQ(both->wanted.at("tts"), Residency::running);
+}
+
+TEST(GoalWithChange, DoesNotStopWantingWhatIsBeingStopped) {
+  const Goal stored{"code", {{"chat", Residency::running}}, true};
+  const auto both = goal_with_change(stored, change_to({{"chat", Residency::stopped}}));
+  EXPECT_EQ(both->wanted.at("chat"), Residency::running);
+}
+
+TEST(GoalWithChange, IsTheOneOfTheTwoThatThereIs) {
+  EXPECT_FALSE(goal_with_change(std::nullopt, std::nullopt));
+  const Goal stored{"code", {{"chat", Residency::running}}, true};
+  EXPECT_EQ(goal_with_change(stored, std::nullopt)->wanted, stored.wanted);
+  EXPECT_EQ(goal_with_change(std::nullopt, change_to(stored.wanted))->wanted, stored.wanted);
+}
+
 struct UnfinishedTest : testing::Test {
   json::value found(const std::optional<Goal>& goal = {}) {
     Context context(loop_, tree_.paths(), {});

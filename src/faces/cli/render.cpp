@@ -57,6 +57,8 @@ std::string render(std::string_view verb, const json::value& answer, const Scree
   if (!member(answer, "switch").is_null() && verb != "status" && verb != "mode status")
     return render_switch(answer, screen, Steps::shown);
   if (verb == "status") return render_status(answer, screen);
+  if (verb == "gpu list") return render_gpu_list(answer, screen);
+  if (verb == "gpu processes") return render_gpu_processes(answer, screen);
   if (verb == "mode list") return render_mode_list(answer, screen);
   if (verb == "mode show") return render_mode(answer, screen);
   if (verb == "mode status") return render_mode_status(answer, screen);

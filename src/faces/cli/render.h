@@ -23,7 +23,9 @@ std::string paragraph(std::string_view words, const Screen& screen, int indent, 
 /// Problems of the catalogue, one line each; "" when there are none.
 std::string render_problems(const boost::json::value& problems, const Screen& screen, int indent = 0);
 
-std::string render_status(const boost::json::value& answer, const Screen& screen);
+/// brief: a GPU is a line of a bar and figures. visual: a bar across the screen, with a legend.
+enum class Picture { brief, visual };
+std::string render_status(const boost::json::value& answer, const Screen& screen, Picture picture = Picture::brief);
 std::string render_mode_status(const boost::json::value& answer, const Screen& screen);
 std::string render_mode_list(const boost::json::value& answer, const Screen& screen);
 std::string render_mode(const boost::json::value& answer, const Screen& screen);
@@ -43,6 +45,8 @@ std::string render_config_check(const boost::json::value& answer, const Screen& 
 std::string render_init(const boost::json::value& answer, const Screen& screen);
 /// What a model is, and what it takes.
 std::string render_model(const boost::json::value& answer, const Screen& screen);
+std::string render_gpu_list(const boost::json::value& answer, const Screen& screen);
+std::string render_gpu_processes(const boost::json::value& answer, const Screen& screen);
 std::string render_unit(const boost::json::value& answer, const Screen& screen);
 
 /// "● running", in the colour of the state.

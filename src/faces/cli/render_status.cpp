@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include <fmt/format.h>
 
 #include "base/text.h"
 #include "base/units.h"
 #include "faces/cli/fields.h"
+#include "faces/cli/memory_bar.h"
 #include "faces/cli/render.h"
 #include "faces/cli/table.h"
 
@@ -42,22 +42,12 @@ std::string name_of_unit(std::string unit) {
 }
 
 std::vector<Holder> holders_of(const json::value& gpu) {
-  std::map<std::pair<std::string, std::string>, Holder> joined;
-  for (const auto& process : elements(member(gpu, "processes"))) {
-    const auto kind = text(member(process, "holder"));
-    auto name = name_of_unit(text(member(process, "unit")));
-    if (name.empty()) name = text(member(process, "command"));
-    if (name.empty()) name = "pid " + plain(member(process, "pid"));
-    auto& holder = joined[{kind, name}];
-    holder.kind = kind;
-    holder.name = name;
-    holder.used += count_of(member(process, "used"));
-    holder.known = holder.known && number(member(process, "used")).has_value();
-  }
   std::vector<Holder> holders;
-  for (auto& [key, holder] : joined)
-    holders.push_back(std::move(holder));
-  std::stable_sort(holders.begin(), holders.end(), [](const Holder& a, const Holder& b) { return a.used > b.used; });
+  for (const auto& holder : elements(member(member(gpu, "ledger"), "holders"))) {
+    const auto kind = text(member(holder, "holder")), name = text(member(holder, "name"));
+    holders.push_back({kind == "foreign" ? name : name_of_unit(name), kind, count_of(member(holder, "used")),
+                       truth(member(holder, "complete"))});
+  }
   return holders;
 }
 
@@ -91,29 +81,39 @@ std::string bar(const Screen& screen, const std::vector<Holder>& holders, std::i
   return out;
 }
 
-std::string render_gpus(const json::value& answer, const Screen& screen) {
+std::string render_gpu(const json::value& gpu, const Screen& screen) {
+  std::string out;
+  const auto total = count_of(member(gpu, "total"));
+  const auto used = total - count_of(member(gpu, "free"));
+  const auto holders = holders_of(gpu);
+  const auto title = fmt::format("GPU {}  {}", plain(member(gpu, "index")), text(member(gpu, "name")));
+  const auto figures = total > 0 ? fmt::format("{} of {}", Bytes(used).to_mib(), to_string(Bytes(total)))
+                                 : std::string("its memory cannot be read");
+  const int space =
+      (screen.width ? std::min(screen.width, 100) : 80) - display_width(title) - display_width(figures) - 4;
+  out += paint(screen, Ink::bold, title);
+  if (space >= 10 && total > 0) out += "  " + bar(screen, holders, used, total, std::min(space, 40));
+  out += "  " + figures + "\n";
+  std::vector<std::string> parts;
+  for (const auto& holder : holders) {
+    const auto amount = holder.known ? " " + to_string(Bytes(holder.used)) : std::string();
+    parts.push_back(holder.kind == "managed" ? holder.name + amount
+                                             : fmt::format("{} ({}){}", holder.name, holder.kind, amount));
+  }
+  if (!parts.empty()) {
+    const auto line = join(parts, fmt::format(" {} ", glyph(screen, Glyph::dot)));
+    out += "       " + paint(screen, Ink::dim, screen.width ? fit(screen, line, screen.width - 8) : line) + "\n";
+  }
+  return out;
+}
+
+std::string render_gpus(const json::value& answer, const Screen& screen, Picture picture) {
   std::string out;
   for (const auto& gpu : elements(member(answer, "gpus"))) {
-    const auto total = count_of(member(gpu, "total"));
-    const auto used = total - count_of(member(gpu, "free"));
-    const auto holders = holders_of(gpu);
-    const auto title = fmt::format("GPU {}  {}", plain(member(gpu, "index")), text(member(gpu, "name")));
-    const auto figures = fmt::format("{} of {}", Bytes(used).to_mib(), to_string(Bytes(total)));
-    const int space =
-        (screen.width ? std::min(screen.width, 100) : 80) - display_width(title) - display_width(figures) - 4;
-    out += paint(screen, Ink::bold, title);
-    if (space >= 10) out += "  " + bar(screen, holders, used, total, std::min(space, 40));
-    out += "  " + figures + "\n";
-    std::vector<std::string> parts;
-    for (const auto& holder : holders) {
-      const auto amount = holder.known ? " " + to_string(Bytes(holder.used)) : std::string();
-      parts.push_back(holder.kind == "managed" ? holder.name + amount
-                                               : fmt::format("{} ({}){}", holder.name, holder.kind, amount));
-    }
-    if (!parts.empty()) {
-      const auto line = join(parts, fmt::format(" {} ", glyph(screen, Glyph::dot)));
-      out += "       " + paint(screen, Ink::dim, screen.width ? fit(screen, line, screen.width - 8) : line) + "\n";
-    }
+    if (picture == Picture::visual)
+      out += (out.empty() ? "" : "\n") + render_ledger(gpu, screen);
+    else
+      out += render_gpu(gpu, screen);
   }
   const auto& problem = member(answer, "gpu_problem");
   if (!problem.is_null()) {
@@ -245,9 +245,9 @@ Cell state_cell(const std::string& state, const Screen& screen) {
   return {fmt::format("{} {}", glyph(screen, mark), state), ink};
 }
 
-std::string render_status(const json::value& answer, const Screen& screen) {
+std::string render_status(const json::value& answer, const Screen& screen, Picture picture) {
   std::string out = headline(answer, screen, is_in_order(answer));
-  add_part(out, render_gpus(answer, screen));
+  add_part(out, render_gpus(answer, screen, picture));
   add_part(out, render_services(answer, screen));
   add_part(out,
            render_unfinished(answer, screen) + render_differences(answer, screen) + render_deviations(answer, screen));

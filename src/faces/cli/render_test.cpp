@@ -20,7 +20,15 @@ constexpr auto status_answer = R"({
   "gpus": [{"index": 0, "uuid": "GPU-1", "name": "RTX 4090", "total": 25769803776, "free": 12884901888, "processes": [
     {"pid": 10, "used": 10737418240, "command": "llama-server", "user": "ann", "holder": "managed", "unit": "gpumod-chat.service"},
     {"pid": 11, "used": 1073741824, "command": "firefox", "user": "ann", "holder": "foreign", "unit": null},
-    {"pid": 12, "used": 536870912, "command": "python3", "user": "ann", "holder": "orphan", "unit": "old.service"}]}],
+    {"pid": 12, "used": 536870912, "command": "python3", "user": "ann", "holder": "orphan", "unit": "old.service"}],
+    "ledger": {"total": 25769803776, "reserved": null, "managed": 10737418240, "orphan": 536870912, "foreign": 1073741824,
+      "unattributed": 536870912, "free": 12884901888, "overcounted": 0, "slices": [], "holders": [
+      {"holder": "managed", "why": null, "name": "chat", "services": ["chat"], "unit": "gpumod-chat.service", "user": null,
+       "used": 10737418240, "complete": true, "processes": []},
+      {"holder": "foreign", "why": null, "name": "firefox", "services": [], "unit": null, "user": "ann",
+       "used": 1073741824, "complete": true, "processes": []},
+      {"holder": "orphan", "why": "undefined", "name": "old.service", "services": [], "unit": "old.service", "user": null,
+       "used": 536870912, "complete": true, "processes": []}]}}],
   "gpu_problem": null,
   "services": [
     {"id": "chat", "state": "running", "detail": "", "wanted": "running", "port": 8000, "pid": 10, "vram_used": 10737418240},
@@ -49,6 +57,55 @@ TEST(Status, IsTheScreenForAPersonAtNight) {
             "\n"
             "Problems in your files:\n"
             "  services/x.yaml:3:1: warning: unknown key 'prot'. Did you mean 'port'?\n");
+}
+
+TEST(Status, DrawsTheMemoryWhenAskedTo) {
+  const auto text = render_status(json::parse(status_answer), {}, Picture::visual);
+  EXPECT_THAT(text, HasSubstr("GPU 0  RTX 4090  12288 of 24576 MiB\n  ██"));
+  EXPECT_THAT(text, HasSubstr("\n  !    512 MiB  old.service   orphan: no file defines it\n"));
+  EXPECT_THAT(text, HasSubstr("\nSERVICE    STATE")) << "all else stays";
+}
+
+TEST(Status, SaysWhereAGpusMemoryCannotBeRead) {
+  auto answer = json::parse(status_answer).as_object();
+  for (const char* key : {"total", "free"})
+    answer["gpus"].as_array()[0].as_object()[key] = nullptr;
+  EXPECT_THAT(render_status(answer, {}),
+              HasSubstr("GPU 0  RTX 4090  its memory cannot be read\n       chat 10240 MiB"));
+}
+
+TEST(Gpus, AreATableWithTheirSlices) {
+  const auto answer = json::parse(R"({"driver":"580.65.06","gpus":[
+    {"index":0,"name":"RTX 4090","uuid":"GPU-1","total":25757220864,"reserved":364904448,"used":9663676416,"free":15728640000,
+     "persistence":true,"mig":null,"slices":[]},
+    {"index":1,"name":"A100","uuid":"GPU-2","total":null,"reserved":null,"used":null,"free":null,"persistence":null,"mig":true,
+     "slices":[{"uuid":"MIG-1","name":"MIG 1g.10gb","gpu_instance":9,"compute_instance":0,"total":1048576,"reserved":0,"used":0,
+                "free":1048576}]}],
+    "missing":[{"index":2,"problem":"GPU is lost"}]})");
+  EXPECT_EQ(render_gpu_list(answer, {}),
+            "GPU  NAME                   TOTAL  RESERVED           USED           FREE  PERSISTENCE  MIG  UUID\n"
+            "  0  RTX 4090           24564 MiB   348 MiB       9216 MiB      15000 MiB  on                GPU-1\n"
+            "  1  A100           not available            not available  not available               on   GPU-2\n"
+            "     — MIG 1g.10gb          1 MiB     0 MiB          0 MiB          1 MiB               9/0  MIG-1\n"
+            "! GPU 2 is left out: GPU is lost\n"
+            "Driver 580.65.06\n");
+}
+
+TEST(GpuProcesses, SayWhoseTheyAre) {
+  const auto answer = json::parse(R"({"processes":[
+    {"gpu":0,"slice":null,"pid":10,"user":"ann","command":"vllm","holder":"managed","why":null,"services":["chat"],"unit":"u","used":1048576},
+    {"gpu":0,"slice":null,"pid":11,"user":"ann","command":"python3","holder":"orphan","why":"escaped","services":["chat"],"unit":null,"used":null},
+    {"gpu":0,"slice":null,"pid":12,"user":"ann","command":"x","holder":"orphan","why":"undefined","services":[],"unit":"old.service","used":1048576},
+    {"gpu":0,"slice":null,"pid":13,"user":"bob","command":"evil\u001b[2J","holder":"foreign","why":null,"services":[],"unit":null,"used":0},
+    {"gpu":1,"slice":"MIG-1","pid":14,"user":null,"command":null,"holder":"foreign","why":"unseen","services":[],"unit":null,"used":0}]})");
+  const auto text = render_gpu_processes(answer, {});
+  EXPECT_THAT(text, HasSubstr("  0   10          1 MiB  chat                             vllm"));
+  EXPECT_THAT(text, HasSubstr("  0   11  not available  chat (orphan: escaped)           python3"));
+  EXPECT_THAT(text, HasSubstr("old.service (orphan: undefined)"));
+  EXPECT_THAT(text, HasSubstr("(ended, or not to be seen from here)"));
+  EXPECT_THAT(text, HasSubstr("MIG-1"));
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+  EXPECT_EQ(render_gpu_processes(json::parse(R"({"processes":[]})"), {}), "No process is on a GPU.\n");
 }
 
 TEST(Status, SaysSoWhenAllIsWell) {

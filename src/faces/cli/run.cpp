@@ -15,6 +15,7 @@
 #include "faces/cli/editor.h"
 #include "faces/cli/fields.h"
 #include "faces/cli/first_steps.h"
+#include "faces/cli/gpu_watch.h"
 #include "faces/cli/help.h"
 #include "faces/cli/render.h"
 #include "faces/cli/version.h"
@@ -120,7 +121,10 @@ int conclude(const Invocation& invocation, const Result<json::value>& answer, co
     print_json(*answer);
     return 0;
   }
-  print(render(invocation.verb->name, *answer, output.out));
+  if (invocation.verb->name == "status" && flag_of(invocation.request, "visual"))
+    print(render_status(*answer, output.out, Picture::visual));
+  else
+    print(render(invocation.verb->name, *answer, output.out));
   const bool shows_problems = invocation.verb->name == "status" || invocation.verb->name == "config check";
   if (!shows_problems) complain(render_problems(member(*answer, "problems"), output.err));
   return 0;
@@ -161,6 +165,7 @@ namespace {
 int run_verb(const Paths& paths, const Invocation& invocation, const Output& output) {
   const Verb& verb = *invocation.verb;
   if (verb.name == "init") return run_init(paths, invocation, output);
+  if (verb.name == "gpu watch") return run_gpu_watch(paths, invocation, output);
   if (verb.name == "demo") return run_demo(paths, invocation, output);
   if (verb.name == "mode edit" && !invocation.request.contains("text") && !output.json)
     return run_editor(paths, invocation, output);

@@ -41,6 +41,8 @@ std::string_view code_of(Ink ink) {
     case Ink::green: return "32";
     case Ink::yellow: return "33";
     case Ink::cyan: return "36";
+    case Ink::blue: return "34";
+    case Ink::magenta: return "35";
   }
   return "";
 }

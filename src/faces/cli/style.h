@@ -6,7 +6,7 @@
 
 namespace gpumod::cli {
 
-enum class Ink { plain, bold, dim, red, green, yellow, cyan };
+enum class Ink { plain, bold, dim, red, green, yellow, cyan, blue, magenta };
 
 struct Screen {
   bool terminal = false;  ///< somebody may be looking

@@ -17,6 +17,8 @@ namespace {
 
 using Handle = void*;
 
+constexpr unsigned most_slices = 7;
+
 Return give_text(const std::string& text, char* buffer, unsigned size) {
   if (!buffer) return invalid_argument;
   if (text.size() + 1 > size) return insufficient_size;
@@ -50,7 +52,8 @@ Return give_by_load(Handle device, unsigned* to, unsigned idle, unsigned busy) {
 Return count(unsigned* number) {
   return library().with_world([&](const World& world) {
     if (!number) return invalid_argument;
-    *number = static_cast<unsigned>(world.gpus.size());
+    *number = static_cast<unsigned>(
+        std::count_if(world.gpus.begin(), world.gpus.end(), [](const Gpu& gpu) { return gpu.parent < 0; }));
     return success;
   });
 }
@@ -71,7 +74,22 @@ Return find(Handle* device, Return none, Meant is_meant) {
 }
 
 Return by_index(unsigned wanted, Handle* device) {
-  return find(device, invalid_argument, [&](const Gpu&, unsigned index) { return index == wanted; });
+  return find(device, invalid_argument,
+              [&](const Gpu& gpu, unsigned index) { return index == wanted && gpu.parent < 0; });
+}
+
+/// Whether `gpu` is `index` itself or one of its MIG devices.
+bool is_part_of(const World& world, unsigned gpu, unsigned index) {
+  return gpu == index || (gpu < world.gpus.size() && world.gpus[gpu].parent == static_cast<int>(index));
+}
+
+bool has_slices(const World& world, unsigned index) {
+  return std::any_of(world.gpus.begin(), world.gpus.end(),
+                     [&](const Gpu& gpu) { return gpu.parent == static_cast<int>(index); });
+}
+
+bool may_not_ask(const World& world, unsigned index) {
+  return world.has("mig-unprivileged") && has_slices(world, index);
 }
 
 std::string bus_id_of(unsigned index) {
@@ -108,23 +126,34 @@ Return pci_info(Handle device, Info* info) {
 /// `fill(gpu)` when the device tells about its memory.
 template <typename Fill>
 Return memory_info(Handle device, Fill fill) {
-  return library().with_gpu(device, [&](const World& world, const Gpu& gpu, unsigned) {
+  return library().with_gpu(device, [&](const World& world, const Gpu& gpu, unsigned index) {
     if (world.has("no-memory-info")) return not_supported;
-    return fill(gpu);
+    if (may_not_ask(world, index)) return no_permission;
+    Gpu whole = gpu;
+    for (const Gpu& slice : world.gpus) {
+      if (slice.parent != static_cast<int>(index)) continue;
+      whole.used += slice.used;
+      whole.free -= std::min(whole.free, slice.used);
+    }
+    return fill(whole);
   });
 }
 
 Return processes(Handle device, const char* list, unsigned* number, void* records, std::size_t record_size) {
   return library().with_gpu(device, [&](const World& world, const Gpu&, unsigned index) {
     if (!number) return invalid_argument;
+    if (may_not_ask(world, index)) return no_permission;
     const bool none = world.has("missing-process-list");
     if (const auto code = world.number("missing-process-list", success); none && code != success)
       return static_cast<Return>(code);
     std::vector<ProcessInfo535> found;
     for (const Process& process : world.processes) {
-      if (none || process.gpu != index || process.list != list) continue;
+      if (none || !is_part_of(world, process.gpu, index) || process.list != list) continue;
       const auto pid = static_cast<std::uint32_t>(process.pid + world.number("host-pids", 0));
-      found.push_back({pid, world.has("na-memory") ? not_available : process.used, no_instance, no_instance, 0});
+      const Gpu& where = world.gpus[process.gpu];
+      const std::uint32_t instance = where.parent < 0 ? no_instance : where.instance;
+      const std::uint32_t compute = where.parent < 0 ? no_instance : 0;
+      found.push_back({pid, world.has("na-memory") ? not_available : process.used, instance, compute, 0});
     }
     const unsigned room = *number;
     *number = static_cast<unsigned>(found.size());
@@ -255,9 +284,13 @@ ENTRY nvmlDeviceGetCurrPcieLinkWidth(Handle device, unsigned* width) {
 ENTRY nvmlDeviceGetPersistenceMode(Handle device, unsigned* on) {
   return give(device, on, 1u);
 }
-ENTRY nvmlDeviceGetMigMode(Handle device, unsigned*, unsigned*) {
-  // As a card for the desk answers: it has none.
-  return library().with_gpu(device, [](const World&, const Gpu&, unsigned) { return not_supported; });
+ENTRY nvmlDeviceGetMigMode(Handle device, unsigned* current, unsigned* pending) {
+  return library().with_gpu(device, [&](const World& world, const Gpu&, unsigned index) {
+    if (!has_slices(world, index)) return not_supported;  // as a card for the desk answers: it has none
+    if (!current || !pending) return invalid_argument;
+    *current = *pending = 1;
+    return success;
+  });
 }
 
 ENTRY nvmlDeviceGetComputeRunningProcesses(Handle device, unsigned* number, void* records) {
@@ -291,6 +324,43 @@ ENTRY nvmlEventSetWait(Handle set, EventDataV1* data, unsigned timeout_ms) {
 }
 
 #ifndef GPUMOD_SIM_NVML_OLD
+
+ENTRY nvmlDeviceGetMaxMigDeviceCount(Handle device, unsigned* number) {
+  return library().with_gpu(device, [&](const World& world, const Gpu&, unsigned index) {
+    if (!number) return invalid_argument;
+    *number = has_slices(world, index) ? most_slices : 0;
+    return success;
+  });
+}
+/// Of seven possible devices the first is missing here: who stops at the first gap finds none.
+ENTRY nvmlDeviceGetMigDeviceHandleByIndex(Handle device, unsigned wanted, Handle* slice) {
+  return library().with_gpu(device, [&](const World& world, const Gpu&, unsigned index) {
+    if (!slice || wanted >= most_slices) return invalid_argument;
+    unsigned number = 0;
+    for (unsigned other = 0; other < world.gpus.size(); ++other) {
+      if (world.gpus[other].parent != static_cast<int>(index) || ++number != wanted) continue;
+      *slice = library().handle_of(other);
+      return success;
+    }
+    return not_found;
+  });
+}
+ENTRY nvmlDeviceGetGpuInstanceId(Handle device, unsigned* id) {
+  return library().with_gpu(device, [&](const World&, const Gpu& gpu, unsigned) {
+    if (!id) return invalid_argument;
+    if (gpu.parent < 0) return not_supported;
+    *id = gpu.instance;
+    return success;
+  });
+}
+ENTRY nvmlDeviceGetComputeInstanceId(Handle device, unsigned* id) {
+  return library().with_gpu(device, [&](const World&, const Gpu& gpu, unsigned) {
+    if (!id) return invalid_argument;
+    if (gpu.parent < 0) return not_supported;
+    *id = 0;
+    return success;
+  });
+}
 
 ENTRY nvmlInit_v2() {
   return library().initialise(false);

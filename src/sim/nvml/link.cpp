@@ -95,6 +95,14 @@ bool Link::look(World& world) {
       words >> index >> gpu.total >> gpu.reserved >> gpu.used >> gpu.free >> gpu.lost >> gpu.uuid;
       gpu.name = rest_of(words);
       world.gpus.push_back(gpu);
+    } else if (what == "slice") {
+      std::size_t index = 0;
+      int parent = 0;
+      unsigned instance = 0;
+      words >> index >> parent >> instance;
+      if (index >= world.gpus.size()) continue;
+      world.gpus[index].parent = parent;
+      world.gpus[index].instance = instance;
     } else if (what == "process") {
       Process process;
       words >> process.gpu >> process.list >> process.pid >> process.used;

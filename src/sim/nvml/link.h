@@ -15,6 +15,8 @@ struct Gpu {
   std::uint64_t used = 0;  ///< without what is reserved
   std::uint64_t free = 0;
   bool lost = false;
+  int parent = -1;  ///< of a MIG device
+  unsigned instance = 0;
   std::string uuid;
   std::string name;
 };
