@@ -54,6 +54,8 @@ void Judge::begin(const SwitchRequest& request, std::int64_t id) {
   last_.reset();
   last_end_ = {};
   verified_.clear();
+  told_gpus_.clear();
+  amiss_.clear();
   round_base_ = 0;
   evidence_.clear();
   steps_.clear();
@@ -126,6 +128,7 @@ void Judge::command(const Command& command, const Switch& machine) {
   if (command.kind == Kind::check_memory) {
     own.memory_ok = false;
     own.waits_for_memory = agenda_.now;
+    told_gpus_[command.step] = command.gpus;
     std::erase_if(allocating_, [&](const Window& window) { return window.step == command.step; });
     return;
   }
@@ -165,6 +168,8 @@ void Judge::command(const Command& command, const Switch& machine) {
     ++own.killed_ever;
   }
   if (command.kind == Kind::start_unit) check_port(unit);
+  if (command.kind == Kind::start_unit) amiss_.erase(unit);
+  if (command.kind == Kind::stop_unit && !undoing_ && told.action == Action::stop) check_needless_stop(unit);
   if (takes(command.kind)) started_.insert(unit);
   if (takes(command.kind)) check_allocation(command, unit, service);
   const bool router_itself =
@@ -268,6 +273,28 @@ void Judge::check_port(int unit) {
                          catalogue_.units[static_cast<std::size_t>(other)].name));
 }
 
+/// Who was verified in this switch, and has been well since, stays.
+void Judge::check_needless_stop(int unit) {
+  const auto verified = verified_.find(unit);
+  if (verified == verified_.end() || !last_ || amiss_.contains(unit)) return;
+  const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
+  const auto seen = last_->units.find(spec.name);
+  if (looked_ < verified->second.second || seen == last_->units.end() ||
+      seen->second.main_pid != verified->second.first || seen->second.active != ActiveState::active)
+    return;
+  for (const int member : spec.members) {
+    const auto wanted = request_.goal.wanted.find(id(member));
+    const auto view = last_->services.find(id(member));
+    if (wanted == request_.goal.wanted.end() || wanted->second != Residency::running) continue;
+    if (view == last_->services.end() || view->second.residency != Residency::running) return;
+  }
+  const bool wanted_here = std::any_of(spec.members.begin(), spec.members.end(), [&](int member) {
+    const auto wanted = request_.goal.wanted.find(id(member));
+    return wanted != request_.goal.wanted.end() && wanted->second == Residency::running;
+  });
+  if (wanted_here) complain(fmt::format("{} is stopped although it was verified and is well", spec.name));
+}
+
 /// Nobody takes memory on a GPU where a release of this round was to come first and is not proven.
 void Judge::check_unreleased(const Command& command, const Switch& machine) {
   for (std::size_t i = static_cast<std::size_t>(round_base_); i < machine.reports().size(); ++i) {
@@ -282,6 +309,14 @@ void Judge::check_unreleased(const Command& command, const Switch& machine) {
         complain(fmt::format("{} of {} although the release of {} is not proven", to_string(command.kind), command.unit,
                              line.subject));
   }
+}
+
+/// Held on a GPU by processes that NVML does not list any more.
+Bytes Judge::nobodys(int gpu) const {
+  Bytes sum;
+  for (const auto& process : host_.processes())
+    if (!process.listed) sum += process.held[static_cast<std::size_t>(gpu)];
+  return sum;
 }
 
 /// At most one allocating step a GPU, and none beside a freeing one.
@@ -350,6 +385,14 @@ void Judge::check_deadline(const Command& command, int service) {
   if (command.kind == Kind::prove_release && left != settings.release_timeout &&
       (track(command.step).last && track(command.step).last->kind == Event::Kind::survived))
     complain("the last proof of a release does not wait as long as the settings say");
+  const bool first_proof = command.kind == Kind::prove_release &&
+                           (!track(command.step).last || track(command.step).last->kind != Event::Kind::job_done ||
+                            track(command.step).killed_in != command.attempt);
+  if (first_proof && left != 10s && left != settings.release_timeout)
+    complain(fmt::format("a release gets {} before it is helped along", format_seconds(left)));
+  const bool to_sleep = command.kind == Kind::await_residency && asleep(command.target);
+  if ((to_sleep || command.kind == Kind::verify) && left != 120s)
+    complain(fmt::format("{} gets {} for {}", command.unit, format_seconds(left), to_string(command.kind)));
   if (command.kind == Kind::await_residency && command.target == Residency::unloaded && left != 30s)
     complain(fmt::format("{} gets {} to unload", command.service, format_seconds(left)));
   if (command.kind == Kind::await_ready && service < 0) {
@@ -390,6 +433,8 @@ void Judge::event(const Event& event, const Switch& machine) {
     if (first_) return;
     first_ = event.snapshot;
     memory_at_first_ = host_.memory_version();
+    for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu)
+      nobodys_at_first_[static_cast<std::size_t>(gpu)] = nobodys(gpu);
     // Does all that is to come fit beside all that is there, on whatever GPU it ends up?
     Bytes sum;
     bool known = !catalogue_.gpus.empty() && !catalogue_.unified && host_.gpus_readable(), any = false;
@@ -441,6 +486,7 @@ void Judge::event(const Event& event, const Switch& machine) {
   if (event.kind == Event::Kind::survived && told.action != Action::stop && !own.clearing &&
       agenda_.now < own.deadline && agenda_.now - hands_.fell_at(event.step) < 9s)
     complain(fmt::format("step {} gives up on memory that is still falling", event.step));
+  if (failing || event.kind == Event::Kind::survived) amiss_.insert(catalogue_.unit_named(told.unit));
   const bool is_proof = event.kind == Event::Kind::verified || event.kind == Event::Kind::released;
   if (is_proof) verified_.erase(catalogue_.unit_named(told.unit));
   if (is_proof && event.main_pid != 0) verified_[catalogue_.unit_named(told.unit)] = {event.main_pid, agenda_.now};
@@ -449,6 +495,12 @@ void Judge::event(const Event& event, const Switch& machine) {
         host_.memory_version() == memory_at_first_ && !weather_.has(Fault::clock_jump) &&
         agenda_.now - *own.waits_for_memory > 500ms)
       complain(fmt::format("step {} waited for memory that did not move", event.step));
+    for (const int gpu : told_gpus_[event.step]) {
+      const bool returning = nobodys(gpu) > nobodys_at_first_[static_cast<std::size_t>(gpu)] + Bytes::mib(64);
+      if (returning && catalogue_.figures && !catalogue_.unified && own.waits_for_memory &&
+          agenda_.now - *own.waits_for_memory < 2s)
+        complain(fmt::format("step {} begins while memory is coming back on GPU {}", event.step, gpu));
+    }
     own.memory_ok = true;
     own.memory_attempt = event.attempt;
   }

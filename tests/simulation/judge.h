@@ -60,6 +60,7 @@ class Judge {
   void check_allocation(const Command& command, int unit, int service);
   void check_windows(const Command& command, int unit, int service, const Switch& machine);
   void check_port(int unit);
+  void check_needless_stop(int unit);
   void check_unreleased(const Command& command, const Switch& machine);
   void check_deadline(const Command& command, int service);
   void check_step_done(const StepReport& line);
@@ -73,6 +74,8 @@ class Judge {
   void check_reports(const Switch& machine);
   void check_told(const StepReport& line);
   void check_prediction(const Switch& machine);
+  void check_fits(const Plan& plan, const GpuSample& gpu);
+  Bytes nobodys(int gpu) const;
   void check_same_processes();
   void check_waits_given_up(const Switch& machine);
   bool up(int service) const;
@@ -114,9 +117,12 @@ class Judge {
   std::optional<Snapshot> last_;
   TimePoint looked_{};
   TimePoint last_end_{};                                 // when the last step ended
+  std::array<Bytes, most_gpus> nobodys_at_first_{};      // by GPU: held by no listed process at the first look
   unsigned memory_at_first_ = 0;                         // the host's memory_version() at the first look
   int round_base_ = 0;                                   // the first step of this round
   std::map<int, std::pair<pid_t, TimePoint>> verified_;  // by unit: who answered when it was verified last
+  std::map<int, std::vector<GpuIndex>> told_gpus_;       // by step: where its memory was last looked for
+  std::set<int> amiss_;                                  // units on which something has failed since they were started
   std::map<int, TimePoint> evidence_;                    // by service: when it was last shown to be as it should
   std::vector<StepTrack> steps_;
   std::vector<Window> allocating_, freeing_;

@@ -232,9 +232,56 @@ void Judge::check_prediction(const Switch& machine) {
       if (const auto claim = step.claim.find(gpu.index); claim != step.claim.end()) expected -= claim->second;
     }
     if (after->second != expected) complain(fmt::format("the plan predicts {} free", to_string(after->second)));
+    check_fits(*plan, gpu);
+  }
+  const auto unknown = [](const Step& step) {
+    return allocates(step.action) && !step.service.empty() && step.claim.empty() && !step.gpus.empty();
+  };
+  for (const auto& step : plan->steps) {
+    if (first_->gpus.empty() || !allocates(step.action) || step.service.empty()) continue;
+    const bool due = std::any_of(plan->steps.begin(), plan->steps.end(),
+                                 [&](const Step& other) { return other.service == step.service && unknown(other); });
+    const bool noted = std::any_of(plan->notes.begin(), plan->notes.end(), [&](const std::string& note) {
+      return note.find("VRAM '" + step.service + "'") != std::string::npos;
+    });
+    if (due != noted)
+      complain(fmt::format("the plan does not tell rightly whether it knows what {} takes", step.service));
   }
   for (const auto& step : plan->steps)
     if (step.why.empty()) complain(fmt::format("step {} of the plan does not say why", step.index));
+}
+
+/// What the plan takes on a GPU has room there in the best case: all that goes gives everything back. Who was on its way
+/// up has not taken all yet.
+void Judge::check_fits(const Plan& plan, const GpuSample& gpu) {
+  Bytes room = *gpu.free, need;
+  bool takes_any = false;
+  std::set<std::string> freed, stopped;
+  for (const auto& step : plan.steps) {
+    if (frees(step.action)) freed.insert(step.unit);
+    if (step.action == Action::stop) stopped.insert(step.unit);
+    const auto claim = step.claim.find(gpu.index);
+    if (claim == step.claim.end()) continue;
+    need += claim->second;
+    takes_any = true;
+  }
+  for (const auto& unit : freed) {
+    const auto held = held_by_unit(*first_, unit, gpu);
+    if (!held) return;
+    room += *held;
+  }
+  for (int service = 0; service < static_cast<int>(catalogue_.services.size()); ++service) {
+    const auto& unit =
+        catalogue_.units[static_cast<std::size_t>(catalogue_.unit_of[static_cast<std::size_t>(service)])];
+    const bool here = file(service).gpu.devices.size() == 1 && catalogue_.may_use(service, gpu.index);
+    if (was(service) != Residency::starting || unit.router || !here || stopped.contains(unit.name)) continue;
+    const auto claim = catalogue_.claim(service, gpu.index);
+    const auto held = held_by_unit(*first_, unit.name, gpu);
+    if (claim && held) need += std::max(Bytes(), *claim - *held);
+  }
+  if (takes_any && need + request_.knowledge.settings.vram_margin > room)
+    complain(
+        fmt::format("the plan takes {} on GPU {}, where there can be {}", to_string(need), gpu.index, to_string(room)));
 }
 
 /// Who was seen after its verification must be who was verified.
