@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "model/footprint.h"
 #include "model/snapshot.h"
 
 namespace gpumod {
@@ -23,9 +24,10 @@ struct Step {
   Action action = Action::verify;
   ServiceId service;  ///< empty for an orphan unit, and for a router's own start and stop
   std::string unit;
-  std::vector<int> after;           ///< indexes of steps that must be done first
-  std::vector<GpuIndex> gpus;       ///< the GPUs it allocates on or frees
-  std::map<GpuIndex, Bytes> claim;  ///< what it takes at its peak; empty: nothing, or unknown
+  std::vector<int> after;                           ///< indexes of steps that must be done first
+  std::vector<GpuIndex> gpus;                       ///< the GPUs it allocates on or frees
+  std::map<GpuIndex, Bytes> claim;                  ///< what it takes at its peak; empty: nothing, or unknown
+  ClaimSource claim_source = ClaimSource::unknown;  ///< of `claim`; with several GPUs, of the last
   /// Of a sleep or an unload: the most that its unit may hold afterwards. Empty: NVML does not say what it holds now.
   std::map<GpuIndex, Bytes> ceiling;
   Residency target = Residency::running;

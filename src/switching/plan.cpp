@@ -321,7 +321,7 @@ class Planner {
         if (step.action == Action::start && step.service == nap.service) nap.gpus = step.gpus;
       for (const auto& gpu : snapshot_.gpus) {
         if (std::find(nap.gpus.begin(), nap.gpus.end(), gpu.index) == nap.gpus.end()) continue;
-        const auto claim = claim_on(service(nap.service), gpu.total.value_or(Bytes())).value_or(Bytes());
+        const auto claim = claim_of(service(nap.service), gpu).bytes.value_or(Bytes());
         if (claim > most_kept_asleep) nap.ceiling[gpu.index] = std::max(most_kept_asleep, Bytes(claim.count() / 4));
       }
     }
@@ -363,21 +363,20 @@ class Planner {
              });
     });
     // A service whose need is unknown could take the memory of the one that it replaces.
-    const bool all_known = std::all_of(takers.begin(), takers.end(), [&](const Step* taker) {
-      const auto& taking = service(taker->service);
-      return taking.vram || taking.vllm();
-    });
+    const bool all_known =
+        std::all_of(takers.begin(), takers.end(), [&](const Step* taker) { return is_known(service(taker->service)); });
     return !same_unit && !one_rises && all_known;
   }
 
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
-    Placement placement(snapshot_.gpus, free);
+    Placement placement(snapshot_.gpus, free, knowledge_.footprints);
     for (auto* step : takers) {
       const auto missing = step->action == Action::wake ? missing_to_wake(*step) : std::nullopt;
       auto taken = missing ? placement.take(step->service, *missing) : placement.place(as_placed(*step));
       auto place = TRY(std::move(taken));
       step->gpus = std::move(place.gpus);
       step->claim = std::move(place.claim);
+      step->claim_source = missing ? source_of_claim(*step) : place.source;
     }
     return {};
   }
@@ -399,7 +398,7 @@ class Planner {
     for (const auto& gpu : snapshot_.gpus) {
       const auto used = gpus_used_by(step.unit);
       if (std::find(used.begin(), used.end(), gpu.index) == used.end()) continue;
-      const auto claim = claim_on(service(step.service), gpu.total.value_or(Bytes()));
+      const auto claim = claim_of(service(step.service), gpu).bytes;
       const auto held = held_by_unit(snapshot_, step.unit, gpu);
       if (!claim || !held) return std::nullopt;
       missing[gpu.index] = std::max(Bytes(1), *claim - *held);
@@ -426,7 +425,7 @@ class Planner {
       const auto residency = residency_of(member->id);
       if (residency != Residency::running && residency != Residency::starting) continue;
       on_its_way = on_its_way || residency == Residency::starting;
-      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      const auto claim = claim_of(*member, gpu).bytes;
       if (!claim) return Bytes();
       claims += *claim;
     }
@@ -475,7 +474,7 @@ class Planner {
     bool all_go = true;
     for (const auto* member : unit.members) {
       if (!holds_memory(residency_of(member->id))) continue;
-      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      const auto claim = claim_of(*member, gpu).bytes;
       if (!claim) all = -1;
       if (all >= 0) all += claim->to_mib() + 1;
       if (is_unloaded(*member) && claim) go += claim->to_mib() + 1;
@@ -551,8 +550,7 @@ class Planner {
     if (taking.unit == freeing.unit) return true;
     if (!is_router_start(taking) && share_gpu(taking, freeing)) return true;
     // Without figures, freeing first is the only order that cannot run out of memory, the host's included.
-    const bool unknown = !taking.service.empty() && !service(taking.service).vram && !service(taking.service).vllm();
-    return unknown;
+    return !taking.service.empty() && !is_known(service(taking.service));
   }
 
   void predict() {
@@ -632,8 +630,27 @@ class Planner {
   Bytes largest_claim(const Step& step) const {
     Bytes largest;
     for (const auto& gpu : snapshot_.gpus)
-      largest = std::max(largest, claim_on(service(step.service), gpu.total.value_or(Bytes())).value_or(Bytes()));
+      largest = std::max(largest, claim_of(service(step.service), gpu).bytes.value_or(Bytes()));
     return largest;
+  }
+
+  Claim claim_of(const Service& service, const GpuSample& gpu) const {
+    return gpumod::claim_of(service, footprint_of(knowledge_.footprints, service.id), gpu);
+  }
+
+  ClaimSource source_of_claim(const Step& step) const {
+    for (const auto& gpu : snapshot_.gpus)
+      if (step.claim.contains(gpu.index)) return claim_of(service(step.service), gpu).source;
+    return ClaimSource::unknown;
+  }
+
+  /// How much it takes is known, wherever it may go. Without a GPU there is nothing to know beyond its file.
+  bool is_known(const Service& service) const {
+    if (snapshot_.gpus.empty()) return service.vram || service.vllm();
+    const auto open = gpus_open_to(service);
+    return std::all_of(snapshot_.gpus.begin(), snapshot_.gpus.end(), [&](const GpuSample& gpu) {
+      return std::find(open.begin(), open.end(), gpu.index) == open.end() || claim_of(service, gpu).bytes;
+    });
   }
 
   const Service& service(const ServiceId& id) const { return knowledge_.services.at(id); }

@@ -103,7 +103,7 @@ void Context::cancel() {
 namespace {
 
 Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted) {
-  return Knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services};
+  return Knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services, {}};
 }
 
 /// A goal from the journal, less what no file defines any more.
