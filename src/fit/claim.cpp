@@ -11,9 +11,6 @@ namespace gpumod {
 
 namespace {
 
-/// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).
-constexpr Bytes left_by_fit = Bytes::gib(1);
-
 Bytes vllm_claim(const VllmOptions& options, Bytes total) {
   const double utilization = options.gpu_memory_utilization.value_or(0.9);
   return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));

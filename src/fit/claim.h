@@ -25,6 +25,9 @@ struct Claim {
 /// of an estimate that counts.
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu);
 
+/// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).
+constexpr Bytes left_by_fit = Bytes::gib(1);
+
 /// The estimate, where it counts on this GPU; null else. Of a llama-server that may shrink itself (--fit) it does not count
 /// where it would not fit even alone: then it says what the server would like, not what it takes.
 const EstimatedMemory* counted_estimate(const Service& service, const Footprint& known, const GpuSample& gpu);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,7 +32,8 @@ struct Step {
   /// Of a sleep or an unload: the most that its unit may hold afterwards. Empty: NVML does not say what it holds now.
   std::map<GpuIndex, Bytes> ceiling;
   Residency target = Residency::running;
-  std::string why;  ///< for people: "outside the mode", "does not answer"
+  std::optional<Duration> expected;  ///< how long it took before; unset: it was never seen
+  std::string why;                   ///< for people: "outside the mode", "does not answer"
 
   /// What people call it: the service, or the unit.
   const std::string& subject() const { return service.empty() ? unit : service; }
@@ -41,6 +43,7 @@ struct Plan {
   std::vector<Step> steps;
   std::map<GpuIndex, Bytes> free_before;
   std::map<GpuIndex, Bytes> free_after;  ///< predicted
+  std::optional<Duration> expected;      ///< until the last step is done; unset: of some step it is not known
   std::vector<std::string> notes;        ///< things a person should know before: "vram of 'x' is unknown"
 
   /// True when nothing has to change: everything wanted runs, nothing else does.
