@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "fit/claim.h"
+#include "fit/learning.h"
 
 namespace gpumod {
 
@@ -53,6 +54,7 @@ class Planner {
     TRY(place_on_gpus());     // whether it fits, and where
     order();                  // what waits for what
     predict();                // what people are shown
+    predict_seconds();
     return std::move(plan_);
   }
 
@@ -570,6 +572,53 @@ class Planner {
       if (allocates(step.action) && !step.service.empty() && step.claim.empty() && !step.gpus.empty())
         plan_.notes.push_back(
             fmt::format("how much VRAM '{}' takes is unknown: declare vram: in its file", step.service));
+  }
+
+  /// As long as it took before; of the whole, the longest chain of steps that wait for each other.
+  void predict_seconds() {
+    std::vector<Duration> done(plan_.steps.size());
+    bool all_known = true;
+    for (const std::size_t index : by_dependency()) {
+      Step& step = plan_.steps[index];
+      step.expected = expected_of(step);
+      all_known = all_known && step.expected;
+      Duration begins{};
+      for (const int earlier : step.after)
+        begins = std::max(begins, done[static_cast<std::size_t>(earlier)]);
+      done[index] = begins + step.expected.value_or(Duration::zero());
+      if (all_known) plan_.expected = std::max(plan_.expected.value_or(Duration::zero()), done[index]);
+    }
+    if (!all_known) plan_.expected.reset();
+  }
+
+  /// Every step behind those that it waits for.
+  std::vector<std::size_t> by_dependency() const {
+    std::vector<std::size_t> order;
+    std::vector<bool> placed(plan_.steps.size());
+    for (bool moved = true; std::exchange(moved, false);)
+      for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+        const auto& after = plan_.steps[i].after;
+        const bool ready = std::all_of(after.begin(), after.end(),
+                                       [&](int earlier) { return placed[static_cast<std::size_t>(earlier)]; });
+        if (placed[i] || !ready) continue;
+        placed[i] = moved = true;
+        order.push_back(i);
+      }
+    return order;
+  }
+
+  std::optional<Duration> expected_of(const Step& step) const {
+    const auto* seen = measured_on(footprint_of(knowledge_.footprints, step.subject()), step.gpus, snapshot_.gpus);
+    switch (step.action) {
+      case Action::start: return seconds_of(seen, {Phase::start, Phase::ready});
+      case Action::load: return seconds_of(seen, {Phase::load});
+      case Action::stop: return seconds_of(seen, {Phase::stop, Phase::release});
+      case Action::unload: return seconds_of(seen, {Phase::unload});
+      case Action::sleep: return seconds_of(seen, {Phase::sleep});
+      case Action::wake: return seconds_of(seen, {Phase::wake});
+      case Action::verify: return Duration::zero();  // one question to a server that is up
+    }
+    return std::nullopt;
   }
 
   int add(Action action, ServiceId service, std::string unit, std::string why) {
