@@ -250,6 +250,18 @@ std::vector<Deviation> deviations_of(const std::optional<Goal>& goal, const Cata
   return found;
 }
 
+std::set<ServiceId> may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog) {
+  std::set<ServiceId> running;
+  bool one_may = false;
+  for (const auto& [id, view] : snapshot.services) {
+    const auto service = catalog.services.find(id);
+    if (service == catalog.services.end() || view.residency != Residency::running || !service->second.llama()) continue;
+    running.insert(id);
+    one_may = one_may || (may_shrink_itself(service->second) && service->second.vram != Bytes(0));
+  }
+  return one_may && !snapshot.gpus.empty() ? running : std::set<ServiceId>();
+}
+
 std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
                                      const Footprints& known) {
   std::set<std::string> units;
