@@ -176,7 +176,7 @@ class Drift {
                     "at its start, and it is slow{}",
                     service.id, to_string(held_most), to_string(claim), sharers > 1 ? "claimed" : to_string(source),
                     sharers > 1 ? fmt::format(" for the {} models of its router", sharers) : "",
-                    service.vram ? "; if a restart does not help, its vram: is too high" : ""));
+                    source == ClaimSource::declared ? "; if a restart does not help, its vram: is too high" : ""));
   }
 
   void add(Kind kind, const ServiceId& id, std::string_view wanted, Residency is, std::string text) {

@@ -221,9 +221,10 @@ std::optional<std::string> ProgressView::appended(const json::object& event) con
     const auto from = text(member(event, "from")), to = text(member(event, "to"));
     const auto count = elements(member(member(event, "plan"), "steps")).size();
     const auto who = !from.empty() && !to.empty() && from != to ? from + " -> " + to : title_;
-    const auto took = seconds_text(member(member(event, "plan"), "seconds"));
+    const auto& expected = member(member(event, "plan"), "seconds");
+    const bool worth_saying = number(expected).value_or(0) >= 0.1;
     return fmt::format("{}: {} step{}{}", who, count, count == 1 ? "" : "s",
-                       took.empty() || count == 0 ? "" : ", about " + took);
+                       worth_saying ? ", about " + seconds_text(expected) : "");
   }
   if (kind != "step") return std::nullopt;
   const auto result = text(member(event, "result")), stage = text(member(event, "stage")),

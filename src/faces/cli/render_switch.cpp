@@ -56,8 +56,8 @@ std::string predicted_seconds(const json::value& plan) {
   for (const auto& step : elements(member(plan, "steps")))
     if (step.is_object() && step.get_object().contains("seconds") && member(step, "seconds").is_null())
       unseen.push_back(fmt::format("{} {}", text(member(step, "action")), subject_of(step)));
-  return unseen.empty() ? ""
-                        : fmt::format("How long it would take is not known: {} was never seen.\n", join(unseen, ", "));
+  if (unseen.empty()) return {};
+  return fmt::format("How long it would take is not known: nothing was seen yet of {}.\n", join(unseen, ", "));
 }
 
 std::string outcome_words(const std::string& result) {

@@ -206,14 +206,14 @@ TEST(Plan, SaysWhereItsFiguresComeFromAndHowLongItTook) {
       {"step":1,"service":"embedding","action":"start","claim":{"0":6291456000},"claim_source":"measured","seconds":12,"why":"does not run"}]}})"),
                         {}),
             "To reach rag, these steps would be taken:\n"
-            "  1.  stop   chat       outside the goal                                  1.5 s\n"
-            "  2.  start  embedding  does not run        6000 MiB on GPU 0 (measured)   12 s\n"
+            "  1.  stop   chat       outside the goal                                1.5 s\n"
+            "  2.  start  embedding  does not run      6000 MiB on GPU 0 (measured)   12 s\n"
             "It would take about 14 s, going by earlier runs.\n");
   EXPECT_THAT(render_plan(json::parse(R"({"to":"rag","plan":{"seconds":null,"steps":[
       {"step":0,"service":"chat","action":"stop","seconds":1.5},
       {"step":1,"service":"embedding","action":"start","seconds":null}]}})"),
                           {}),
-              HasSubstr("How long it would take is not known: start embedding was never seen.\n"));
+              HasSubstr("How long it would take is not known: nothing was seen yet of start embedding.\n"));
 }
 
 TEST(Plan, SaysWhenNothingWouldChange) {
