@@ -27,6 +27,10 @@ double rounded_seconds(Duration d) {
   return static_cast<double>(d.count() / 1'000'000) / 1000.0;
 }
 
+json::value seconds_or_null(const std::optional<Duration>& took) {
+  return took ? json::value(rounded_seconds(*took)) : json::value(nullptr);
+}
+
 }  // namespace
 
 json::object to_json(const StepReport& step) {
@@ -58,6 +62,8 @@ json::object to_json(const Plan& plan) {
                                  {"after", json::value_from(step.after)},
                                  {"gpus", json::value_from(step.gpus)},
                                  {"claim", std::move(claim)},
+                                 {"claim_source", to_string(step.claim_source)},
+                                 {"seconds", seconds_or_null(step.expected)},
                                  {"why", step.why}});
   }
   const auto per_gpu = [](const std::map<GpuIndex, Bytes>& amounts) {
@@ -68,6 +74,7 @@ json::object to_json(const Plan& plan) {
   };
   return {{"steps", std::move(steps)},
           {"free", json::object{{"before", per_gpu(plan.free_before)}, {"after", per_gpu(plan.free_after)}}},
+          {"seconds", seconds_or_null(plan.expected)},
           {"notes", json::value_from(plan.notes)}};
 }
 
@@ -87,6 +94,33 @@ json::object SwitchOutcome::to_json() const {
   if (problem) body["problem"] = gpumod::to_json(*problem);
   return {{"switch", std::move(body)}};
 }
+
+/// What the sampling beside a switch works with. The coroutine may outlive run() by one wait: it owns this, and asks
+/// `finished` after each before it touches anything else.
+struct Director::Sampling {
+  explicit Sampling(Loop& loop) : soon(loop) {}
+  bool finished = false;
+  Signal soon;                     // a sample is wanted before its time
+  std::vector<std::string> units;  // of the catalogue
+  std::map<pid_t, std::string> owners;
+  std::set<pid_t> strangers;  // processes of nobody's unit: who is one once is not asked about again
+
+  bool knows_all(const std::vector<GpuSample>& gpus) const {
+    for (const auto& gpu : gpus)
+      for (const auto& process : gpu.processes)
+        if (!owners.contains(process.pid) && !strangers.contains(process.pid)) return false;
+    return true;
+  }
+  void learn(const std::vector<GpuSample>& gpus, const Result<std::vector<UnitStatus>>& survey) {
+    if (!survey) return;
+    for (const auto& unit : *survey)
+      for (const auto pid : unit.pids)
+        owners[pid] = unit.name;
+    for (const auto& gpu : gpus)
+      for (const auto& process : gpu.processes)
+        if (!owners.contains(process.pid)) strangers.insert(process.pid);
+  }
+};
 
 Director::Director(Machine& machine, const Catalog& catalog, Store& store, ProgressSink progress)
     : machine_(machine),
@@ -121,10 +155,16 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   shown_.clear();
   plan_shown_ = false;
 
+  recorder_ = std::make_unique<Recorder>(std::move(order.footprint_keys), order.request.knowledge);
+  const auto sampling = std::make_shared<Sampling>(*machine_.loop);
+  for (const auto& [service_id, service] : order.request.knowledge.services)
+    sampling->units.push_back(service.unit_name());
+  std::sort(sampling->units.begin(), sampling->units.end());
+  sampling->units.erase(std::unique(sampling->units.begin(), sampling->units.end()), sampling->units.end());
+
   switch_ = std::make_unique<Switch>(std::move(order.request));
-  const auto finished = std::make_shared<bool>(false);
   std::optional<Bytes> vram_before;
-  if (machine_.gpus) machine_.loop->spawn(sample_vram(finished));
+  if (machine_.gpus) machine_.loop->spawn(sample_vram(sampling));
   dispatch(switch_->begin(began));
   while (!switch_->finished()) {
     (void)co_await wake_.wait();
@@ -132,14 +172,14 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
     for (auto& event : std::exchange(inbox_, {})) {
       if (event.kind == Event::Kind::observed && !vram_before) vram_before = actor_.used_now();
       dispatch(switch_->on(event, now()));
+      recorder_->note_steps(*switch_, now());
+      if (recorder_->wants_a_sample()) sampling->soon.set();
       show_progress();
     }
   }
-  *finished = true;
-  if (machine_.gpus) {
-    const auto gpus = co_await within(*machine_.loop, now() + last_sample_patience, machine_.gpus->sample());
-    if (gpus && *gpus) actor_.note_gpus(**gpus);
-  }
+  sampling->finished = true;
+  sampling->soon.set();
+  if (machine_.gpus) co_await sample_last(sampling);
   SwitchOutcome outcome;
   outcome.id = journal_.id;
   outcome.from = order.from;
@@ -169,20 +209,50 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
               ended.error().hint,
               {}};
   }
+  if (const auto kept = store_.remember(recorder_->learned(*switch_, journal_.ended.value_or(wall_now()))); !kept)
+    log_warning("switch {}: {}", journal_.id, kept.error().message);
   co_return outcome;
 }
 
-/// May outlive run() by one wait: after each, the flag is asked before anything of ours is touched.
-Task<void> Director::sample_vram(std::shared_ptr<bool> finished) {
-  while (!*finished) {
-    const auto gpus = co_await machine_.gpus->sample();
-    if (*finished) co_return;
+/// May outlive run() by one wait.
+Task<void> Director::sample_vram(std::shared_ptr<Sampling> sampling) {
+  auto& monitor = *machine_.gpus;
+  auto& manager = *machine_.units;
+  while (!sampling->finished) {
+    sampling->soon.reset();
+    const auto gpus = co_await monitor.sample();
+    if (sampling->finished) co_return;
+    if (gpus && !sampling->knows_all(*gpus)) {
+      std::vector<std::string> units = sampling->units;
+      const auto survey = co_await manager.survey(std::move(units), SurveyDepth::presence);
+      if (sampling->finished) co_return;
+      sampling->learn(*gpus, survey);
+    }
     if (gpus) {
-      actor_.note_gpus(*gpus);
+      note_gpus(*sampling, *gpus);
       show_vram(*gpus);
     }
-    co_await wait_for(vram_interval);
+    (void)co_await sampling->soon.wait(now() + vram_interval);
   }
+}
+
+/// How it has become. A driver that hangs now is no reason to wait.
+Task<void> Director::sample_last(std::shared_ptr<Sampling> sampling) {
+  const TimePoint deadline = now() + last_sample_patience;
+  const auto gpus = co_await within(*machine_.loop, deadline, machine_.gpus->sample());
+  if (!gpus || !*gpus) co_return;
+  if (!sampling->knows_all(**gpus)) {
+    std::vector<std::string> units = sampling->units;
+    const auto survey =
+        co_await within(*machine_.loop, deadline, machine_.units->survey(std::move(units), SurveyDepth::presence));
+    if (survey) sampling->learn(**gpus, *survey);
+  }
+  note_gpus(*sampling, **gpus);
+}
+
+void Director::note_gpus(Sampling& sampling, const std::vector<GpuSample>& gpus) {
+  actor_.note_gpus(gpus);
+  recorder_->note_gpus(gpus, sampling.owners);
 }
 
 void Director::dispatch(const std::vector<Command>& commands) {

@@ -9,6 +9,7 @@
 #include <boost/json/object.hpp>
 
 #include "control/actor.h"
+#include "control/recorder.h"
 #include "store/store.h"
 #include "switching/switch.h"
 
@@ -21,7 +22,8 @@ struct SwitchOrder {
   std::string kind;  ///< the verb, for the journal
   std::string from;  ///< the mode that was the goal, for people
   SwitchRequest request;
-  std::optional<Goal> goal_after;  ///< stored when it ends committed or unchanged
+  std::map<std::string, std::string> footprint_keys;  ///< under which what it shows is remembered; see footprints.h
+  std::optional<Goal> goal_after;                     ///< stored when it ends committed or unchanged
 };
 
 struct SwitchOutcome {
@@ -49,9 +51,12 @@ class Director {
   void set_probing(bool probing) { actor_.set_probing(probing); }
 
  private:
+  struct Sampling;
   void dispatch(const std::vector<Command>& commands);
   Task<void> carry_out(Command command);
-  Task<void> sample_vram(std::shared_ptr<bool> finished);
+  Task<void> sample_vram(std::shared_ptr<Sampling> sampling);
+  Task<void> sample_last(std::shared_ptr<Sampling> sampling);
+  void note_gpus(Sampling& sampling, const std::vector<GpuSample>& gpus);
   void post(Event event);
   void show_progress();
   void show_vram(const std::vector<GpuSample>& gpus);
@@ -63,6 +68,7 @@ class Director {
   Signal wake_;
   std::vector<Event> inbox_;
   std::unique_ptr<Switch> switch_;
+  std::unique_ptr<Recorder> recorder_;
   StoredSwitch journal_;
   std::vector<std::string> shown_;  // the last shown state of each step
   bool plan_shown_ = false;

@@ -27,13 +27,15 @@ std::string search_path(const Paths& paths) {
   return path + ":" + (paths.home / ".local/bin").string();
 }
 
+}  // namespace
+
 const EngineSettings* engine_settings(const Catalog& catalog, EngineKind kind) {
   const auto found = catalog.settings.engines.find(kind);
   return found == catalog.settings.engines.end() ? nullptr : &found->second;
 }
 
 /// Service, then settings, then PATH.
-Result<fs::path> resolve_binary(const Machine& machine, const Catalog& catalog, const Service& service) {
+Result<fs::path> binary_of(const Paths& paths, const Catalog& catalog, const Service& service) {
   const Engine& engine = engine_for(service.engine);
   const auto* settings = engine_settings(catalog, service.engine);
   std::string name = service.binary.string();
@@ -48,7 +50,7 @@ Result<fs::path> resolve_binary(const Machine& machine, const Catalog& catalog, 
     name = service.command()->cmd.front();
     said_in = fmt::format("cmd: in {}", to_string(service.source));
   }
-  auto found = find_program(name, search_path(machine.paths));
+  auto found = find_program(name, search_path(paths));
   if (found) return *found;
   if (from_path && !service.command())
     return fail(ErrorCode::refused, fmt::format("service '{}': {} was not found in PATH", service.id, name),
@@ -57,6 +59,8 @@ Result<fs::path> resolve_binary(const Machine& machine, const Catalog& catalog, 
   return fail(ErrorCode::refused, fmt::format("service '{}': {} ({})", service.id, found.error().message, said_in),
               "Install it, or correct the path.");
 }
+
+namespace {
 
 /// As CUDA_VISIBLE_DEVICES takes them. vLLM refuses UUIDs in some builds: indexes work everywhere with PCI_BUS_ID
 /// order.
@@ -87,7 +91,7 @@ Result<UnitSpec> unit_spec_for(const Machine& machine, const Catalog& catalog, c
   if (members.empty()) return fail(ErrorCode::not_found, fmt::format("no service of the catalogue runs in {}", unit));
   const Service& service = *members.front();
   LaunchContext context;
-  context.binary = TRY(resolve_binary(machine, catalog, service));
+  context.binary = TRY(binary_of(machine.paths, catalog, service));
   context.cuda_devices = cuda_devices(service, gpus);
   context.settings = engine_settings(catalog, service.engine);
   context.unit = unit;

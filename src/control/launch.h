@@ -8,6 +8,12 @@
 
 namespace gpumod {
 
+/// The program that the service is started with, absolute: by its file, the settings, or PATH. Errors: refused.
+Result<std::filesystem::path> binary_of(const Paths& paths, const Catalog& catalog, const Service& service);
+
+/// Null when there are none.
+const EngineSettings* engine_settings(const Catalog& catalog, EngineKind kind);
+
 /// The unit for `name`: argv, environment, deadlines. Writes a router's model preset where it needs one.
 /// `gpus`: where it was placed; empty leaves CUDA_VISIBLE_DEVICES alone.
 /// Errors: refused (no binary), configuration.

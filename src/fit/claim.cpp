@@ -9,21 +9,49 @@
 
 namespace gpumod {
 
-std::optional<Bytes> claim_on(const Service& service, Bytes total) {
-  if (service.vram == Bytes(0)) return Bytes(0);
-  if (const auto* vllm = service.vllm()) {
-    const double utilization = vllm->gpu_memory_utilization.value_or(0.9);
-    return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));
-  }
-  return service.vram;
+namespace {
+
+Bytes vllm_claim(const VllmOptions& options, Bytes total) {
+  const double utilization = options.gpu_memory_utilization.value_or(0.9);
+  return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));
+}
+
+}  // namespace
+
+const Footprint& footprint_of(const Footprints& known, const std::string& subject) {
+  static const Footprint nothing;
+  const auto found = known.find(subject);
+  return found == known.end() ? nothing : found->second;
+}
+
+Bytes with_reserve(const EstimatedMemory& estimate) {
+  return estimate.total() + Bytes((estimate.compute + estimate.context).count() / 2);
+}
+
+const EstimatedMemory* counted_estimate(const Service& service, const Footprint& known, const GpuSample& gpu) {
+  if (!known.estimated) return nullptr;
+  if (!may_shrink_itself(service)) return &*known.estimated;
+  const bool fits_alone = gpu.total && known.estimated->total() + left_by_fit <= *gpu.total;
+  return fits_alone ? &*known.estimated : nullptr;
+}
+
+Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu) {
+  if (service.vram == Bytes(0)) return {Bytes(0), ClaimSource::declared};
+  if (const auto* vllm = service.vllm())
+    return {vllm_claim(*vllm, gpu.total.value_or(Bytes())), ClaimSource::utilization};
+  const auto* estimate = counted_estimate(service, known, gpu);
+  const Bytes least = estimate ? estimate->exact() : Bytes();
+  if (const auto measured = known.measured.find(gpu.name); measured != known.measured.end() && measured->second.peak)
+    return {std::max(*measured->second.peak, least), ClaimSource::measured};
+  if (estimate && !estimate->rough) return {with_reserve(*estimate), ClaimSource::estimated};
+  if (service.vram) return {std::max(*service.vram, least), ClaimSource::declared};
+  return {};
 }
 
 bool needs_gpu(const Service& service) {
   if (service.vram) return *service.vram > Bytes(0);
   return service.vllm() != nullptr;
 }
-
-namespace {
 
 bool may_shrink_itself(const Service& service) {
   const auto* llama = service.llama();
@@ -35,8 +63,6 @@ bool may_shrink_itself(const Service& service) {
   }
   return true;
 }
-
-}  // namespace
 
 bool is_squeezed(const Service& service, Bytes claim, Bytes held) {
   return may_shrink_itself(service) && held + held < claim;
@@ -70,8 +96,8 @@ Result<std::vector<const GpuSample*>> selected(const Service& service, const std
 
 }  // namespace
 
-Placement::Placement(const std::vector<GpuSample>& gpus, std::map<GpuIndex, Bytes> free)
-    : gpus_(gpus), free_(std::move(free)) {}
+Placement::Placement(const std::vector<GpuSample>& gpus, std::map<GpuIndex, Bytes> free, const Footprints& known)
+    : gpus_(gpus), free_(std::move(free)), known_(known) {}
 
 Result<Placement::Place> Placement::place(const Service& service) {
   Place place;
@@ -87,6 +113,7 @@ Result<Placement::Place> Placement::place(const Service& service) {
     GpuIndex index;
     std::optional<Bytes> claim;
     Bytes left;
+    ClaimSource source = ClaimSource::unknown;
   };
   std::vector<Candidate> fitting;
   Bytes best_free;
@@ -94,17 +121,17 @@ Result<Placement::Place> Placement::place(const Service& service) {
   Bytes need;
   bool larger_than_any = true;
   for (const auto* gpu : candidates) {
-    const auto claim = claim_on(service, gpu->total.value_or(Bytes()));
+    const auto [claim, source] = claim_of(service, footprint_of(known_, service.id), *gpu);
     const auto room = free_.find(gpu->index);
     if (!claim || room == free_.end()) {  // unknown: it may go there, the check before the start decides
-      fitting.push_back({gpu->index, std::nullopt, Bytes()});
+      fitting.push_back({gpu->index, std::nullopt, Bytes(), source});
       larger_than_any = false;
       continue;
     }
     need = std::max(need, *claim);
     if (gpu->total && *claim <= *gpu->total) larger_than_any = false;
     if (room->second >= *claim) {
-      fitting.push_back({gpu->index, claim, room->second - *claim});
+      fitting.push_back({gpu->index, claim, room->second - *claim, source});
     } else if (best_name.empty() || room->second > best_free) {
       best_free = room->second;
       best_name = fmt::format("GPU {} ({})", gpu->index, gpu->name);
@@ -115,7 +142,9 @@ Result<Placement::Place> Placement::place(const Service& service) {
       return fail(
           ErrorCode::refused,
           fmt::format("service '{}' needs {} of VRAM: more than any GPU it may use has", service.id, to_string(need)),
-          "Lower its vram: to what it really takes, or give it a smaller context or quantization.");
+          service.vllm() ? "Lower its gpu_memory_utilization, or give it a smaller model."
+          : service.vram ? "Lower its vram: to what it really takes, or give it a smaller context or quantization."
+                         : "Give it a smaller context or quantization, or declare vram: if that is wrong.");
     if (candidates.size() < wanted)
       return fail(ErrorCode::refused, fmt::format("service '{}' wants {} GPUs, this machine has {}", service.id, wanted,
                                                   candidates.size()));
@@ -128,6 +157,7 @@ Result<Placement::Place> Placement::place(const Service& service) {
   for (const auto& chosen : fitting) {
     place.gpus.push_back(chosen.index);
     if (!chosen.claim) continue;
+    place.source = chosen.source;
     place.claim[chosen.index] = *chosen.claim;
     free_[chosen.index] -= *chosen.claim;
   }

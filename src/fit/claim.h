@@ -7,18 +7,40 @@
 #include <vector>
 
 #include "base/result.h"
+#include "model/footprint.h"
 #include "model/gpu.h"
 #include "model/service.h"
 #include "model/snapshot.h"
 
 namespace gpumod {
 
-/// What the service takes on a GPU of `total` at its peak. For vLLM that is ceil(total × utilization), whatever its
-/// file declares: vLLM reserves by utilization. Unset: unknown (a llama-server without `vram:`).
-std::optional<Bytes> claim_on(const Service& service, Bytes total);
+struct Claim {
+  std::optional<Bytes> bytes;  ///< unset: unknown
+  ClaimSource source = ClaimSource::unknown;
+};
+
+/// What the service takes on this GPU at its peak: everybody who asks asks here. The rule, and why, is in
+/// docs/decisions/0007-what-a-service-claims.md: `vram: 0` uses no GPU; a vLLM takes ceil(total × utilization), whatever is
+/// declared or measured; else measured counts before estimated before declared, and never less than the weights and caches
+/// of an estimate that counts.
+Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu);
+
+/// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).
+constexpr Bytes left_by_fit = Bytes::gib(1);
+
+/// The estimate, where it counts on this GPU; null else. Of a llama-server that may shrink itself (--fit) it does not count
+/// where it would not fit even alone: then it says what the server would like, not what it takes.
+const EstimatedMemory* counted_estimate(const Service& service, const Footprint& known, const GpuSample& gpu);
+
+/// What an estimate is counted with: half of what is approximate in it comes on top.
+Bytes with_reserve(const EstimatedMemory& estimate);
 
 /// True when the service cannot run without a GPU that we can see: it claims memory, or its engine always does.
 bool needs_gpu(const Service& service);
+
+/// True for a llama-server that may shrink itself to what is free at its start, because its file does not pin both context
+/// and layers.
+bool may_shrink_itself(const Service& service);
 
 /// llama-server may shrink itself (--fit, on by default): fewer layers on the GPU, a smaller context, so that it fits
 /// what is free at its start. It then looks healthy and is slow for ever. True when it may, and holds less than half of
@@ -28,12 +50,14 @@ bool is_squeezed(const Service& service, Bytes claim, Bytes held);
 /// Chooses GPUs for services one after the other.
 class Placement {
  public:
-  /// `free` per GPU: what will be free when the starts begin, the margin already taken off.
-  Placement(const std::vector<GpuSample>& gpus, std::map<GpuIndex, Bytes> free);
+  /// `free` per GPU: what will be free when the starts begin, the margin already taken off. `gpus` and `known` must
+  /// outlive it.
+  Placement(const std::vector<GpuSample>& gpus, std::map<GpuIndex, Bytes> free, const Footprints& known);
 
   struct Place {
     std::vector<GpuIndex> gpus;
     std::map<GpuIndex, Bytes> claim;  ///< empty when the claim is unknown
+    ClaimSource source = ClaimSource::unknown;
   };
   /// Takes room for the service. A service that uses no GPU gets an empty place. With a free choice it takes the GPU
   /// that fits most tightly. Errors: refused, saying how much is missing where; configuration for an unknown device.
@@ -44,6 +68,10 @@ class Placement {
  private:
   const std::vector<GpuSample>& gpus_;
   std::map<GpuIndex, Bytes> free_;
+  const Footprints& known_;
 };
+
+/// What is known of the service; nothing when nothing is.
+const Footprint& footprint_of(const Footprints& known, const std::string& subject);
 
 }  // namespace gpumod

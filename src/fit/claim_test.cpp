@@ -36,28 +36,109 @@ std::map<GpuIndex, Bytes> free_of(const std::vector<GpuSample>& gpus) {
   return free;
 }
 
-TEST(Claim, VllmTakesItsUtilizationWhateverItsFileDeclares) {
-  EXPECT_EQ(claim_on(vllm(0.9, Bytes::mib(15000)), Bytes::mib(24564))->to_mib(), 22108);
-  EXPECT_EQ(claim_on(vllm(std::nullopt), Bytes::mib(24564))->to_mib(), 22108) << "0.9 is vLLM's default";
-  EXPECT_EQ(claim_on(vllm(0.9, Bytes(0)), Bytes::mib(24564)), Bytes(0)) << "vram: 0 says it runs on the CPU";
+const Footprints nothing_known;
+const GpuSample& gpu = two_gpus.front();
+
+std::int64_t mib_of(const Claim& claim) {
+  return claim.bytes ? claim.bytes->to_mib() : -1;
 }
 
-TEST(Claim, OthersTakeWhatTheyDeclareAndSilenceIsUnknown) {
-  EXPECT_EQ(claim_on(service(Bytes::mib(5000)), Bytes::mib(24564)), Bytes::mib(5000));
-  EXPECT_FALSE(claim_on(service(std::nullopt), Bytes::mib(24564)));
+Footprint measured(Bytes peak, const std::string& gpu_name = "A") {
+  Footprint known;
+  known.measured[gpu_name].peak = peak;
+  known.measured[gpu_name].runs = 1;
+  return known;
+}
+
+/// 10000 MiB of weights and caches, and 1000 MiB that are an approximation.
+Footprint estimated(bool rough = false) {
+  Footprint known;
+  known.estimated = EstimatedMemory{Bytes::mib(8000), Bytes::mib(2000), Bytes::mib(550), Bytes::mib(450), rough, {}};
+  return known;
+}
+
+Service llama(std::optional<Bytes> vram, bool pinned = true) {
+  Service s = service(vram);
+  s.engine = EngineKind::llamacpp;
+  LlamaOptions options;
+  if (pinned) options.context_size = 8192;
+  if (pinned) options.gpu_layers = 99;
+  s.options = options;
+  return s;
+}
+
+TEST(ClaimTest, VllmTakesItsUtilizationWhateverItsFileDeclares) {
+  EXPECT_EQ(mib_of(claim_of(vllm(0.9, Bytes::mib(15000)), {}, gpu)), 22108);
+  EXPECT_EQ(mib_of(claim_of(vllm(std::nullopt), {}, gpu)), 22108) << "0.9 is vLLM's default";
+  EXPECT_EQ(mib_of(claim_of(vllm(0.9, Bytes(0)), {}, gpu)), 0) << "vram: 0 says it runs on the CPU";
+  const auto seen = claim_of(vllm(0.9, Bytes::mib(15000)), measured(Bytes::mib(9000)), gpu);
+  EXPECT_EQ(mib_of(seen), 22108) << "nor does what was measured change what it will reserve";
+  EXPECT_EQ(seen.source, ClaimSource::utilization);
+}
+
+TEST(ClaimTest, OthersTakeWhatTheyDeclareAndSilenceIsUnknown) {
+  const auto declared = claim_of(service(Bytes::mib(5000)), {}, gpu);
+  EXPECT_EQ(mib_of(declared), 5000);
+  EXPECT_EQ(declared.source, ClaimSource::declared);
+  EXPECT_FALSE(claim_of(service(std::nullopt), {}, gpu).bytes);
+  EXPECT_EQ(claim_of(service(std::nullopt), {}, gpu).source, ClaimSource::unknown);
   EXPECT_TRUE(needs_gpu(vllm(std::nullopt)));
   EXPECT_FALSE(needs_gpu(service(std::nullopt)));
   EXPECT_FALSE(needs_gpu(service(Bytes(0))));
 }
 
+TEST(ClaimTest, MeasuredCountsBeforeEstimatedBeforeDeclared) {
+  auto known = estimated();
+  auto claim = claim_of(llama(Bytes::mib(20000)), known, gpu);
+  EXPECT_EQ(mib_of(claim), 11500) << "half of what is approximate comes on top";
+  EXPECT_EQ(claim.source, ClaimSource::estimated);
+  known.measured = measured(Bytes::mib(10700)).measured;
+  claim = claim_of(llama(Bytes::mib(20000)), known, gpu);
+  EXPECT_EQ(mib_of(claim), 10700);
+  EXPECT_EQ(claim.source, ClaimSource::measured);
+  EXPECT_EQ(mib_of(claim_of(service(Bytes::mib(5000)), measured(Bytes::mib(6000)), gpu)), 6000) << "of any engine";
+}
+
+TEST(ClaimTest, WhatWasMeasuredOnAnotherKindOfGpuDoesNotCount) {
+  const auto claim = claim_of(llama(Bytes::mib(20000)), measured(Bytes::mib(10700), "B"), gpu);
+  EXPECT_EQ(mib_of(claim), 20000);
+  EXPECT_EQ(claim.source, ClaimSource::declared);
+}
+
+TEST(ClaimTest, NeverLessThanWeightsAndCaches) {
+  auto known = estimated();
+  known.measured = measured(Bytes::mib(3000)).measured;
+  EXPECT_EQ(mib_of(claim_of(llama(std::nullopt), known, gpu)), 10000);
+  EXPECT_EQ(mib_of(claim_of(llama(Bytes::mib(3000)), estimated(true), gpu)), 10000);
+}
+
+TEST(ClaimTest, ARoughEstimateDoesNotReplaceWhatPeopleDeclare) {
+  const auto declared = claim_of(llama(Bytes::mib(14000)), estimated(true), gpu);
+  EXPECT_EQ(mib_of(declared), 14000);
+  EXPECT_EQ(declared.source, ClaimSource::declared);
+  EXPECT_FALSE(claim_of(llama(std::nullopt), estimated(true), gpu).bytes);
+}
+
+TEST(ClaimTest, WhatWouldShrinkEvenAloneIsNotTakenForWhatItTakes) {
+  auto known = estimated();
+  known.estimated->kv = Bytes::mib(20000);  // the context it was trained with
+  EXPECT_FALSE(claim_of(llama(std::nullopt, false), known, gpu).bytes) << "as before: it may be started last";
+  EXPECT_EQ(mib_of(claim_of(llama(Bytes::mib(9000), false), known, gpu)), 9000);
+  EXPECT_EQ(mib_of(claim_of(llama(std::nullopt), known, gpu)), 29500) << "pinned, it does not shrink but fails";
+  known.estimated->kv = Bytes::mib(15000);
+  EXPECT_FALSE(claim_of(llama(std::nullopt, false), known, gpu).bytes) << "it leaves 1 GiB free";
+  known.estimated->kv = Bytes::mib(2000);
+  EXPECT_EQ(mib_of(claim_of(llama(std::nullopt, false), known, gpu)), 11500);
+}
+
 TEST(PlacementTest, TakesTheTightestFit) {
-  Placement placement(two_gpus, free_of(two_gpus));
+  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
   EXPECT_THAT(placement.place(service(Bytes::mib(12000)))->gpus, ElementsAre(1));
   EXPECT_THAT(placement.place(service(Bytes::mib(12000)))->gpus, ElementsAre(0)) << "the first took the room of GPU 1";
 }
 
 TEST(PlacementTest, FixedDevicesAreKeptAndUnknownOnesRefused) {
-  Placement placement(two_gpus, free_of(two_gpus));
+  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
   auto fixed = service(Bytes::mib(1000));
   fixed.gpu.devices = {"GPU-a"};
   EXPECT_THAT(placement.place(fixed)->gpus, ElementsAre(0));
@@ -70,21 +151,21 @@ TEST(PlacementTest, FixedDevicesAreKeptAndUnknownOnesRefused) {
 }
 
 TEST(PlacementTest, WhatIsLargerThanAnyGpuIsSaidToBeSo) {
-  Placement placement(two_gpus, free_of(two_gpus));
+  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
   const auto refused = placement.place(service(Bytes::mib(30962)));
   EXPECT_EQ(refused.error().code, ErrorCode::refused);
   EXPECT_THAT(refused.error().message, HasSubstr("more than any GPU"));
 }
 
 TEST(PlacementTest, WhatDoesNotFitNowNamesTheBestGpuAndItsRoom) {
-  Placement placement(two_gpus, {{0, Bytes::mib(714)}, {1, Bytes::mib(300)}});
+  Placement placement(two_gpus, {{0, Bytes::mib(714)}, {1, Bytes::mib(300)}}, nothing_known);
   const auto refused = placement.place(service(Bytes::mib(9000)));
   EXPECT_THAT(refused.error().message, HasSubstr("9000 MiB"));
   EXPECT_THAT(refused.error().message, HasSubstr("GPU 0 (A) would have only 714 MiB"));
 }
 
 TEST(PlacementTest, TensorParallelTakesSeveralGpus) {
-  Placement placement(two_gpus, free_of(two_gpus));
+  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
   auto wide = vllm(0.5);
   VllmOptions options = *wide.vllm();
   options.tensor_parallel_size = 2;

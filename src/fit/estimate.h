@@ -22,6 +22,7 @@ struct VramEstimate {
   std::vector<GpuNeed> gpus;  ///< one at least, in the order of the devices
   Bytes host_weights;
   Bytes host_kv;
+  bool rough = false;                    ///< the approximations are known to be too low for this architecture
   std::vector<std::string> assumptions;  ///< what was taken for granted, in words
 
   GpuNeed sum() const;

@@ -194,8 +194,10 @@ void name_assumptions(const ModelFacts& model, const LlamaFlags& flags, const Ll
   words.emplace_back(
       fmt::format("compute buffers for batches of {} tokens are an approximation, meant to err upwards", flags.batch));
   const std::string_view name = model.architecture;
-  if (name == "gemma3n" || name == "minimax-01" || name.starts_with("rwkv") || name == "arwkv7")
+  if (name == "gemma3n" || name == "minimax-01" || name.starts_with("rwkv") || name == "arwkv7") {
+    estimate.rough = true;
     words.emplace_back("this architecture's computation takes several times more than the approximation has for it");
+  }
   words.push_back(fmt::format("{} for CUDA itself, on each GPU: an approximation", to_string(cuda_context)));
   words.insert(words.end(), model.remarks.begin(), model.remarks.end());
 }

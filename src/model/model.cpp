@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "model/footprint.h"
 #include "model/ledger.h"
 #include "model/service.h"
 #include "model/unit.h"
@@ -61,9 +62,31 @@ constexpr Names<ActiveState, 6> active_names{{{ActiveState::inactive, "inactive"
                                               {ActiveState::deactivating, "deactivating"},
                                               {ActiveState::failed, "failed"},
                                               {ActiveState::unknown, "unknown"}}};
+constexpr Names<ClaimSource, 5> claim_source_names{{{ClaimSource::unknown, "unknown"},
+                                                    {ClaimSource::declared, "declared"},
+                                                    {ClaimSource::estimated, "estimated"},
+                                                    {ClaimSource::measured, "measured"},
+                                                    {ClaimSource::utilization, "utilization"}}};
+constexpr Names<Phase, 8> phase_names{{{Phase::start, "start"},
+                                       {Phase::ready, "ready"},
+                                       {Phase::load, "load"},
+                                       {Phase::stop, "stop"},
+                                       {Phase::release, "release"},
+                                       {Phase::unload, "unload"},
+                                       {Phase::sleep, "sleep"},
+                                       {Phase::wake, "wake"}}};
 
 }  // namespace
 
+std::string_view to_string(ClaimSource source) {
+  return name_of(claim_source_names, source);
+}
+std::string_view to_string(Phase phase) {
+  return name_of(phase_names, phase);
+}
+std::optional<Phase> phase_from(std::string_view name) {
+  return value_of(phase_names, name);
+}
 std::string_view to_string(EngineKind kind) {
   return name_of(engine_names, kind);
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/units.h"
+#include "model/footprint.h"
 #include "model/snapshot.h"
 
 namespace gpumod {
@@ -23,13 +25,15 @@ struct Step {
   Action action = Action::verify;
   ServiceId service;  ///< empty for an orphan unit, and for a router's own start and stop
   std::string unit;
-  std::vector<int> after;           ///< indexes of steps that must be done first
-  std::vector<GpuIndex> gpus;       ///< the GPUs it allocates on or frees
-  std::map<GpuIndex, Bytes> claim;  ///< what it takes at its peak; empty: nothing, or unknown
+  std::vector<int> after;                           ///< indexes of steps that must be done first
+  std::vector<GpuIndex> gpus;                       ///< the GPUs it allocates on or frees
+  std::map<GpuIndex, Bytes> claim;                  ///< what it takes at its peak; empty: nothing, or unknown
+  ClaimSource claim_source = ClaimSource::unknown;  ///< of `claim`; with several GPUs, of the last
   /// Of a sleep or an unload: the most that its unit may hold afterwards. Empty: NVML does not say what it holds now.
   std::map<GpuIndex, Bytes> ceiling;
   Residency target = Residency::running;
-  std::string why;  ///< for people: "outside the mode", "does not answer"
+  std::optional<Duration> expected;  ///< how long it took before; unset: it was never seen
+  std::string why;                   ///< for people: "outside the mode", "does not answer"
 
   /// What people call it: the service, or the unit.
   const std::string& subject() const { return service.empty() ? unit : service; }
@@ -39,6 +43,7 @@ struct Plan {
   std::vector<Step> steps;
   std::map<GpuIndex, Bytes> free_before;
   std::map<GpuIndex, Bytes> free_after;  ///< predicted
+  std::optional<Duration> expected;      ///< until the last step is done; unset: of some step it is not known
   std::vector<std::string> notes;        ///< things a person should know before: "vram of 'x' is unknown"
 
   /// True when nothing has to change: everything wanted runs, nothing else does.

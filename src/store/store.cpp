@@ -1,5 +1,6 @@
 #include "store/store.h"
 
+#include <algorithm>
 #include <array>
 
 #include <SQLiteCpp/SQLiteCpp.h>
@@ -30,6 +31,12 @@ constexpr std::array migrations{
         switch INTEGER NOT NULL REFERENCES switches (id), step INTEGER NOT NULL, attempt INTEGER NOT NULL,
         command TEXT NOT NULL, service TEXT NOT NULL, unit TEXT NOT NULL, text TEXT NOT NULL, issued INTEGER NOT NULL);
       CREATE INDEX commands_by_switch ON commands (switch);
+    )sql",
+    R"sql(
+      CREATE TABLE measurements (
+        id INTEGER PRIMARY KEY, subject TEXT NOT NULL, key TEXT NOT NULL, gpu TEXT NOT NULL, at INTEGER NOT NULL,
+        run TEXT NOT NULL);
+      CREATE INDEX measurements_by_subject ON measurements (subject, key, gpu);
     )sql",
 };
 
@@ -325,6 +332,133 @@ Result<std::vector<StoredSwitch>> Store::history(std::size_t limit) const {
   } catch (const std::exception& problem) {
     return fail(from_sqlite("read the history", problem));
   }
+}
+
+namespace {
+
+/// {"peak": BYTES, "steady": {"running": BYTES}, "microseconds": {"ready": N}}
+std::string run_as_text(const Measurement& measured) {
+  json::object run, steady, phases;
+  if (measured.peak) run["peak"] = measured.peak->count();
+  for (const auto& [residency, held] : measured.steady)
+    steady[to_string(residency)] = held.count();
+  for (const auto& [phase, took] : measured.phases)
+    phases[to_string(phase)] = std::chrono::duration_cast<std::chrono::microseconds>(took).count();
+  run["steady"] = std::move(steady);
+  run["microseconds"] = std::move(phases);
+  return json::serialize(run);
+}
+
+/// Whatever it does not know or understand is left out.
+void read_run(const std::string& text, Measurement& measured) {
+  std::error_code malformed;
+  const auto run = json::parse(text, malformed);
+  if (malformed || !run.is_object()) return;
+  const auto each = [&](const char* name, auto take) {
+    const auto* members = run.get_object().if_contains(name);
+    if (!members || !members->is_object()) return;
+    for (const auto& [key, value] : members->get_object())
+      if (value.is_int64()) take(key, value.get_int64());
+  };
+  if (const auto* peak = run.get_object().if_contains("peak"); peak && peak->is_int64())
+    measured.peak = Bytes(peak->get_int64());
+  each("steady", [&](std::string_view key, std::int64_t value) {
+    if (const auto residency = residency_from(key)) measured.steady[*residency] = Bytes(value);
+  });
+  each("microseconds", [&](std::string_view key, std::int64_t value) {
+    if (const auto phase = phase_from(key)) measured.phases[*phase] = std::chrono::microseconds(value);
+  });
+}
+
+constexpr int runs_a_key = 20, keys_a_subject = 8, runs_of_all = 5000;
+
+void let_go_of_the_oldest(SQLite::Database& database, const Measurement& newest) {
+  SQLite::Statement runs(
+      database,
+      "DELETE FROM measurements WHERE subject = ?1 AND key = ?2 AND gpu = ?3 AND id NOT IN (SELECT id "
+      "FROM measurements WHERE subject = ?1 AND key = ?2 AND gpu = ?3 ORDER BY id DESC LIMIT ?4)");
+  runs.bind(1, newest.subject);
+  runs.bind(2, newest.key);
+  runs.bind(3, newest.gpu);
+  runs.bind(4, runs_a_key);
+  runs.exec();
+  SQLite::Statement keys(database,
+                         "DELETE FROM measurements WHERE subject = ?1 AND key NOT IN (SELECT key FROM measurements "
+                         "WHERE subject = ?1 GROUP BY key ORDER BY max(id) DESC LIMIT ?2)");
+  keys.bind(1, newest.subject);
+  keys.bind(2, keys_a_subject);
+  keys.exec();
+}
+
+}  // namespace
+
+Result<void> Store::remember(const std::vector<Measurement>& measurements) {
+  if (measurements.empty()) return {};
+  auto& database = *state_->database;
+  try {
+    const int durability = database.execAndGet("PRAGMA synchronous").getInt();
+    // NORMAL: a commit is not flushed, a checkpoint is. With OFF a power cut could cost the whole file.
+    database.exec(fmt::format("PRAGMA synchronous = {}", std::min(durability, 1)));
+    auto written = in_transaction(database, "remember what was measured", [&] {
+      SQLite::Statement insert(database,
+                               "INSERT INTO measurements (subject, key, gpu, at, run) VALUES (?, ?, ?, ?, ?)");
+      for (const auto& measured : measurements) {
+        insert.reset();
+        insert.bind(1, measured.subject);
+        insert.bind(2, measured.key);
+        insert.bind(3, measured.gpu);
+        insert.bind(4, microseconds(measured.at));
+        insert.bind(5, run_as_text(measured));
+        insert.exec();
+        let_go_of_the_oldest(database, measured);
+      }
+      SQLite::Statement all(
+          database,
+          "DELETE FROM measurements WHERE id <= (SELECT id FROM measurements ORDER BY id DESC LIMIT 1 OFFSET ?)");
+      all.bind(1, runs_of_all);
+      all.exec();
+    });
+    database.exec(fmt::format("PRAGMA synchronous = {}", durability));
+    return written;
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("remember what was measured", problem));
+  }
+}
+
+std::vector<Measurement> Store::remembered(const std::map<std::string, std::string>& keys) const {
+  std::vector<Measurement> found;
+  if (!state_->database) return found;
+  try {
+    SQLite::Statement query(*state_->database,
+                            "SELECT gpu, at, run FROM measurements WHERE subject = ? AND key = ? ORDER BY id DESC");
+    for (const auto& [subject, key] : keys) {
+      query.reset();
+      query.bind(1, subject);
+      query.bind(2, key);
+      while (query.executeStep()) {
+        Measurement measured;
+        measured.subject = subject;
+        measured.key = key;
+        measured.gpu = query.getColumn(0).getString();
+        measured.at = wall_time(query.getColumn(1).getInt64());
+        read_run(query.getColumn(2).getString(), measured);
+        found.push_back(std::move(measured));
+      }
+    }
+  } catch (const std::exception&) {
+    // A file of before measurements, or a damaged page: then nothing is known.
+  }
+  return found;
+}
+
+Result<std::size_t> Store::forget(const std::string& subject) {
+  std::size_t gone = 0;
+  TRY(in_transaction(*state_->database, "forget what was measured", [&] {
+    SQLite::Statement remove(*state_->database, "DELETE FROM measurements WHERE subject = ?");
+    remove.bind(1, subject);
+    gone = static_cast<std::size_t>(remove.exec());
+  }));
+  return gone;
 }
 
 Result<void> Store::set_durable(bool durable) {

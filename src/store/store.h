@@ -1,4 +1,4 @@
-// store/ — what must survive us: the goal, the journal of switches, their history. Intentions and memories, never
+// store/ — what must survive us: the goal, the journal of switches, their history, what was measured. Intentions and memories, never
 // evidence: what is, is observed.
 // It knows base/ and model/; it must never know how a switch is decided or carried out.
 //
@@ -15,6 +15,7 @@
 
 #include "base/result.h"
 #include "base/time.h"
+#include "model/footprint.h"
 #include "model/switching.h"
 
 namespace gpumod {
@@ -65,6 +66,14 @@ class Store {
   /// The newest switch that was begun and never ended.
   Result<std::optional<StoredSwitch>> unfinished() const;
   Result<std::vector<StoredSwitch>> history(std::size_t limit) const;
+
+  /// Adds what runs have shown, and lets go of the oldest: of each subject the newest 20 runs under one key on one kind of
+  /// GPU, 8 keys at most, 5000 runs of all. Not flushed to the disk: what a power cut takes of it is learned again.
+  Result<void> remember(const std::vector<Measurement>& measurements);
+  /// What was remembered under these keys, by subject. What cannot be read counts as not there.
+  std::vector<Measurement> remembered(const std::map<std::string, std::string>& keys) const;
+  /// Forgets everything that was measured of it; how many runs that were.
+  Result<std::size_t> forget(const std::string& subject);
 
   /// For measuring what durability costs: with false, a power cut can lose the last transactions.
   Result<void> set_durable(bool durable);

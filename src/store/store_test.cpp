@@ -225,5 +225,68 @@ TEST_F(StoreTest, ADirectoryThatCannotBeWrittenIsSaid) {
   EXPECT_THAT(store.error().message, testing::HasSubstr((folder / "file").string()));
 }
 
+Measurement run(const std::string& subject, const std::string& key, std::int64_t peak_mib) {
+  Measurement measured;
+  measured.subject = subject;
+  measured.key = key;
+  measured.gpu = "A card";
+  measured.at = WallTime(std::chrono::microseconds(peak_mib));
+  measured.peak = Bytes::mib(peak_mib);
+  measured.steady[Residency::sleeping1] = Bytes::mib(900);
+  measured.phases[Phase::ready] = 1500ms;
+  return measured;
+}
+
+TEST_F(StoreTest, WhatWasMeasuredIsFoundUnderItsKeyOnly) {
+  {
+    auto store = Store::open(folder).value();
+    ASSERT_TRUE(store.remember({run("chat", "k1", 100), run("embed", "k1", 200)}));
+    ASSERT_TRUE(store.remember({run("chat", "k1", 300)}));
+  }
+  const auto store = Store::open_existing(folder).value();
+  const auto found = store->remembered({{"chat", "k1"}});
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].peak, Bytes::mib(300)) << "the newest first";
+  EXPECT_EQ(found[1].peak, Bytes::mib(100));
+  EXPECT_EQ(found[0].gpu, "A card");
+  EXPECT_EQ(found[0].at.time_since_epoch().count(), 300);
+  EXPECT_EQ(found[0].steady.at(Residency::sleeping1), Bytes::mib(900));
+  EXPECT_EQ(found[0].phases.at(Phase::ready), 1500ms);
+  EXPECT_TRUE(store->remembered({{"chat", "k2"}}).empty());
+}
+
+TEST_F(StoreTest, OldMeasurementsAreLetGoOf) {
+  auto store = Store::open(folder).value();
+  for (int i = 1; i <= 25; ++i)
+    ASSERT_TRUE(store.remember({run("chat", "k", i), run("embed", "k", i)}));
+  const auto kept = store.remembered({{"chat", "k"}});
+  ASSERT_EQ(kept.size(), 20u);
+  EXPECT_EQ(kept.back().peak, Bytes::mib(6));
+  EXPECT_EQ(store.remembered({{"embed", "k"}}).size(), 20u);
+  for (int i = 1; i <= 8; ++i)
+    ASSERT_TRUE(store.remember({run("chat", "k" + std::to_string(i), i)}));
+  EXPECT_TRUE(store.remembered({{"chat", "k"}}).empty()) << "the oldest of nine keys";
+  EXPECT_EQ(store.remembered({{"chat", "k1"}}).size(), 1u);
+}
+
+TEST_F(StoreTest, MeasurementsCanBeForgotten) {
+  auto store = Store::open(folder).value();
+  ASSERT_TRUE(store.remember({run("chat", "k", 1), run("chat", "l", 2), run("embed", "k", 3)}));
+  EXPECT_EQ(store.forget("chat").value(), 2u);
+  EXPECT_EQ(store.forget("chat").value(), 0u);
+  EXPECT_TRUE(store.remembered({{"chat", "k"}}).empty());
+  EXPECT_EQ(store.remembered({{"embed", "k"}}).size(), 1u);
+}
+
+TEST_F(StoreTest, MeasurementsCostNoDurability) {
+  auto store = Store::open(folder).value();
+  ASSERT_TRUE(store.set_durable(false));
+  ASSERT_TRUE(store.remember({run("chat", "k", 1)}));
+  ASSERT_TRUE(store.set_durable(true));
+  ASSERT_TRUE(store.remember({run("chat", "k", 2)}));
+  ASSERT_TRUE(store.set_goal(goal("code")));
+  EXPECT_EQ(store.remembered({{"chat", "k"}}).size(), 2u);
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "fit/claim.h"
+#include "fit/learning.h"
 
 namespace gpumod {
 
@@ -53,6 +54,7 @@ class Planner {
     TRY(place_on_gpus());     // whether it fits, and where
     order();                  // what waits for what
     predict();                // what people are shown
+    predict_seconds();
     return std::move(plan_);
   }
 
@@ -321,7 +323,7 @@ class Planner {
         if (step.action == Action::start && step.service == nap.service) nap.gpus = step.gpus;
       for (const auto& gpu : snapshot_.gpus) {
         if (std::find(nap.gpus.begin(), nap.gpus.end(), gpu.index) == nap.gpus.end()) continue;
-        const auto claim = claim_on(service(nap.service), gpu.total.value_or(Bytes())).value_or(Bytes());
+        const auto claim = claim_of(service(nap.service), gpu).bytes.value_or(Bytes());
         if (claim > most_kept_asleep) nap.ceiling[gpu.index] = std::max(most_kept_asleep, Bytes(claim.count() / 4));
       }
     }
@@ -363,21 +365,20 @@ class Planner {
              });
     });
     // A service whose need is unknown could take the memory of the one that it replaces.
-    const bool all_known = std::all_of(takers.begin(), takers.end(), [&](const Step* taker) {
-      const auto& taking = service(taker->service);
-      return taking.vram || taking.vllm();
-    });
+    const bool all_known =
+        std::all_of(takers.begin(), takers.end(), [&](const Step* taker) { return is_known(service(taker->service)); });
     return !same_unit && !one_rises && all_known;
   }
 
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
-    Placement placement(snapshot_.gpus, free);
+    Placement placement(snapshot_.gpus, free, knowledge_.footprints);
     for (auto* step : takers) {
       const auto missing = step->action == Action::wake ? missing_to_wake(*step) : std::nullopt;
       auto taken = missing ? placement.take(step->service, *missing) : placement.place(as_placed(*step));
       auto place = TRY(std::move(taken));
       step->gpus = std::move(place.gpus);
       step->claim = std::move(place.claim);
+      step->claim_source = missing ? source_of_claim(*step) : place.source;
     }
     return {};
   }
@@ -399,7 +400,7 @@ class Planner {
     for (const auto& gpu : snapshot_.gpus) {
       const auto used = gpus_used_by(step.unit);
       if (std::find(used.begin(), used.end(), gpu.index) == used.end()) continue;
-      const auto claim = claim_on(service(step.service), gpu.total.value_or(Bytes()));
+      const auto claim = claim_of(service(step.service), gpu).bytes;
       const auto held = held_by_unit(snapshot_, step.unit, gpu);
       if (!claim || !held) return std::nullopt;
       missing[gpu.index] = std::max(Bytes(1), *claim - *held);
@@ -426,7 +427,7 @@ class Planner {
       const auto residency = residency_of(member->id);
       if (residency != Residency::running && residency != Residency::starting) continue;
       on_its_way = on_its_way || residency == Residency::starting;
-      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      const auto claim = claim_of(*member, gpu).bytes;
       if (!claim) return Bytes();
       claims += *claim;
     }
@@ -475,7 +476,7 @@ class Planner {
     bool all_go = true;
     for (const auto* member : unit.members) {
       if (!holds_memory(residency_of(member->id))) continue;
-      const auto claim = claim_on(*member, gpu.total.value_or(Bytes()));
+      const auto claim = claim_of(*member, gpu).bytes;
       if (!claim) all = -1;
       if (all >= 0) all += claim->to_mib() + 1;
       if (is_unloaded(*member) && claim) go += claim->to_mib() + 1;
@@ -551,8 +552,7 @@ class Planner {
     if (taking.unit == freeing.unit) return true;
     if (!is_router_start(taking) && share_gpu(taking, freeing)) return true;
     // Without figures, freeing first is the only order that cannot run out of memory, the host's included.
-    const bool unknown = !taking.service.empty() && !service(taking.service).vram && !service(taking.service).vllm();
-    return unknown;
+    return !taking.service.empty() && !is_known(service(taking.service));
   }
 
   void predict() {
@@ -572,6 +572,53 @@ class Planner {
       if (allocates(step.action) && !step.service.empty() && step.claim.empty() && !step.gpus.empty())
         plan_.notes.push_back(
             fmt::format("how much VRAM '{}' takes is unknown: declare vram: in its file", step.service));
+  }
+
+  /// As long as it took before; of the whole, the longest chain of steps that wait for each other.
+  void predict_seconds() {
+    std::vector<Duration> done(plan_.steps.size());
+    bool all_known = true;
+    for (const std::size_t index : by_dependency()) {
+      Step& step = plan_.steps[index];
+      step.expected = expected_of(step);
+      all_known = all_known && step.expected;
+      Duration begins{};
+      for (const int earlier : step.after)
+        begins = std::max(begins, done[static_cast<std::size_t>(earlier)]);
+      done[index] = begins + step.expected.value_or(Duration::zero());
+      if (all_known) plan_.expected = std::max(plan_.expected.value_or(Duration::zero()), done[index]);
+    }
+    if (!all_known) plan_.expected.reset();
+  }
+
+  /// Every step behind those that it waits for.
+  std::vector<std::size_t> by_dependency() const {
+    std::vector<std::size_t> order;
+    std::vector<bool> placed(plan_.steps.size());
+    for (bool moved = true; std::exchange(moved, false);)
+      for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+        const auto& after = plan_.steps[i].after;
+        const bool ready = std::all_of(after.begin(), after.end(),
+                                       [&](int earlier) { return placed[static_cast<std::size_t>(earlier)]; });
+        if (placed[i] || !ready) continue;
+        placed[i] = moved = true;
+        order.push_back(i);
+      }
+    return order;
+  }
+
+  std::optional<Duration> expected_of(const Step& step) const {
+    const auto* seen = measured_on(footprint_of(knowledge_.footprints, step.subject()), step.gpus, snapshot_.gpus);
+    switch (step.action) {
+      case Action::start: return seconds_of(seen, {Phase::start, Phase::ready});
+      case Action::load: return seconds_of(seen, {Phase::load});
+      case Action::stop: return seconds_of(seen, {Phase::stop, Phase::release});
+      case Action::unload: return seconds_of(seen, {Phase::unload});
+      case Action::sleep: return seconds_of(seen, {Phase::sleep});
+      case Action::wake: return seconds_of(seen, {Phase::wake});
+      case Action::verify: return Duration::zero();  // one question to a server that is up
+    }
+    return std::nullopt;
   }
 
   int add(Action action, ServiceId service, std::string unit, std::string why) {
@@ -632,8 +679,27 @@ class Planner {
   Bytes largest_claim(const Step& step) const {
     Bytes largest;
     for (const auto& gpu : snapshot_.gpus)
-      largest = std::max(largest, claim_on(service(step.service), gpu.total.value_or(Bytes())).value_or(Bytes()));
+      largest = std::max(largest, claim_of(service(step.service), gpu).bytes.value_or(Bytes()));
     return largest;
+  }
+
+  Claim claim_of(const Service& service, const GpuSample& gpu) const {
+    return gpumod::claim_of(service, footprint_of(knowledge_.footprints, service.id), gpu);
+  }
+
+  ClaimSource source_of_claim(const Step& step) const {
+    for (const auto& gpu : snapshot_.gpus)
+      if (step.claim.contains(gpu.index)) return claim_of(service(step.service), gpu).source;
+    return ClaimSource::unknown;
+  }
+
+  /// How much it takes is known, wherever it may go. Without a GPU there is nothing to know beyond its file.
+  bool is_known(const Service& service) const {
+    if (snapshot_.gpus.empty()) return service.vram || service.vllm();
+    const auto open = gpus_open_to(service);
+    return std::all_of(snapshot_.gpus.begin(), snapshot_.gpus.end(), [&](const GpuSample& gpu) {
+      return std::find(open.begin(), open.end(), gpu.index) == open.end() || claim_of(service, gpu).bytes;
+    });
   }
 
   const Service& service(const ServiceId& id) const { return knowledge_.services.at(id); }

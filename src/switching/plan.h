@@ -39,6 +39,7 @@
 #include <set>
 
 #include "base/result.h"
+#include "model/footprint.h"
 #include "model/plan.h"
 #include "model/service.h"
 
@@ -51,6 +52,8 @@ struct Knowledge {
   std::set<std::string> distrusted;
   /// Services whose files are broken: what runs of them is left alone.
   std::set<ServiceId> broken;
+  /// What is known of services beyond their files.
+  Footprints footprints;
 };
 
 /// Errors: refused (does not fit, port held by a stranger), environment (a GPU is needed and cannot be read),

@@ -240,5 +240,62 @@ TEST_F(PlanTest, EachStartWaitsForAllBeforeItOnItsGpu) {
   EXPECT_TRUE(waits(last, find(plan, Action::start, "b")));
 }
 
+/// What was seen of it on the GPUs of these tests.
+void seen(Knowledge& knowledge, const std::string& subject, std::map<Phase, Duration> phases,
+          std::optional<Bytes> peak = std::nullopt) {
+  auto& measured = knowledge.footprints[subject].measured["Test"];
+  for (const auto& [phase, took] : phases)
+    measured.phases[phase] = {took, {}, 1};
+  if (peak) measured.peak = peak;
+}
+
+TEST_F(PlanTest, WhatWasMeasuredIsPlannedWith) {
+  gpu(24000);
+  add(make_service("a", 7001, Bytes::mib(20000)));
+  add(make_service("b", 7002, Bytes::mib(15000)));
+  is("a", Residency::running, {{0, 8000}});
+  const auto goal = only({{"a", Residency::running}, {"b", Residency::running}});
+  ASSERT_TRUE(plan(snapshot, goal, knowledge));
+  seen(knowledge, "b", {}, Bytes::mib(16000));
+  EXPECT_EQ(plan(snapshot, goal, knowledge).error().code, ErrorCode::refused) << "it takes more than it says";
+  seen(knowledge, "b", {}, Bytes::mib(9000));
+  const auto fits = make(goal);
+  EXPECT_EQ(find(fits, Action::start, "b")->claim.at(0), Bytes::mib(9000));
+  EXPECT_EQ(find(fits, Action::start, "b")->claim_source, ClaimSource::measured);
+  EXPECT_EQ(fits.free_after.at(0), Bytes::mib(7000));
+}
+
+TEST_F(PlanTest, WhoWasMeasuredNeedNotDeclareAnything) {
+  gpu(24000);
+  add(make_service("a", 7001, Bytes::mib(8000)));
+  auto unsaid = make_service("b", 7002, Bytes(1));
+  unsaid.vram.reset();
+  add(unsaid);
+  is("a", Residency::running, {{0, 8000}});
+  const auto goal = only({{"b", Residency::running}});
+  EXPECT_TRUE(waits(find(make(goal), Action::start, "b"), find(make(goal), Action::stop, "a")));
+  seen(knowledge, "b", {}, Bytes::mib(9000));
+  const auto known = make(goal);
+  EXPECT_TRUE(waits(find(known, Action::stop, "a"), find(known, Action::start, "b"))) << "it is known to fit beside";
+  EXPECT_THAT(known.notes, IsEmpty());
+}
+
+TEST_F(PlanTest, SecondsAreThoseOfTheLongestChain) {
+  gpu(24000);
+  add(make_service("a", 7001, Bytes::mib(20000)));
+  add(make_service("b", 7002, Bytes::mib(15000)));
+  add(make_service("c", 7003, Bytes(0)));
+  is("a", Residency::running, {{0, 20000}});
+  const auto goal = only({{"b", Residency::running}, {"c", Residency::running}});
+  EXPECT_FALSE(make(goal).expected);
+  seen(knowledge, "a", {{Phase::stop, 2s}, {Phase::release, 1s}});
+  seen(knowledge, "b", {{Phase::start, 1s}, {Phase::ready, 30s}});
+  EXPECT_FALSE(make(goal).expected) << "of c nothing is known";
+  EXPECT_EQ(find(make(goal), Action::start, "b")->expected, 31s);
+  knowledge.footprints["c"].measured[""].phases = {{Phase::start, {1s, {}, 1}}, {Phase::ready, {20s, {}, 1}}};
+  EXPECT_EQ(make(goal).expected, 34s) << "c starts beside";
+  EXPECT_EQ(make(only({{"a", Residency::running}})).expected, Duration::zero());
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -24,6 +24,11 @@ std::optional<Switch::Stage> Switch::stage_of(int step) const {
   return steps_[index].stage;
 }
 
+const Step* Switch::step_at(int step) const {
+  const auto index = static_cast<std::size_t>(step);
+  return step < 0 || index >= steps_.size() ? nullptr : &steps_[index].step;
+}
+
 std::string_view to_string(Switch::Stage stage) {
   using Stage = Switch::Stage;
   switch (stage) {

@@ -98,6 +98,8 @@ class Switch {
   const Goal& previous() const { return *request_.previous; }
   /// For whoever counts what has been exercised. Unset: there is no such step.
   std::optional<Stage> stage_of(int step) const;
+  /// Null: there is no such step.
+  const Step* step_at(int step) const;
 
  private:
   enum class Phase { forward, undoing };
@@ -150,6 +152,7 @@ class Switch {
   StepReport& report(const Live& live) { return reports_[static_cast<std::size_t>(live.step.index)]; }
   bool router_process_only(const Step& step) const;
   Duration startup_timeout(const Step& step) const;
+  Duration patience_with(const Step& step) const;
   bool passed_over(const Live& first, const Live& next) const;
   bool ready_to_issue(const Live& live) const;
   void give_up_the_lost();

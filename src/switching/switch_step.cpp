@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "fit/claim.h"
+#include "fit/learning.h"
 #include "switching/switch.h"
 
 namespace gpumod {
@@ -67,7 +69,7 @@ void Switch::await(Live& live, TimePoint now, Commands& out) {
                                request_.knowledge.services.at(live.step.service).in_router();
   if (action == Action::load || action == Action::unload || action == Action::sleep || model_of_router) {
     const bool comes_up = action == Action::load || model_of_router;
-    const auto patience = comes_up                   ? startup_timeout(live.step)
+    const auto patience = comes_up                   ? patience_with(live.step)
                           : action == Action::unload ? unload_timeout
                                                      : residency_timeout;
     auto wait = command(Command::Kind::await_residency, live, now + patience);
@@ -77,7 +79,7 @@ void Switch::await(Live& live, TimePoint now, Commands& out) {
     return;
   }
   line.stage = "getting ready";
-  out.push_back(command(Command::Kind::await_ready, live, now + startup_timeout(live.step)));
+  out.push_back(command(Command::Kind::await_ready, live, now + patience_with(live.step)));
 }
 
 void Switch::verify(Live& live, TimePoint now, Commands& out) {
@@ -344,6 +346,19 @@ Duration Switch::startup_timeout(const Step& step) const {
   if (const auto own = request_.knowledge.services.find(step.service); own != request_.knowledge.services.end())
     return own->second.startup_timeout;
   return longest;
+}
+
+/// A service that was slow before, and came up, gets the time that it needs; people's startup_timeout is the least.
+Duration Switch::patience_with(const Step& step) const {
+  const auto floor = startup_timeout(step);
+  if (!first_snapshot_) return floor;
+  const auto* seen =
+      measured_on(footprint_of(request_.knowledge.footprints, step.subject()), step.gpus, first_snapshot_->gpus);
+  const auto phase = step.action == Action::load   ? gpumod::Phase::load
+                     : step.action == Action::wake ? gpumod::Phase::wake
+                                                   : gpumod::Phase::ready;
+  const auto found = seen ? seen->phases.find(phase) : std::map<gpumod::Phase, PhaseSeconds>::const_iterator();
+  return seen && found != seen->phases.end() ? patience_for(found->second, floor) : floor;
 }
 
 }  // namespace gpumod

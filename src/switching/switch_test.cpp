@@ -683,5 +683,34 @@ TEST(SwitchWithoutGpuTest, AClaimIsRefusedAndCpuServicesRun) {
   EXPECT_TRUE(world.runs("cpu"));
 }
 
+TEST_F(SwitchTest, WhoIsKnownToBeSlowGetsMoreTime) {
+  const auto patience = [&] {
+    World other;
+    other.knowledge = world.knowledge;
+    Switch machine({mode({"embed"}), std::nullopt, OnFailure::rollback, other.knowledge});
+    Duration given{};
+    auto commands = machine.begin(other.clock);
+    Event seen;
+    seen.kind = Event::Kind::observed;
+    seen.snapshot = other.observe();
+    commands = machine.on(seen, other.clock);
+    for (const auto kind : {Event::Kind::preflight_ok, Event::Kind::memory_ok, Event::Kind::job_done}) {
+      Event event;
+      event.kind = kind;
+      event.step = 0;
+      commands = machine.on(event, other.clock);
+    }
+    for (const auto& command : commands)
+      if (command.kind == Command::Kind::await_ready) given = command.deadline - other.clock;
+    return given;
+  };
+  EXPECT_EQ(patience(), 60s) << "people's startup_timeout";
+  auto& ready = world.knowledge.footprints["embed"].measured["Simulated"].phases[Phase::ready];
+  ready = {10s, 1s, 5};
+  EXPECT_EQ(patience(), 60s) << "it is never less";
+  ready = {70s, 5s, 5};
+  EXPECT_EQ(patience(), 125s);
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "control/footprints.h"
 #include "control/launch.h"
 #include "control/observe.h"
 #include "host/processes.h"
@@ -102,8 +103,16 @@ void Context::cancel() {
 
 namespace {
 
-Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted) {
-  return Knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services};
+Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted, Footprints footprints) {
+  return Knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services,
+                   std::move(footprints)};
+}
+
+std::set<ServiceId> all_services(const Catalog& catalog) {
+  std::set<ServiceId> all;
+  for (const auto& [id, service] : catalog.services)
+    all.insert(id);
+  return all;
 }
 
 /// A goal from the journal, less what no file defines any more.
@@ -179,6 +188,31 @@ Task<Result<json::value>> Context::carry_out(Order order) {
   co_return fail(problem_of(*outcome));
 }
 
+Task<Context::Known> Context::known(std::set<ServiceId> services) {
+  Known known;
+  const auto files = catalog();
+  const auto reached = machine();
+  if (!files || !reached) co_return known;
+  const std::string driver = (*reached)->gpus ? (*reached)->gpus->driver_version() : "";
+  const Catalog& catalogue = **files;
+  const std::function<void()> look = [&known, &catalogue, &driver, &services, this] {
+    known.keys = footprint_keys(paths_, catalogue, driver);
+    add_estimates(paths_, catalogue, services, known.footprints);
+  };
+  co_await run_blocking(look);  // a model may lie on a network that takes its time
+  if (const auto remembering = reading(); remembering && *remembering)
+    add_measurements((*remembering)->remembered(known.keys), known.footprints);
+  co_return known;
+}
+
+Task<Footprints> Context::known_of_squeezable(const Snapshot& snapshot) {
+  const auto files = catalog();
+  auto services = files ? may_be_squeezed(snapshot, **files) : std::set<ServiceId>();
+  if (services.empty()) co_return Footprints();
+  auto all = co_await known(std::move(services));
+  co_return std::move(all.footprints);
+}
+
 Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previous) {
   Director director(*machine_, *catalog_, *store_, progress_);
   director.set_probing(probing_);
@@ -189,7 +223,10 @@ Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previo
   what.request.goal = std::move(order.goal);
   what.request.previous = std::move(previous);
   what.request.on_failure = order.on_failure;
-  what.request.knowledge = knowledge_of(*catalog_, std::move(order.distrusted));
+  std::set<ServiceId> services = all_services(*catalog_);
+  auto learned = co_await known(std::move(services));
+  what.request.knowledge = knowledge_of(*catalog_, std::move(order.distrusted), std::move(learned.footprints));
+  what.footprint_keys = std::move(learned.keys);
   what.goal_after = std::move(order.goal_after);
   running_ = &director;
   if (cancelled_early_) director.cancel();
@@ -253,7 +290,10 @@ Task<Result<json::value>> Context::dry_run(Order order) {
   if (!reached) co_return fail(reached.error());
   auto snapshot = co_await observe(**reached, *catalog_);
   if (!snapshot) co_return fail(snapshot.error());
-  const auto planned = plan(*snapshot, order.goal, knowledge_of(*catalog_, order.distrusted));
+  std::set<ServiceId> services = all_services(*catalog_);
+  auto learned = co_await known(std::move(services));
+  const auto planned =
+      plan(*snapshot, order.goal, knowledge_of(*catalog_, order.distrusted, std::move(learned.footprints)));
   if (!planned) co_return fail(planned.error());
   std::vector<ServiceId> starting;
   for (const auto& step : planned->steps)

@@ -37,6 +37,17 @@ class Context {
   /// The services that were changed by themselves since the last mode switch, as far as the history tells.
   std::set<ServiceId> changed_by_hand();
 
+  /// What is known of services beyond their files, and the keys under which that is remembered (control/footprints.h).
+  struct Known {
+    std::map<std::string, std::string> keys;
+    Footprints footprints;
+  };
+  /// `services`: those of which an estimate is wanted. Nothing is known where the machine or the state cannot be read.
+  Task<Known> known(std::set<ServiceId> services);
+
+  /// As much of it as it takes to tell who is squeezed: mostly nothing, and then nothing is read.
+  Task<Footprints> known_of_squeezable(const Snapshot& snapshot);
+
   /// Carries a goal out. With `dry_run` only the plan is made, and answered.
   struct Order {
     std::string kind;

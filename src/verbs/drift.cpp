@@ -39,8 +39,8 @@ std::optional<Residency> wanted_by(const std::optional<Goal>& goal, const Servic
 class Drift {
  public:
   Drift(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
-        const std::optional<Interruption>& cut_off)
-      : goal_(goal), snapshot_(snapshot), catalog_(catalog), cut_off_(cut_off) {}
+        const std::optional<Interruption>& cut_off, const Footprints& known)
+      : goal_(goal), snapshot_(snapshot), catalog_(catalog), cut_off_(cut_off), known_(known) {}
 
   std::vector<Difference> find() {
     for (const auto& [id, view] : snapshot_.services) {
@@ -148,29 +148,35 @@ class Drift {
     return fmt::format("pid {} ({}, user {}), which is not ours", holder.pid, holder.command, holder.user);
   }
 
-  /// What its unit holds on the GPU where it holds most, against what all that run in that unit claim on each.
+  /// What its unit holds on the GPU where it holds most, against what all that run in that unit claim there.
   void look_for_squeeze(const Service& service, const ServiceView& view) {
+    const GpuSample* most = nullptr;
+    Bytes held_most;
+    for (const auto& gpu : snapshot_.gpus) {
+      const auto held = held_by_unit(snapshot_, view.unit, gpu);
+      if (!held) return;
+      if (!most || *held > held_most) most = &gpu, held_most = *held;
+    }
+    if (!most) return;
     Bytes claim;
+    ClaimSource source = ClaimSource::unknown;
     std::size_t sharers = 0;
     for (const auto* member : catalog_.services_of_unit(view.unit)) {
       const auto seen = snapshot_.services.find(member->id);
       if (seen == snapshot_.services.end() || seen->second.residency != Residency::running) continue;
-      if (!member->vram) return;
-      claim += *member->vram;
+      const auto one = claim_of(*member, footprint_of(known_, member->id), *most);
+      if (!one.bytes) return;
+      claim += *one.bytes;
+      source = one.source;
       ++sharers;
     }
-    std::optional<Bytes> most;
-    for (const auto& gpu : snapshot_.gpus) {
-      const auto held = held_by_unit(snapshot_, view.unit, gpu);
-      if (!held) return;
-      most = std::max(most.value_or(Bytes()), *held);
-    }
-    if (!most || !is_squeezed(service, claim, *most)) return;
+    if (!is_squeezed(service, claim, held_most)) return;
     add(Kind::squeezed, service.id, "running", view.residency,
-        fmt::format("'{}' runs with {} of VRAM where {} are declared{}: --fit has probably shrunk it to what was free "
-                    "at its start, and it is slow; if a restart does not help, its vram: is too high",
-                    service.id, to_string(*most), to_string(claim),
-                    sharers > 1 ? fmt::format(" for the {} models of its router", sharers) : ""));
+        fmt::format("'{}' runs with {} of VRAM where {} are {}{}: --fit has probably shrunk it to what was free "
+                    "at its start, and it is slow{}",
+                    service.id, to_string(held_most), to_string(claim), sharers > 1 ? "claimed" : to_string(source),
+                    sharers > 1 ? fmt::format(" for the {} models of its router", sharers) : "",
+                    source == ClaimSource::declared ? "; if a restart does not help, its vram: is too high" : ""));
   }
 
   void add(Kind kind, const ServiceId& id, std::string_view wanted, Residency is, std::string text) {
@@ -181,6 +187,7 @@ class Drift {
   const Snapshot& snapshot_;
   const Catalog& catalog_;
   const std::optional<Interruption>& cut_off_;
+  const Footprints& known_;
   std::vector<Difference> found_;
 };
 
@@ -200,8 +207,9 @@ std::string_view to_string(Difference::Kind kind) {
 }
 
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
-                                       const Catalog& catalog, const std::optional<Interruption>& cut_off) {
-  return Drift(goal, snapshot, catalog, cut_off).find();
+                                       const Catalog& catalog, const std::optional<Interruption>& cut_off,
+                                       const Footprints& known) {
+  return Drift(goal, snapshot, catalog, cut_off, known).find();
 }
 
 std::string_view to_string(Deviation::Kind kind) {
@@ -242,10 +250,22 @@ std::vector<Deviation> deviations_of(const std::optional<Goal>& goal, const Cata
   return found;
 }
 
-std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot,
-                                     const Catalog& catalog) {
+std::set<ServiceId> may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog) {
+  std::set<ServiceId> running;
+  bool one_may = false;
+  for (const auto& [id, view] : snapshot.services) {
+    const auto service = catalog.services.find(id);
+    if (service == catalog.services.end() || view.residency != Residency::running || !service->second.llama()) continue;
+    running.insert(id);
+    one_may = one_may || (may_shrink_itself(service->second) && service->second.vram != Bytes(0));
+  }
+  return one_may && !snapshot.gpus.empty() ? running : std::set<ServiceId>();
+}
+
+std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
+                                     const Footprints& known) {
   std::set<std::string> units;
-  for (const auto& difference : differences_of(goal, snapshot, catalog))
+  for (const auto& difference : differences_of(goal, snapshot, catalog, {}, known))
     if (difference.kind == Kind::squeezed) units.insert(catalog.services.at(difference.service).unit_name());
   return units;
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "catalog/catalog.h"
+#include "model/footprint.h"
 #include "model/snapshot.h"
 
 namespace gpumod {
@@ -38,10 +39,16 @@ struct Interruption {
 };
 
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
-                                       const Catalog& catalog, const std::optional<Interruption>& cut_off = {});
+                                       const Catalog& catalog, const std::optional<Interruption>& cut_off = {},
+                                       const Footprints& known = {});
+
+/// Of whom more than their files has to be known before it can be told who is squeezed: the llama-servers that run, if one
+/// of them may shrink itself.
+std::set<ServiceId> may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog);
 
 /// The units of squeezed services: to be restarted, where they may get the memory that they lacked.
-std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog);
+std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
+                                     const Footprints& known = {});
 
 /// How the goal differs from the mode whose name it bears, because people changed single services since, or the mode's
 /// file. It is no difference between what runs and what should.

@@ -114,6 +114,24 @@ TEST_F(DriftTest, AServiceThatFitHasShrunkIsSqueezed) {
   EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty()) << "what cannot be seen is not claimed";
 }
 
+TEST_F(DriftTest, SqueezedIsWhoHoldsLessThanHalfOfWhatIsKnownBest) {
+  snapshot.gpus[0].processes[0].used = Bytes::gib(6);
+  snapshot.gpus[0].name = "A card";
+  Footprints known;
+  known["coder"].measured["A card"].peak = Bytes::gib(11);
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog, {}, known).empty()) << "its vram: is too high";
+  known["coder"].measured["A card"].peak = Bytes::gib(13);
+  const auto found = differences_of(goal, snapshot, catalog, {}, known);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_THAT(found[0].text, HasSubstr("6144 MiB of VRAM where 13312 MiB are measured"));
+  EXPECT_THAT(may_be_squeezed(snapshot, catalog), testing::ElementsAre("coder"));
+  LlamaOptions pinned;
+  pinned.context_size = 8192;
+  pinned.gpu_layers = 99;
+  catalog.services["coder"].options = pinned;
+  EXPECT_TRUE(may_be_squeezed(snapshot, catalog).empty()) << "then nothing more needs to be known";
+}
+
 TEST_F(DriftTest, FiguresThatNvmlDoesNotGiveProveNothing) {
   snapshot.gpus[0].processes[0].used.reset();
   EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());

@@ -36,6 +36,7 @@ Answer service_stop(Context& context, Request request);
 Answer service_restart(Context& context, Request request);
 Answer service_sleep(Context& context, Request request);
 Answer service_wake(Context& context, Request request);
+Answer service_forget(Context& context, Request request);
 Answer service_logs(Context& context, Request request);
 
 Answer unit_show(Context& context, Request request);

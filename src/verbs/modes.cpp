@@ -100,7 +100,9 @@ Answer mode_status(Context& context, Request) {
       services.push_back(std::move(line));
     }
   auto unfinished = find_unfinished(context, *goal, (*catalog)->settings);
-  auto differences = describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption));
+  const auto footprints = co_await context.known_of_squeezable(*snapshot);
+  auto differences =
+      describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, footprints));
   auto orphans = describe_orphans(*snapshot, **catalog);
   const bool in_order = *goal && differences.empty() && orphans.empty() && unfinished.described.is_null();
   co_return json::value(

@@ -167,11 +167,13 @@ std::vector<Verb> declare() {
        R"({"services":[{"id","name","engine","port","state",…}]})",
        service_list},
       {"service show",
-       "Show what a service's file declares",
-       "",
+       "Show what a service's file declares, and what it takes of the GPUs: declared, estimated and measured",
+       "Where these differ by more than a tenth, that is said. What counts for the plan is what it claims: measured "
+       "before\n"
+       "estimated before declared; a vLLM always claims its gpu_memory_utilization.",
        Effect::reads,
        {service_id()},
-       R"({"service":{…}})",
+       R"({"service":{…,"memory":{"declared","estimated":{"total","weights","kv","compute","context","reserve",…} or null,"not_estimated","measured":[{"gpu","peak","steady","runs","newest","seconds"}],"claims":[{"gpu","name","bytes","source"}],"warnings":[…]}}})",
        service_show},
       {"service status",
        "Show how one service is",
@@ -215,6 +217,15 @@ std::vector<Verb> declare() {
        {service_id(), dry_run()},
        switch_shape,
        service_wake},
+      {"service forget",
+       "Forget what was measured of a service: its memory and its seconds",
+       "Its next run is measured anew. What was measured under other arguments, with another model file, engine build "
+       "or\n"
+       "driver does not count anyway.",
+       Effect::mutates,
+       {service_id()},
+       R"({"forgotten":{"service","runs"}})",
+       service_forget},
       {"service logs",
        "Show the last lines that a service's newest run wrote",
        "",

@@ -4,8 +4,10 @@
 
 #include "base/text.h"
 #include "control/observe.h"
+#include "fit/claim.h"
 #include "verbs/describe.h"
 #include "verbs/handlers.h"
+#include "verbs/memory.h"
 
 namespace gpumod {
 
@@ -19,6 +21,11 @@ json::object describe_environment(const Service& service) {
   for (const auto& [name, value] : service.environment)
     variables[name] = redacted();
   return variables;
+}
+
+Task<std::vector<GpuSample>> sample_of(Machine& machine) {
+  const auto gpus = co_await machine.gpus->sample();
+  co_return gpus.value_or(std::vector<GpuSample>());
 }
 
 /// One service to another residency; everything else stays as it is.
@@ -90,7 +97,26 @@ Answer service_show(Context& context, Request request) {
     if (std::find(mode.services.begin(), mode.services.end(), service.id) != mode.services.end())
       modes.push_back(json::value(id));
   line["modes"] = std::move(modes);
+  // Its file can be shown on a machine whose unit manager cannot be reached; then nothing else is known.
+  const auto machine = context.machine();
+  std::vector<GpuSample> gpus;
+  if (machine && (*machine)->gpus) gpus = co_await sample_of(**machine);
+  std::set<ServiceId> one{service.id};
+  const auto known = co_await context.known(std::move(one));
+  line["memory"] = describe_memory(service, footprint_of(known.footprints, service.id), gpus);
   co_return json::value(json::object{{"service", std::move(line)}});
+}
+
+Answer service_forget(Context& context, Request request) {
+  const auto catalog = context.catalog();
+  if (!catalog) co_return fail(catalog.error());
+  const auto found = (*catalog)->service(text_of(request, "service"));
+  if (!found) co_return fail(found.error());
+  const auto store = context.store();
+  if (!store) co_return fail(store.error());
+  const auto gone = (*store)->forget((*found)->id);
+  if (!gone) co_return fail(gone.error());
+  co_return json::value(json::object{{"forgotten", json::object{{"service", (*found)->id}, {"runs", *gone}}}});
 }
 
 Answer service_status(Context& context, Request request) {

@@ -62,7 +62,9 @@ Answer status(Context& context, Request) {
   answer["gpu_problem"] = snapshot->gpu_problem ? to_json(*snapshot->gpu_problem) : json::value(nullptr);
   answer["services"] = std::move(services);
   answer["orphans"] = describe_orphans(*snapshot, **catalog);
-  answer["differences"] = describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption));
+  const auto footprints = co_await context.known_of_squeezable(*snapshot);
+  answer["differences"] =
+      describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, footprints));
   answer["deviations"] = describe_deviations(context, *goal, **catalog);
   answer["switch"] = std::move(unfinished.described);
   answer["problems"] = describe_problems(**catalog);
@@ -97,7 +99,8 @@ Answer repair(Context& context, Request request) {
   }
   order.goal.exclusive = true;
   std::erase_if(order.goal.wanted, [&](const auto& entry) { return !(*catalog)->services.contains(entry.first); });
-  order.distrusted = squeezed_units(order.goal, *snapshot, **catalog);
+  const auto footprints = co_await context.known_of_squeezable(*snapshot);
+  order.distrusted = squeezed_units(order.goal, *snapshot, **catalog, footprints);
   co_return co_await context.carry_out(std::move(order));
 }
 

@@ -130,7 +130,7 @@ class Squeezed(Case):
         self.gpu_holds(300, pid)
         differences = self.status()["differences"]
         self.assertEqual([(line["service"], line["kind"]) for line in differences], [("chat", "squeezed")])
-        self.assertIn("'chat' runs with 300 MiB of VRAM where 2000 MiB are declared", differences[0]["text"])
+        self.assertRegex(differences[0]["text"], r"^'chat' runs with 300 MiB of VRAM where \d+ MiB are estimated")
         plan = self.ok("repair", "--dry-run", "--json").json["plan"]
         self.assertEqual([step["action"] for step in plan["steps"]], ["stop", "start"])
         repair = self.start_gpumod("repair")
@@ -141,6 +141,21 @@ class Squeezed(Case):
         self.assertNotEqual(self.services()["chat"]["pid"], pid)
         self.gpu_holds(1900, self.services()["chat"]["pid"])
         self.assertEqual(self.status()["differences"], [])
+
+    def test_without_vram_its_file_and_its_flags_say_what_it_takes(self):
+        service = self.config / "services/chat.yaml"
+        service.write_text(service.read_text().replace("vram: 2000", "gpu_layers: 99"))
+        plan = self.ok("mode", "switch", "chat", "--dry-run", "--json").json["plan"]
+        self.assertEqual(plan["notes"], [])
+        start = plan["steps"][0]
+        memory = self.ok("service", "show", "chat", "--json").json["service"]["memory"]
+        estimated = memory["estimated"]
+        self.assertEqual(start["claim_source"], "estimated")
+        self.assertEqual(start["claim"], {"0": estimated["total"] + estimated["reserve"]})
+        self.assertGreater(estimated["weights"], 0)
+        service.write_text(service.read_text().replace("context_size: 256", "context_size: 4096"))
+        memory = self.ok("service", "show", "chat", "--json").json["service"]["memory"]
+        self.assertGreaterEqual(memory["estimated"]["kv"], 15 * estimated["kv"], "of the flags that it has now")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -72,12 +73,16 @@ void ProgressView::on_event(const json::object& event, TimePoint now) {
     if (const auto id = number(member(event, "id"))) id_ = static_cast<std::int64_t>(*id);
     from_ = text(member(event, "from"));
     to_ = text(member(event, "to"));
+    expected_end_.reset();
+    if (const auto all = number(member(member(event, "plan"), "seconds")))
+      expected_end_ = now + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(*all));
     steps_.clear();
     for (const auto& planned : elements(member(member(event, "plan"), "steps"))) {
       if (!planned.is_object()) continue;
       auto& step = step_of(planned.get_object());
       step.action = text(member(planned, "action"));
       step.subject = subject_of(planned.get_object());
+      step.expected = number(member(planned, "seconds")).value_or(0);
     }
   }
   if (kind == "vram") {
@@ -115,6 +120,8 @@ std::string ProgressView::line_of(const Step& step, int action_width, int subjec
     ink = Ink::cyan;
     mark = spinner(screen, turn);
     doing = step.stage.empty() ? "under way" : step.stage;
+    if (step.expected >= 1)
+      doing += fmt::format(" (usually {})", format_seconds(std::chrono::seconds(std::llround(step.expected))));
     if (step.attempts > 1) doing += fmt::format(" (attempt {})", step.attempts);
     if (step.began) elapsed = ticking(now - *step.began);
   } else if (step.result == "done") {
@@ -165,6 +172,10 @@ std::vector<std::string> ProgressView::lines(const Screen& screen, TimePoint now
   if (!from_.empty() && !to_.empty() && from_ != to_)
     title = fmt::format("{} {} {}", from_, glyph(screen, Glyph::arrow), to_);
   if (steps_.empty()) title = fmt::format("{} {}: looking at what is there", spinner(screen, turn), title);
+  // Whoever takes longer than before has no time left that could be told.
+  if (expected_end_ && *expected_end_ - now >= 1s)
+    title +=
+        fmt::format(", about {} left", format_seconds(std::chrono::ceil<std::chrono::seconds>(*expected_end_ - now)));
   std::vector<std::string> out;
   const auto hint = hint_.empty() ? "" : fmt::format("  ({})", hint_);
   if (display_width(title + hint) < width)
@@ -210,7 +221,10 @@ std::optional<std::string> ProgressView::appended(const json::object& event) con
     const auto from = text(member(event, "from")), to = text(member(event, "to"));
     const auto count = elements(member(member(event, "plan"), "steps")).size();
     const auto who = !from.empty() && !to.empty() && from != to ? from + " -> " + to : title_;
-    return fmt::format("{}: {} step{}", who, count, count == 1 ? "" : "s");
+    const auto& expected = member(member(event, "plan"), "seconds");
+    const bool worth_saying = number(expected).value_or(0) >= 0.1;
+    return fmt::format("{}: {} step{}{}", who, count, count == 1 ? "" : "s",
+                       worth_saying ? ", about " + seconds_text(expected) : "");
   }
   if (kind != "step") return std::nullopt;
   const auto result = text(member(event, "result")), stage = text(member(event, "stage")),

@@ -46,6 +46,7 @@ class ProgressView {
     std::string took;
     int attempts = 0;
     bool undo = false;
+    double expected = 0;  // seconds; 0: not known
     std::optional<TimePoint> began;
   };
   Step& step_of(const boost::json::object& event);
@@ -56,6 +57,7 @@ class ProgressView {
   std::string title_;
   std::string hint_ = "Ctrl-C takes it back";
   std::string from_, to_;
+  std::optional<TimePoint> expected_end_;
   std::optional<std::int64_t> id_;
   std::vector<Step> steps_;
   struct Gpu {

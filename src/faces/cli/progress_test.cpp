@@ -51,6 +51,22 @@ TEST(ProgressView, OneLineAStep) {
   EXPECT_EQ(view.from(), "code");
 }
 
+TEST(ProgressView, WhatEarlierRunsTookIsWhatIsLeft) {
+  ProgressView view("x");
+  const TimePoint start{};
+  view.on_event(event(R"({"event":"plan","id":9,"from":"code","to":"rag","plan":{"seconds":32,"steps":[
+        {"step":0,"service":"coder","action":"stop","seconds":0.4},{"step":1,"service":"embedding","action":"start","seconds":31.4}]}})"),
+                start);
+  view.on_event(event(start_running), start);
+  EXPECT_THAT(view.lines(screen(80), start + 12s + 500ms, 1),
+              ElementsAre("code → rag, about 20 s left  (Ctrl-C takes it back)", HasSubstr("stop"),
+                          "⠙ start  embedding    12 s  getting ready (usually 31 s)"));
+  EXPECT_THAT(view.lines(screen(80), start + 40s, 1).front(), Not(HasSubstr("left"))) << "slower than ever before";
+  EXPECT_THAT(
+      *view.appended(event(R"({"event":"plan","from":"a","to":"b","plan":{"seconds":32,"steps":[{"step":0}]}})")),
+      "a -> b: 1 step, about 32 s");
+}
+
 TEST(ProgressView, TimeRunsFromTheStepsBeginningAndLongOnesHaveMinutes) {
   ProgressView view("x");
   view.on_event(event(start_running), TimePoint{} + 10s);

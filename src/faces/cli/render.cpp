@@ -50,6 +50,14 @@ std::string render_changed_file(const json::value& answer, const Screen& screen)
   return out + "\n";
 }
 
+std::string render_forgotten(const json::value& answer) {
+  const auto& body = member(answer, "forgotten");
+  const auto runs = static_cast<std::size_t>(number(member(body, "runs")).value_or(0));
+  const auto service = text(member(body, "service"));
+  return runs == 0 ? fmt::format("Nothing had been measured of {}.\n", service)
+                   : fmt::format("What {} of {} had shown is forgotten.\n", counted(runs, "run"), service);
+}
+
 }  // namespace
 
 std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
@@ -69,6 +77,7 @@ std::string render(std::string_view verb, const json::value& answer, const Scree
   if (verb == "init") return render_init(answer, screen);
   if (verb == "model inspect") return render_model(answer, screen);
   if (verb == "unit show") return render_unit(answer, screen);
+  if (verb == "service forget") return render_forgotten(answer);
   return render_changed_file(answer, screen);
 }
 

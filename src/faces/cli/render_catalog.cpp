@@ -86,8 +86,59 @@ std::string render_service_list(const json::value& answer, const Screen& screen)
   return table.empty() ? "No services yet: gpumod init writes some.\n" : table.render(screen);
 }
 
+namespace {
+
+/// "ready 12.5 s (±0.3 s)"
+std::string seconds_of(const json::value& phases) {
+  std::vector<std::string> parts;
+  if (const auto* object = phases.if_object())
+    for (const auto& [phase, took] : *object) {
+      const auto spread = number(member(took, "spread")).value_or(0);
+      parts.push_back(fmt::format("{} {}{}", printable(phase), seconds_text(member(took, "median")),
+                                  spread >= 0.05 ? fmt::format(" (±{})", seconds_text(member(took, "spread"))) : ""));
+    }
+  return join(parts, ", ");
+}
+
+const json::value& of_gpu(const json::value& measured, const std::string& name) {
+  static const json::value none;
+  for (const auto& each : elements(measured))
+    if (text(member(each, "gpu")) == name) return each;
+  return none;
+}
+
+std::string or_dash(std::string shown) {
+  return shown.empty() ? "-" : shown;
+}
+
+std::string render_memory(const json::value& memory, const Screen& screen) {
+  Table table({{"MEMORY"}, {"DECLARED", true}, {"ESTIMATED", true}, {"MEASURED", true}, {"CLAIMED", true}, {""}});
+  for (const auto& claim : elements(member(memory, "claims"))) {
+    const auto& measured = of_gpu(member(memory, "measured"), text(member(claim, "name")));
+    table.add({{fmt::format("GPU {}", plain(member(claim, "gpu")))},
+               {or_dash(mebibytes(member(memory, "declared")))},
+               {or_dash(mebibytes(member(member(memory, "estimated"), "total")))},
+               {or_dash(mebibytes(member(measured, "peak")))},
+               {or_dash(mebibytes(member(claim, "bytes"))), Ink::bold},
+               {text(member(claim, "source")), Ink::dim}});
+  }
+  std::string out = table.empty() ? "" : "\n" + table.render(screen);
+  for (const auto& measured : elements(member(memory, "measured"))) {
+    const auto took = seconds_of(member(measured, "seconds"));
+    if (!took.empty()) out += paragraph(took, screen, 10, "", Ink::dim);
+  }
+  if (const auto why = text(member(memory, "not_estimated")); !why.empty())
+    out += paragraph(fmt::format("not estimated: {}", why), screen, 10, "", Ink::dim);
+  for (const auto& warning : texts(member(memory, "warnings")))
+    out += paragraph(warning, screen, 10, "warning:", Ink::yellow);
+  return out;
+}
+
+}  // namespace
+
 std::string render_service(const json::value& answer, const Screen& screen) {
-  return describe(member(answer, "service"), "", screen);
+  const auto& service = member(answer, "service");
+  return describe(service, "memory", screen) + render_memory(member(service, "memory"), screen);
 }
 
 std::string render_log_line(const json::value& line, const Screen& screen) {

@@ -27,7 +27,9 @@ std::string claims_of(const json::value& step) {
   if (const auto* claim = member(step, "claim").if_object())
     for (const auto& [gpu, bytes] : *claim)
       parts.push_back(fmt::format("{} on GPU {}", mebibytes(bytes), printable(gpu)));
-  return join(parts, ", ");
+  const auto source = text(member(step, "claim_source"));
+  const auto all = join(parts, ", ");
+  return parts.empty() || source.empty() || source == "unknown" ? all : fmt::format("{} ({})", all, source);
 }
 
 std::string after_of(const json::value& step) {
@@ -45,6 +47,17 @@ std::string predicted_vram(const json::value& free) {
     out += fmt::format("GPU {}: {} free now, {} afterwards\n", printable(gpu), mebibytes(bytes),
                        mebibytes(member(member(free, "after"), gpu)));
   return out;
+}
+
+std::string predicted_seconds(const json::value& plan) {
+  if (const auto all = seconds_text(member(plan, "seconds")); !all.empty())
+    return fmt::format("It would take about {}, going by earlier runs.\n", all);
+  std::vector<std::string> unseen;
+  for (const auto& step : elements(member(plan, "steps")))
+    if (step.is_object() && step.get_object().contains("seconds") && member(step, "seconds").is_null())
+      unseen.push_back(fmt::format("{} {}", text(member(step, "action")), subject_of(step)));
+  if (unseen.empty()) return {};
+  return fmt::format("How long it would take is not known: nothing was seen yet of {}.\n", join(unseen, ", "));
 }
 
 std::string outcome_words(const std::string& result) {
@@ -136,7 +149,7 @@ std::string render_plan(const json::value& answer, const Screen& screen) {
   else
     out += to.empty() ? "These steps would be taken:\n"
                       : fmt::format("To reach {}, these steps would be taken:\n", paint(screen, Ink::bold, to));
-  Table table({{"", true}, {""}, {""}, {"", false, true}, {""}, {"", false, true}});
+  Table table({{"", true}, {""}, {""}, {"", false, true}, {""}, {"", false, true}, {"", true}});
   for (const auto& step : steps) {
     const auto index = number(member(step, "step")).value_or(0);
     table.add({{fmt::format("{}.", index + 1), Ink::dim},
@@ -144,10 +157,12 @@ std::string render_plan(const json::value& answer, const Screen& screen) {
                {subject_of(step), Ink::bold},
                {text(member(step, "why")), Ink::dim},
                {after_of(step)},
-               {claims_of(step)}});
+               {claims_of(step)},
+               {text(member(step, "action")) == "verify" ? "" : seconds_text(member(step, "seconds")), Ink::dim}});
   }
   out += table.render(screen, 2, false);
   if (const auto vram = predicted_vram(member(plan, "free")); !vram.empty()) out += "\n" + vram;
+  if (changes) out += predicted_seconds(plan);
   for (const auto& note : texts(member(plan, "notes")))
     out += fmt::format("{} {}\n", paint(screen, Ink::yellow, "note:"), note);
   return out;

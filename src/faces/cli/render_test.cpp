@@ -200,6 +200,22 @@ TEST(Plan, IsAnOrderedListWithReasonsAndMemory) {
             "note: vram of 'x' is unknown\n");
 }
 
+TEST(Plan, SaysWhereItsFiguresComeFromAndHowLongItTook) {
+  EXPECT_EQ(render_plan(json::parse(R"({"to":"rag","plan":{"seconds":13.5,"steps":[
+      {"step":0,"service":"chat","action":"stop","claim":{},"claim_source":"unknown","seconds":1.5,"why":"outside the goal"},
+      {"step":1,"service":"embedding","action":"start","claim":{"0":6291456000},"claim_source":"measured","seconds":12,"why":"does not run"}]}})"),
+                        {}),
+            "To reach rag, these steps would be taken:\n"
+            "  1.  stop   chat       outside the goal                                1.5 s\n"
+            "  2.  start  embedding  does not run      6000 MiB on GPU 0 (measured)   12 s\n"
+            "It would take about 14 s, going by earlier runs.\n");
+  EXPECT_THAT(render_plan(json::parse(R"({"to":"rag","plan":{"seconds":null,"steps":[
+      {"step":0,"service":"chat","action":"stop","seconds":1.5},
+      {"step":1,"service":"embedding","action":"start","seconds":null}]}})"),
+                          {}),
+              HasSubstr("How long it would take is not known: nothing was seen yet of start embedding.\n"));
+}
+
 TEST(Plan, SaysWhenNothingWouldChange) {
   EXPECT_THAT(
       render_plan(
@@ -309,6 +325,30 @@ TEST(Services, ShowLeavesOutWhatIsNotSaid) {
       "stop timeout  20 s\n"
       "extra args    --a, b\n"
       "model         path /m.gguf\n");
+}
+
+TEST(Services, MemoryIsShownBySourceSideBySide) {
+  EXPECT_EQ(render_service(json::parse(R"({"service":{"id":"chat","memory":{"declared":15728640000,
+      "estimated":null,"not_estimated":"--mmproj is not covered",
+      "measured":[{"gpu":"A card","peak":23592960000,"runs":3,
+                   "seconds":{"start":{"median":0.2,"spread":0},"ready":{"median":31,"spread":1.5}}}],
+      "claims":[{"gpu":0,"name":"A card","bytes":23181918208,"source":"utilization"}],
+      "warnings":["15000 MiB are declared"]}}})"),
+                           {}),
+            "id  chat\n"
+            "\n"
+            "MEMORY   DECLARED  ESTIMATED   MEASURED    CLAIMED\n"
+            "GPU 0   15000 MiB          -  22500 MiB  22108 MiB  utilization\n"
+            "          start 0.2 s, ready 31 s (±1.5 s)\n"
+            "          not estimated: --mmproj is not covered\n"
+            "warning:  15000 MiB are declared\n");
+}
+
+TEST(Services, WhatWasForgottenIsSaid) {
+  EXPECT_EQ(render("service forget", json::parse(R"({"forgotten":{"service":"chat","runs":3}})"), {}),
+            "What 3 runs of chat had shown is forgotten.\n");
+  EXPECT_EQ(render("service forget", json::parse(R"({"forgotten":{"service":"chat","runs":0}})"), {}),
+            "Nothing had been measured of chat.\n");
 }
 
 TEST(Anything, ChangedFilesAreOneLine) {

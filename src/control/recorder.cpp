@@ -1,0 +1,154 @@
+#include "control/recorder.h"
+
+#include <algorithm>
+
+#include "fit/claim.h"
+#include "fit/learning.h"
+
+namespace gpumod {
+
+namespace {
+
+using Stage = Switch::Stage;
+
+/// The phase that a step is in; unset where its time says nothing about it: it waits for memory, or something went wrong.
+std::optional<Phase> phase_in(Action action, Stage stage) {
+  const bool acting = stage == Stage::acting;
+  const bool coming = stage == Stage::waiting || stage == Stage::verifying;
+  const bool falling = stage == Stage::waiting || stage == Stage::falling;
+  const auto either = [](bool first, Phase one, bool second, Phase other) {
+    return first ? std::optional(one) : second ? std::optional(other) : std::nullopt;
+  };
+  switch (action) {
+    case Action::start: return either(acting, Phase::start, coming, Phase::ready);
+    case Action::stop: return either(acting, Phase::stop, stage == Stage::proving, Phase::release);
+    case Action::load: return either(acting, Phase::load, coming, Phase::load);
+    case Action::wake: return either(acting, Phase::wake, coming, Phase::wake);
+    case Action::sleep: return either(acting, Phase::sleep, falling, Phase::sleep);
+    case Action::unload: return either(acting, Phase::unload, falling, Phase::unload);
+    case Action::verify: return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void Recorder::note_steps(const Switch& about, TimePoint at) {
+  const auto& reports = about.reports();
+  watched_.resize(reports.size());
+  for (std::size_t i = 0; i < reports.size(); ++i)
+    if (const auto stage = about.stage_of(static_cast<int>(i))) note_step(reports[i], *stage, watched_[i], at);
+}
+
+void Recorder::note_step(const StepReport& report, Stage stage, Watched& watched, TimePoint at) {
+  if (watched.stage == stage) return;
+  if (watched.stage)
+    if (const auto phase = phase_in(report.action, *watched.stage)) watched.phases[*phase] += at - watched.since;
+  watched.unit = report.unit;
+  watched.stage = stage;
+  watched.since = at;
+  if (stage == Stage::acting && !watched.holds) {
+    watched.holds = true;
+    if (report.action == Action::load) begin_load(report, watched);
+  }
+  wants_a_sample_ = wants_a_sample_ || stage == Stage::verifying;
+  watched.done = stage == Stage::done;
+}
+
+void Recorder::begin_load(const StepReport& report, Watched& watched) {
+  for (auto& earlier : watched_) {
+    if (!earlier.loads || earlier.unit != report.unit) continue;
+    earlier.closed = true;
+    // Processes of the earlier one that nobody has seen yet would be taken for this one's.
+    watched.blind = watched.blind || earlier.own.empty();
+  }
+  watched.loads = true;
+  for (const auto& [pid, unit] : owners_)
+    if (unit == report.unit) watched.before.insert(pid);
+}
+
+void Recorder::note_gpus(const std::vector<GpuSample>& gpus, const std::map<pid_t, std::string>& owners) {
+  gpus_ = gpus;
+  owners_ = owners;
+  for (auto& watched : watched_)
+    if (watched.holds) note_held(watched);
+}
+
+void Recorder::note_held(Watched& watched) const {
+  watched.last.clear();
+  for (const auto& gpu : gpus_) {
+    if (gpu.free && !watched.done) {
+      const auto [least, first] = watched.least_free.emplace(gpu.index, *gpu.free);
+      if (!first) least->second = std::min(least->second, *gpu.free);
+    }
+    for (const auto& process : gpu.processes) {
+      const auto owner = owners_.find(process.pid);
+      if (owner == owners_.end() || owner->second != watched.unit || watched.before.contains(process.pid)) continue;
+      if (!watched.closed) watched.own.insert(process.pid);
+      if (!watched.own.contains(process.pid)) continue;
+      watched.blind = watched.blind || !process.used;
+      watched.last[gpu.index] += process.used.value_or(Bytes());
+    }
+  }
+  for (const auto& [index, held] : watched.last)
+    watched.peak[index] = std::max(watched.peak[index], held);
+}
+
+std::vector<Measurement> Recorder::learned(const Switch& about, WallTime at) const {
+  std::map<std::pair<std::string, std::string>, Measurement> by_subject;
+  if (!about.finished() || about.result() != SwitchResult::committed) return {};
+  for (std::size_t i = 0; i < watched_.size(); ++i) {
+    const auto& report = about.reports()[i];
+    const auto* step = about.step_at(static_cast<int>(i));
+    const auto key = keys_.find(report.subject);
+    if (!step || key == keys_.end() || report.result != "done" || report.attempts != 1 || report.undo) continue;
+    Measurement one;
+    one.subject = report.subject;
+    one.key = key->second;
+    one.gpu = gpu_name(step->gpus, gpus_);
+    one.at = at;
+    one.phases = watched_[i].phases;
+    add_memory(*step, watched_[i], one);
+    if (one.phases.empty() && !one.peak && one.steady.empty()) continue;
+    // A service that was stopped and started in one switch is one run.
+    auto& all = by_subject.try_emplace({one.subject, one.gpu}, one).first->second;
+    if (one.peak) all.peak = one.peak;
+    for (const auto& [residency, held] : one.steady)
+      all.steady[residency] = held;
+    for (const auto& [phase, took] : one.phases)
+      all.phases[phase] = took;
+  }
+  std::vector<Measurement> runs;
+  for (auto& [subject, run] : by_subject) {
+    // Who was put to sleep as soon as it was up holds at the end what a sleeper holds.
+    if (run.steady.size() > 1) run.steady.erase(Residency::running);
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+/// On the GPU where it took most.
+void Recorder::add_memory(const Step& step, const Watched& watched, Measurement& measured) const {
+  const auto service = knowledge_.services.find(step.service);
+  if (service == knowledge_.services.end() || watched.blind || watched.peak.empty() || watched.last.empty()) return;
+  // The process of a router, without any model: nobody asks how much that takes.
+  const bool comes_up = (step.action == Action::start && !service->second.in_router()) || step.action == Action::load;
+  if (!comes_up && step.action != Action::wake && step.action != Action::sleep) return;
+  const auto by_amount = [](const auto& a, const auto& b) { return a.second < b.second; };
+  const auto most = *std::max_element(watched.peak.begin(), watched.peak.end(), by_amount);
+  const auto held = *std::max_element(watched.last.begin(), watched.last.end(), by_amount);
+  const auto gpu = std::find_if(gpus_.begin(), gpus_.end(), [&](const auto& each) { return each.index == most.first; });
+  if (gpu == gpus_.end() || gpu->name != measured.gpu) return;
+  if (step.action == Action::sleep) {
+    measured.steady[step.target] = held.second;
+    return;
+  }
+  const auto& known = footprint_of(knowledge_.footprints, step.service);
+  const auto free = watched.least_free.find(gpu->index);
+  const auto least_free = free == watched.least_free.end() ? std::nullopt : std::optional(free->second);
+  if (!may_be_learned(service->second, known, *gpu, most.second, least_free)) return;
+  measured.steady[Residency::running] = held.second;
+  if (comes_up) measured.peak = most.second;
+}
+
+}  // namespace gpumod

@@ -1,0 +1,166 @@
+#include "fit/llama_flags.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace gpumod {
+
+namespace {
+
+/// Beginnings of flags with which more is loaded, or elsewhere, than the arithmetic knows of.
+constexpr std::array not_covered{"--mmproj",      "-mm",
+                                 "--lora",        "--control-vector",
+                                 "--model-draft", "-md",
+                                 "--draft",       "-cd",
+                                 "--spec",        "--rpc",
+                                 "--device",      "-dev",
+                                 "--override-kv", "-m",
+                                 "--model",       "-hf",
+                                 "--hf-",         "--lazy-mode",
+                                 "-lzm",          "-ncffn",
+                                 "--n-cpu-ffn",   "--moe-cache-mib"};
+/// The same where a letter more means something else.
+constexpr std::array whole_words{"-mm", "-md", "-cd", "-dev", "-m", "-hf", "-lzm", "-ncffn", "--model"};
+
+bool is_not_covered(std::string_view flag) {
+  return std::any_of(not_covered.begin(), not_covered.end(), [&](std::string_view beginning) {
+    const bool whole = std::find(whole_words.begin(), whole_words.end(), beginning) != whole_words.end();
+    return whole ? flag == beginning : flag.starts_with(beginning);
+  });
+}
+
+class Reader {
+ public:
+  explicit Reader(const std::vector<std::string>& words) : words_(words) {}
+
+  Result<void> read(LlamaFlags& flags) {
+    while (next_ < words_.size()) {
+      take_word();
+      TRY(read_one(flags));
+    }
+    return {};
+  }
+
+ private:
+  void take_word() {
+    flag_ = words_[next_++];
+    attached_.reset();
+    const auto equals = flag_.find('=');
+    if (flag_.starts_with("--") && equals != std::string::npos) {
+      attached_ = flag_.substr(equals + 1);
+      flag_.resize(equals);
+    }
+  }
+
+  bool is(std::initializer_list<std::string_view> names) const {
+    return std::find(names.begin(), names.end(), flag_) != names.end();
+  }
+
+  std::string value() {
+    if (attached_) return *attached_;
+    return next_ < words_.size() ? words_[next_++] : std::string();
+  }
+
+  Result<std::int64_t> number() {
+    const auto text = value();
+    std::int64_t read = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), read);
+    if (problem == std::errc() && end == text.data() + text.size()) return read;
+    return fail(ErrorCode::refused, fmt::format("{} is '{}'", flag_, printable(text)));
+  }
+  Result<int> small_number() { return static_cast<int>(std::clamp<std::int64_t>(TRY(number()), -1, 1 << 30)); }
+
+  /// -fa stood alone in older builds.
+  bool on_or_off() {
+    static constexpr std::array states{"on", "off", "auto", "1", "0", "enabled", "disabled"};
+    std::string state = attached_.value_or("");
+    if (!attached_ && next_ < words_.size() && std::find(states.begin(), states.end(), words_[next_]) != states.end())
+      state = words_[next_++];
+    return state != "off" && state != "0" && state != "disabled";
+  }
+
+  Result<void> read_one(LlamaFlags& flags) {
+    if (is_not_covered(flag_)) return fail(ErrorCode::refused, fmt::format("{} is not covered", printable(flag_)));
+    if (is({"-c", "--ctx-size"})) {
+      flags.context = TRY(number());
+    } else if (is({"-ngl", "--gpu-layers", "--n-gpu-layers"})) {
+      const auto layers = value();
+      flags.gpu_layers = -1;  // "all", "auto"
+      if (!layers.empty() && layers != "all" && layers != "auto") {
+        int read = 0;
+        if (std::from_chars(layers.data(), layers.data() + layers.size(), read).ec != std::errc())
+          return fail(ErrorCode::refused, fmt::format("{} is '{}'", flag_, printable(layers)));
+        flags.gpu_layers = read;
+      }
+    } else if (is({"-ctk", "--cache-type-k"})) {
+      flags.cache_k = value();
+    } else if (is({"-ctv", "--cache-type-v"})) {
+      flags.cache_v = value();
+    } else if (is({"-np", "--parallel"})) {
+      const auto slots = TRY(small_number());
+      flags.parallel = slots > 0 ? std::optional(slots) : std::nullopt;
+    } else if (is({"-ub", "--ubatch-size"})) {
+      flags.batch = TRY(small_number());
+    } else if (is({"-ncmoe", "--n-cpu-moe"})) {
+      flags.n_cpu_moe = TRY(small_number());
+    } else if (is({"-cmoe", "--cpu-moe"})) {
+      flags.cpu_moe = true;
+    } else if (is({"-ot", "--override-tensor"})) {
+      for (auto& each : TRY(parse_overrides(value())))
+        flags.overrides.push_back(std::move(each));
+    } else if (is({"--swa-full"})) {
+      flags.swa_full = true;
+    } else if (is({"-kvu", "--kv-unified"})) {
+      flags.unified = true;
+    } else if (is({"-no-kvu", "--no-kv-unified"})) {
+      flags.unified = false;
+    } else if (is({"-nkvo", "--no-kv-offload"})) {
+      flags.kv_offload = false;
+    } else if (is({"-fa", "--flash-attn"})) {
+      flags.flash_attention = on_or_off();
+    }
+    return {};
+  }
+
+  const std::vector<std::string>& words_;
+  std::size_t next_ = 0;
+  std::string flag_;
+  std::optional<std::string> attached_;
+};
+
+/// llama-server reads its flags from the environment, too: whoever uses that says more than is looked at here.
+std::optional<std::string> flag_in_environment(const Service& service) {
+  static constexpr std::array harmless{"LLAMA_ARG_HOST",    "LLAMA_ARG_PORT",  "LLAMA_ARG_API_KEY",
+                                       "LLAMA_ARG_THREADS", "LLAMA_ARG_ALIAS", "LLAMA_ARG_ENDPOINT_METRICS"};
+  for (const auto& [name, value] : service.environment)
+    if (name.starts_with("LLAMA_ARG_") && std::find(harmless.begin(), harmless.end(), name) == harmless.end())
+      return name;
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<LlamaFlags> llama_flags_of(const Service& service, const std::vector<std::string>& words) {
+  const auto* llama = service.llama();
+  if (!llama) return fail(ErrorCode::refused, "it is no llama-server");
+  if (!service.unit.empty()) return fail(ErrorCode::refused, "its unit is people's own, and so is its command line");
+  if (!llama->models_preset.empty()) return fail(ErrorCode::refused, "a models preset of people's own is not read");
+  if (service.gpu.devices.size() > 1)
+    return fail(ErrorCode::refused, "how it spreads over several GPUs is decided at its start");
+  if (const auto name = flag_in_environment(service))
+    return fail(ErrorCode::refused, fmt::format("{} is not covered", printable(*name)));
+  LlamaFlags flags;
+  flags.context = llama->context_size;
+  flags.gpu_layers = llama->gpu_layers;
+  flags.n_cpu_moe = std::max(0, llama->n_cpu_moe.value_or(0));
+  flags.flash_attention = llama->flash_attention != "off";
+  TRY(Reader(words).read(flags));
+  return flags;
+}
+
+}  // namespace gpumod
