@@ -122,6 +122,15 @@ void Judge::command(const Command& command, const Switch& machine) {
   }
   if (clears(command, machine) && (gives(command.kind) || command.kind == Kind::kill_unit)) own.clearing = true;
   own.deadline = command.deadline;
+  const auto& stage = machine.reports()[static_cast<std::size_t>(command.step)].stage;
+  const auto action = machine.reports()[static_cast<std::size_t>(command.step)].action;
+  if (command.kind == Kind::await_residency && !own.clearing && frees(action) &&
+      stage != (action == Action::unload ? "unloading" : "falling asleep"))
+    complain(fmt::format("step {} is told to be {}", command.step, stage));
+  // What a working vLLM keeps in its sleep must not be held against it.
+  for (const auto& [gpu, most] : command.ceiling)
+    if (action == Action::sleep && most < Bytes::mib(1536))
+      complain(fmt::format("{} may hold only {} on GPU {} in its sleep", command.unit, to_string(most), gpu));
   check_deadline(command, service);
   own.waits =
       command.kind == Kind::check_memory || command.kind == Kind::await_ready || command.kind == Kind::await_residency;
