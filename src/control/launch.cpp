@@ -10,8 +10,8 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "control/interpreter.h"
+#include "control/model_check.h"
 #include "engines/engine.h"
-#include "engines/hub.h"
 #include "host/run.h"
 
 namespace gpumod {
@@ -116,54 +116,14 @@ struct Preflight {
   void add(Error problem) { problems.push_back(std::move(problem)); }
 };
 
-void check_readable(Preflight& check, const Service& service, const fs::path& path, bool directory) {
-  struct stat info {};
-  std::string wrong;
-  if (::stat(path.c_str(), &info) != 0)
-    wrong = fmt::format("{} is not there", path.string());
-  else if (directory != static_cast<bool>(S_ISDIR(info.st_mode)) && (directory || !S_ISREG(info.st_mode)))
-    wrong = fmt::format("{} is not a {}", path.string(), directory ? "directory" : "regular file");
-  else if (::access(path.c_str(), directory ? R_OK | X_OK : R_OK) != 0)
-    wrong = fmt::format("{} cannot be read by you", path.string());
-  if (!wrong.empty())
-    check.add({ErrorCode::refused,
-               fmt::format("service '{}': model {}", service.id, wrong),
-               fmt::format("Correct the path in {}, or put the model there.", to_string(service.source)),
-               {}});
-}
-
-void check_hub_model(Preflight& check, const Service& service) {
-  const auto variable = [&](const char* name) {
-    const auto own = service.environment.find(name);
-    return own != service.environment.end() ? own->second.reveal() : environment_variable(name);
-  };
-  if (const auto offline = variable("HF_HUB_OFFLINE"); offline == "0" || offline == "false")
-    return;  // they may download
-  const auto root = hub_root_from(variable("HF_HUB_CACHE"), variable("HF_HOME"), variable("XDG_CACHE_HOME"),
-                                  check.machine.paths.home);
-  const auto snapshots = hub_snapshot_dir(service.model.id, root);
-  std::error_code problem;
-  for (const auto& snapshot : fs::directory_iterator(snapshots, problem))
-    if (fs::exists(snapshot.path() / "config.json", problem)) return;
-  check.add({ErrorCode::refused,
-             fmt::format("service '{}': model {} is not in the cache {}", service.id, service.model.id, root.string()),
-             fmt::format("Download it first: {}", download_command(service.model.id)),
-             {}});
-}
-
-void check_model(Preflight& check, const Service& service) {
-  if (const auto* llama = service.llama()) {
-    if (!llama->models_dir.empty()) return check_readable(check, service, llama->models_dir, true);
-    if (!llama->models_preset.empty()) return check_readable(check, service, llama->models_preset, false);
-    if (!service.model.path.empty()) return check_readable(check, service, service.model.path, false);
-    return;
-  }
-  if (!service.vllm()) return;
-  std::error_code ignored;
-  if (!service.model.path.empty())
-    check_readable(check, service, service.model.path, fs::is_directory(service.model.path, ignored));
-  else if (is_hub_id(service.model.id))
-    check_hub_model(check, service);
+/// Disks can be slow, and other steps wait on the loop meanwhile.
+Task<void> check_model(Preflight& check, const Service& service, fs::path binary) {
+  std::vector<Error> problems;
+  const auto& home = check.machine.paths.home;
+  const std::function<void()> look = [&] { problems = model_problems(service, home, binary); };
+  co_await run_blocking(look);
+  for (auto& problem : problems)
+    check.add(std::move(problem));
 }
 
 Task<void> check_unit_names(Preflight& check, const Service& service) {
@@ -177,6 +137,9 @@ Task<void> check_unit_names(Preflight& check, const Service& service) {
            fmt::format("Install it (systemctl --user list-unit-files shows what is there), or remove unit: from {}.",
                        to_string(service.source)),
            {}});
+    if (status)
+      for (auto& problem : adopted_unit_problems(service, status->fragment))
+        check.add(std::move(problem));
     co_return;
   }
   if (check.machine.units->kind() != "systemd") co_return;
@@ -231,8 +194,9 @@ Task<void> check_flags(Preflight& check, const Service& service, const UnitSpec&
 Task<void> check_service(Preflight& check, const Service& service) {
   co_await check_unit_names(check, service);
   if (!service.unit.empty()) co_return;  // people's own unit: what it runs is theirs
-  check_model(check, service);
   const auto spec = unit_spec_for(check.machine, check.catalog, service.unit_name(), {});
+  const fs::path binary = spec ? spec->argv.front() : std::string();
+  co_await check_model(check, service, binary);
   if (!spec) {
     check.add(spec.error());
     co_return;

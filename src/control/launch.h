@@ -20,8 +20,8 @@ const EngineSettings* engine_settings(const Catalog& catalog, EngineKind kind);
 Result<UnitSpec> unit_spec_for(const Machine& machine, const Catalog& catalog, const std::string& unit,
                                const std::vector<GpuSample>& gpus);
 
-/// Binary found and executable, model there and readable, no unit of people's own in the way, flags known to the
-/// binary. Errors: refused, with every problem of every service; `details` lists them.
+/// Binary found and executable, model there, readable and sane (model_check.h), no unit of people's own in the way, flags
+/// known to the binary. Errors: refused, with every problem of every service; `details` lists them.
 Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vector<ServiceId> services);
 
 }  // namespace gpumod

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -79,8 +80,10 @@ struct GgufModel {
   std::vector<std::filesystem::path> paths;
   std::vector<GgufFile> parts;  ///< as many as paths; the first one holds the model's keys
 };
+using OpenSource = std::function<Result<std::unique_ptr<ByteSource>>(const std::filesystem::path&)>;
 /// Errors: as read_gguf, not_found for a missing file, and what makes parts no series of one model.
-Result<GgufModel> read_gguf_model(const std::filesystem::path& path);
+/// `open`: for models that do not lie on this machine.
+Result<GgufModel> read_gguf_model(const std::filesystem::path& path, const OpenSource& open = open_byte_source);
 
 /// The place of "NAME-00002-of-00003.gguf" in its series, counted from 1; nothing for any other name.
 struct GgufPart {

@@ -26,8 +26,8 @@ std::optional<unsigned> five_digits(std::string_view text) {
   return value;
 }
 
-Result<GgufFile> read_part(const std::filesystem::path& path) {
-  const auto source = TRY(open_byte_source(path));
+Result<GgufFile> read_part(const std::filesystem::path& path, const OpenSource& open) {
+  const auto source = TRY(open(path));
   return read_gguf(*source);
 }
 
@@ -59,8 +59,8 @@ std::optional<GgufPart> gguf_part_of(const std::filesystem::path& path) {
   return GgufPart{name.substr(0, name.size() - tail_length), *number, *count};
 }
 
-Result<GgufModel> read_gguf_model(const std::filesystem::path& path) {
-  auto opened = TRY(read_part(path));
+Result<GgufModel> read_gguf_model(const std::filesystem::path& path, const OpenSource& open) {
+  auto opened = TRY(read_part(path, open));
   const auto place = gguf_part_of(path);
   const auto claimed = opened.integer("split.count").value_or(1);
   GgufModel model;
@@ -80,7 +80,7 @@ Result<GgufModel> read_gguf_model(const std::filesystem::path& path) {
   std::uint64_t tensors = 0;
   for (unsigned number = 1; number <= place->count; ++number) {
     auto part_path = path.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", place->prefix, number, place->count);
-    auto part = read_part(part_path);
+    auto part = read_part(part_path, open);
     if (!part && part.error().code == ErrorCode::not_found)
       return fail(ErrorCode::not_found,
                   fmt::format("part {} of {} is missing: {}", number, place->count, printable(part_path.string())));

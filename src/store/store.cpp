@@ -38,6 +38,11 @@ constexpr std::array migrations{
         run TEXT NOT NULL);
       CREATE INDEX measurements_by_subject ON measurements (subject, key, gpu);
     )sql",
+    R"sql(
+      CREATE TABLE models (
+        id TEXT PRIMARY KEY, source TEXT NOT NULL, path TEXT NOT NULL, hub_id TEXT NOT NULL, hub_file TEXT NOT NULL,
+        facts TEXT NOT NULL, registered INTEGER NOT NULL);
+    )sql",
 };
 
 std::int64_t microseconds(WallTime time) {
@@ -115,7 +120,7 @@ const std::string& Store::notice() const {
   return state_->notice;
 }
 
-Result<Store> Store::open(const fs::path& directory) {
+Result<Store> Store::open(const fs::path& directory, WhenCorrupt corrupt) {
   TRY(make_directories(directory, 0700));
   const auto file = directory / "state.db";
   auto state = std::make_unique<State>();
@@ -125,6 +130,12 @@ Result<Store> Store::open(const fs::path& directory) {
       state->database = open_and_migrate(file);
     } catch (const SQLite::Exception& problem) {
       if (!is_corrupt(problem)) throw;
+      if (corrupt == WhenCorrupt::refused) {
+        ::umask(old_mask);
+        return fail(ErrorCode::environment,
+                    fmt::format("the state file {} is unreadable ({})", file.string(), problem.what()),
+                    "The next switch, or gpumod repair, moves it aside and begins a new one.");
+      }
       const auto aside = fmt::format("{}.corrupt-{}", file.string(), microseconds(wall_now()));
       std::error_code ignored;
       fs::rename(file, aside, ignored);
@@ -459,6 +470,59 @@ Result<std::size_t> Store::forget(const std::string& subject) {
     gone = static_cast<std::size_t>(remove.exec());
   }));
   return gone;
+}
+
+namespace {
+
+/// A reader migrates nothing: the file may be of an older gpumod.
+bool has_models(SQLite::Database& database) {
+  return database.tableExists("models");
+}
+
+}  // namespace
+
+Result<std::vector<StoredModel>> Store::models() const {
+  std::vector<StoredModel> models;
+  try {
+    if (!state_->database || !has_models(*state_->database)) return models;
+    SQLite::Statement row(*state_->database,
+                          "SELECT id, source, path, hub_id, hub_file, facts, registered FROM models ORDER BY id");
+    while (row.executeStep())
+      models.push_back({row.getColumn(0).getString(), row.getColumn(1).getString(), row.getColumn(2).getString(),
+                        row.getColumn(3).getString(), row.getColumn(4).getString(), row.getColumn(5).getString(),
+                        wall_time(row.getColumn(6).getInt64())});
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the registered models", problem));
+  }
+  return models;
+}
+
+Result<bool> Store::add_model(const StoredModel& model) {
+  int added = 0;
+  TRY(in_transaction(*state_->database, "register a model", [&] {
+    SQLite::Statement insert(*state_->database,
+                             "INSERT INTO models (id, source, path, hub_id, hub_file, facts, registered) "
+                             "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING");
+    insert.bind(1, model.id);
+    insert.bind(2, model.source);
+    insert.bind(3, model.path.string());
+    insert.bind(4, model.hub_id);
+    insert.bind(5, model.hub_file);
+    insert.bind(6, model.facts);
+    insert.bind(7, microseconds(model.registered));
+    added = insert.exec();
+  }));
+  return added > 0;
+}
+
+Result<bool> Store::remove_model(const std::string& id) {
+  int removed = 0;
+  TRY(in_transaction(*state_->database, "remove a model's record", [&] {
+    SQLite::Statement erase(*state_->database, "DELETE FROM models WHERE id = ?");
+    erase.bind(1, id);
+    removed = erase.exec();
+  }));
+  return removed > 0;
 }
 
 Result<void> Store::set_durable(bool durable) {

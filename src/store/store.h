@@ -1,10 +1,11 @@
-// store/ — what must survive us: the goal, the journal of switches, their history, what was measured. Intentions and memories, never
-// evidence: what is, is observed.
+// store/ — what must survive us: the goal, the journal of switches, their history, what was measured, the models that
+// were registered. Intentions and memories, never evidence: what is, is observed.
 // It knows base/ and model/; it must never know how a switch is decided or carried out.
 //
 // One SQLite file in WAL mode with synchronous=FULL: a transaction that returned is on the disk. Only the holder of the
-// mutation lock writes; readers need no lock. A file that SQLite calls corrupt is moved aside by the next writer and a
-// new one begun: nothing that people wrote is in it. Until then readers know nothing, and say so.
+// mutation lock writes, but for the records of models, which no switch depends on; readers need no lock. A file that
+// SQLite calls corrupt is moved aside by the next holder of the lock and a new one begun: nothing that people wrote is in
+// it. Until then readers know nothing, and say so.
 #pragma once
 
 #include <filesystem>
@@ -35,12 +36,31 @@ struct StoredSwitch {
   std::string report;  ///< JSON of the answer, "" while under way
 };
 
+/// A model that people registered: where it is, and what was read of it then. A memory for lists; whoever wants to know
+/// how it is now looks at the files.
+struct StoredModel {
+  std::string id;
+  std::string source;          ///< "gguf", "safetensors", "huggingface", "local"
+  std::filesystem::path path;  ///< absolute; empty for a model of the hub
+  std::string hub_id;          ///< "Qwen/Qwen3-8B"; empty for a local one
+  std::string hub_file;        ///< one file of that repository; empty: the whole of it
+  std::string facts;           ///< JSON
+  WallTime registered;
+};
+
+/// What becomes of a state file that SQLite calls corrupt.
+enum class WhenCorrupt {
+  moved_aside,  ///< a new one is begun: for the holder of the mutation lock alone
+  refused,      ///< an error: for whoever writes beside a switch
+};
+
 class Store {
  public:
-  /// Opens or creates (0600) the database in `directory` (0700). Errors: environment when it cannot be written.
-  static Result<Store> open(const std::filesystem::path& directory);
-  /// Opens for reading; nothing when there is none yet, or when whoever was making it died. A corrupt one reads as empty, with a notice: a reader moves
-  /// nothing.
+  /// Opens or creates (0600) the database in `directory` (0700). Errors: environment when it cannot be written, or is
+  /// corrupt and to be refused then.
+  static Result<Store> open(const std::filesystem::path& directory, WhenCorrupt corrupt = WhenCorrupt::moved_aside);
+  /// Opens for reading; nothing when there is none yet, or when whoever was making it died. A corrupt one reads as
+  /// empty, with a notice: a reader moves nothing.
   static Result<std::optional<Store>> open_existing(const std::filesystem::path& directory);
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
@@ -74,6 +94,13 @@ class Store {
   std::vector<Measurement> remembered(const std::map<std::string, std::string>& keys) const;
   /// Forgets everything that was measured of it; how many runs that were.
   Result<std::size_t> forget(const std::string& subject);
+
+  /// The registered models, by id. One transaction each, so that no lock is needed beside a switch.
+  Result<std::vector<StoredModel>> models() const;
+  /// False, and nothing changed, when there is one of that id already.
+  Result<bool> add_model(const StoredModel& model);
+  /// False when there is none of that id.
+  Result<bool> remove_model(const std::string& id);
 
   /// For measuring what durability costs: with false, a power cut can lose the last transactions.
   Result<void> set_durable(bool durable);

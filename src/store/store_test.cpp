@@ -288,5 +288,61 @@ TEST_F(StoreTest, MeasurementsCostNoDurability) {
   EXPECT_EQ(store.remembered({{"chat", "k"}}).size(), 2u);
 }
 
+StoredModel model(const std::string& id) {
+  return {id, "gguf", "/models/" + id + ".gguf", "", "", R"({"architecture":"qwen3"})", wall_now()};
+}
+
+TEST_F(StoreTest, ModelsAreKeptUnderOneIdEach) {
+  {
+    auto store = Store::open(folder).value();
+    EXPECT_TRUE(store.models().value().empty());
+    EXPECT_TRUE(store.add_model(model("b")).value());
+    EXPECT_TRUE(store.add_model(model("a")).value());
+    auto other = model("a");
+    other.path = "/elsewhere";
+    EXPECT_FALSE(store.add_model(other).value());
+  }
+  auto store = Store::open(folder).value();
+  const auto models = store.models().value();
+  ASSERT_EQ(models.size(), 2U);
+  EXPECT_EQ(models[0].id, "a");
+  EXPECT_EQ(models[0].path, "/models/a.gguf") << "the first registration stands";
+  EXPECT_EQ(models[1].facts, model("b").facts);
+  EXPECT_TRUE(store.remove_model("a").value());
+  EXPECT_FALSE(store.remove_model("a").value());
+  EXPECT_EQ(store.models().value().size(), 1U);
+  EXPECT_TRUE(store.knows_nothing().value()) << "a registered model is no intention about what runs";
+}
+
+TEST_F(StoreTest, AFileOfTheTimeBeforeModelsHasNoneAndGetsThem) {
+  {
+    auto store = Store::open(folder).value();
+    ASSERT_TRUE(store.set_goal(goal("code")));
+  }
+  {
+    SQLite::Database raw((folder / "state.db").string(), SQLite::OPEN_READWRITE);
+    raw.exec("DROP TABLE models");
+    raw.exec("PRAGMA user_version = 2");
+  }
+  EXPECT_TRUE(Store::open_existing(folder).value()->models().value().empty());
+  auto store = Store::open(folder).value();
+  EXPECT_TRUE(store.add_model(model("a")).value());
+  EXPECT_EQ(store.goal().value()->mode, "code");
+}
+
+TEST_F(StoreTest, WhoWritesBesideASwitchMovesNoDamagedFile) {
+  {
+    auto store = Store::open(folder).value();
+    ASSERT_TRUE(store.set_goal(goal("code")));
+  }
+  damage(folder / "state.db");
+  const auto store = Store::open(folder, WhenCorrupt::refused);
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().code, ErrorCode::environment);
+  EXPECT_THAT(store.error().message, testing::HasSubstr("unreadable"));
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    EXPECT_EQ(entry.path().string().find(".corrupt-"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -80,6 +80,11 @@ Result<std::optional<StoredSwitch>> Context::interrupted_switch() {
   return known ? known->unfinished() : std::optional<StoredSwitch>();
 }
 
+Result<std::vector<StoredModel>> Context::registered_models() {
+  const auto* known = TRY(reading());
+  return known ? known->models() : std::vector<StoredModel>();
+}
+
 std::set<ServiceId> Context::changed_by_hand() {
   constexpr std::size_t far_enough = 200;
   std::set<ServiceId> changed;

@@ -34,6 +34,8 @@ class Context {
   /// lost or unreadable), what runs becomes the goal. A machine that cannot be looked at is no error here.
   Task<Result<void>> remember_what_runs();
   Result<std::optional<StoredSwitch>> interrupted_switch();
+  /// None when there is no state file yet.
+  Result<std::vector<StoredModel>> registered_models();
   /// The services that were changed by themselves since the last mode switch, as far as the history tells.
   std::set<ServiceId> changed_by_hand();
 

@@ -43,6 +43,11 @@ Answer unit_show(Context& context, Request request);
 Answer unit_install(Context& context, Request request);
 Answer unit_remove(Context& context, Request request);
 
+Answer model_list(Context& context, Request request);
+Answer model_info(Context& context, Request request);
+Answer model_register(Context& context, Request request);
+Answer model_remove(Context& context, Request request);
+Answer model_scan(Context& context, Request request);
 Answer model_inspect(Context& context, Request request);
 
 Answer init(Context& context, Request request);

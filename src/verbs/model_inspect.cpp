@@ -1,5 +1,7 @@
 // model inspect: what a model file says, and what it would take of a GPU.
 
+#include "verbs/model_inspect.h"
+
 #include <charconv>
 
 #include <boost/json.hpp>
@@ -94,11 +96,11 @@ Result<fs::path> find_fit_params(Context& context) {
 }
 
 /// {"source": …}: by llama-fit-params where it is there and sees a GPU, else by arithmetic.
-Task<Result<json::object>> llama_vram(Context& context, const ModelFacts& facts, LlamaFlags flags) {
+Task<Result<json::object>> llama_vram(Context& context, const ModelFacts& facts, LlamaFlags flags, ModelIs where) {
   const auto estimate = estimate_llama(facts, flags);
   if (!estimate) co_return fail(estimate.error());
   const auto binary = find_fit_params(context);
-  if (binary && !facts.files.empty()) {
+  if (binary && where == ModelIs::here && !facts.files.empty()) {
     auto command = fit_params_command(*binary, fs::absolute(facts.files.front()), facts, flags);
     const auto outcome = co_await run_program(std::move(command), fit_params_timeout);
     if (outcome && outcome->exit_code == 0) {
@@ -132,34 +134,40 @@ std::string no_tensors(const ModelFacts& facts) {
 
 }  // namespace
 
-Answer model_inspect(Context& context, Request request) {
-  const fs::path path = text_of(request, "path");
-  Result<ModelFacts> facts = fail(ErrorCode::failed, "not read");
-  const std::function<void()> read = [&facts, &path] { facts = read_model(path); };
-  co_await run_blocking(read);  // a model may lie on a network that takes its time
-  if (!facts) co_return fail(facts.error());
-  auto answer = model_json(*facts, flag_of(request, "tensors") ? TensorList::listed : TensorList::counted);
+Task<Result<json::object>> describe_model(Context& context, ModelFacts facts, Request request, ModelIs where) {
+  auto answer = model_json(facts, flag_of(request, "tensors") ? TensorList::listed : TensorList::counted);
   answer["notes"] = json::array();
-  if (facts->format == ModelFormat::gguf) {
+  if (facts.format == ModelFormat::gguf) {
     const auto flags = llama_flags(request);
     if (!flags) co_return fail(flags.error());
-    if (facts->tensors.empty()) {
+    if (facts.tensors.empty()) {
       answer["vram"] = nullptr;
-      answer["notes"] = json::array{json::value(no_tensors(*facts))};
-      co_return json::value(std::move(answer));
+      answer["notes"] = json::array{json::value(no_tensors(facts))};
+      co_return answer;
     }
-    auto vram = co_await llama_vram(context, *facts, *flags);
+    auto vram = co_await llama_vram(context, facts, *flags, where);
     if (!vram) co_return fail(vram.error());
     answer["vram"] = std::move(*vram);
   } else {
     auto flags = vllm_flags(request);
     if (!flags) co_return fail(flags.error());
     if (flags->gpu_total == Bytes()) flags->gpu_total = co_await gpu_total();
-    const auto estimate = estimate_vllm(*facts, *flags);
+    const auto estimate = estimate_vllm(facts, *flags);
     if (!estimate) co_return fail(estimate.error());
     answer["vram"] = vram_json(*estimate);
   }
-  co_return json::value(std::move(answer));
+  co_return answer;
+}
+
+Answer model_inspect(Context& context, Request request) {
+  const fs::path path = text_of(request, "path");
+  Result<ModelFacts> facts = fail(ErrorCode::failed, "not read");
+  const std::function<void()> read = [&facts, &path] { facts = read_model(path); };
+  co_await run_blocking(read);  // a model may lie on a network that takes its time
+  if (!facts) co_return fail(facts.error());
+  auto answer = co_await describe_model(context, std::move(*facts), std::move(request), ModelIs::here);
+  if (!answer) co_return fail(answer.error());
+  co_return json::value(std::move(*answer));
 }
 
 }  // namespace gpumod

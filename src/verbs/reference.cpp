@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "catalog/catalog.h"
+#include "verbs/model_registry.h"
 
 namespace gpumod {
 
@@ -24,6 +25,13 @@ std::vector<KnownName> known_names(const Paths& paths, Parameter::Names which) {
   if (which == Parameter::Names::none) return names;
   const auto catalog = load_catalog(paths);
   if (!catalog) return names;
+  if (which == Parameter::Names::models) {
+    const auto store = Store::open_existing(paths.state);
+    const Result<std::vector<StoredModel>> stored = store && *store ? (*store)->models() : std::vector<StoredModel>();
+    for (const auto& entry : named_models(*catalog, stored.value_or(std::vector<StoredModel>()), paths.home))
+      names.push_back({entry.id, entry.source});
+    return names;
+  }
   if (which == Parameter::Names::modes)
     for (const auto& [id, mode] : catalog->modes)
       names.push_back({id, mode.name});

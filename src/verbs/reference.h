@@ -21,7 +21,7 @@ struct KnownName {
   std::string id;
   std::string name;  ///< for people; may be empty
 };
-/// The ids of the catalogue, files only; nothing when it cannot be read. Never fails, never waits.
+/// The ids of the catalogue and of registered models, files only; nothing when it cannot be read. Never fails.
 std::vector<KnownName> known_names(const Paths& paths, Parameter::Names which);
 
 }  // namespace gpumod

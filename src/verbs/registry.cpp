@@ -29,6 +29,34 @@ Parameter dry_run() {
   return {"dry-run", Kind::flag, false, false, "print the plan and change nothing"};
 }
 
+Parameter model_name(Names names, const char* help, const char* value_name = "MODEL") {
+  return {"model", Kind::text, true, true, help, names, value_name};
+}
+Parameter offline() {
+  return {"offline", Kind::flag, false, false, "ask nobody: what was fetched before counts"};
+}
+
+/// What a model would take depends on these.
+std::vector<Parameter> with_estimate_options(std::vector<Parameter> parameters) {
+  const std::vector<Parameter> options{
+      {"context", Kind::integer, false, false, "tokens of context (what the model was trained with)", Names::none, "N"},
+      {"gpu-layers", Kind::integer, false, false, "layers on the GPU, the output counted as one (all)", Names::none,
+       "N"},
+      {"cache-type", Kind::list, false, false, "types of the caches of keys and values (f16)", Names::none, "TYPE"},
+      {"parallel", Kind::integer, false, false, "slots with a cache each (four that share one)", Names::none, "N"},
+      {"n-cpu-moe", Kind::integer, false, false, "layers whose experts stay in host memory (0)", Names::none, "N"},
+      {"cpu-moe", Kind::flag, false, false, "the experts of all layers stay in host memory"},
+      {"override-tensor", Kind::text, false, false, "where tensors go: PATTERN=CPU,PATTERN=CUDA0", Names::none,
+       "RULES"},
+      {"gpu-memory", Kind::integer, false, false, "memory of a GPU, in MiB, for vLLM (what the first GPU has)",
+       Names::none, "MIB"},
+      {"utilization", Kind::text, false, false, "vLLM's --gpu-memory-utilization (0.9)", Names::none, "FRACTION"},
+      {"tensor-parallel", Kind::integer, false, false, "GPUs that share a vLLM model (1)", Names::none, "N"},
+      {"tensors", Kind::flag, false, false, "list every tensor instead of their number"}};
+  parameters.insert(parameters.end(), options.begin(), options.end());
+  return parameters;
+}
+
 constexpr auto switch_shape =
     R"({"switch":{"id","from","to","result","seconds","steps":[{"service","unit","action","seconds","attempts","result","note"}],"vram":{"before","after","peak"}}})";
 
@@ -265,30 +293,60 @@ std::vector<Verb> declare() {
        {service_id()},
        R"({"removed":{"unit","file"}})",
        unit_remove},
-      {"model inspect",
-       "Show what a model file says, and what the model would take of a GPU",
+      {"model list",
+       "List the models that services declare or that were registered, and which of their files are missing",
+       "",
+       Effect::reads,
+       {},
+       R"({"models":[{"id","source","registered","path","hub":{"id","file"} or null,"architecture","parameters","quantization","context_length","bytes","files","missing":[…],"services":[…],"problem"}],"notes":[…]})",
+       model_list},
+      {"model info", "Show everything that is known of a model: its files, what they say, what it takes, who uses it",
+       "A model of the list by its id, or a path. ORG/NAME or ORG/NAME:FILE asks Hugging Face for metadata, and never "
+       "for\n"
+       "weights; what it answers is kept, and counts when there is no network. The options are those of model inspect.",
+       Effect::reads,
+       with_estimate_options(
+           {model_name(Names::models, "a model's id, a path, or ORG/NAME[:FILE]", "MODEL|FILE"), offline()}),
+       R"({"id","source","registered","path","hub":{"id","file","revision","gated"} or null,"services":[…],"files":[{"path","role","bytes","modified","sha256","problem"}],"missing":[…], and what model inspect answers})",
+       model_info},
+      {"model register",
+       "Remember a model under an id of its own",
+       "The record says where the model is and what was read of it; the files stay where they are, and no service's "
+       "file is\n"
+       "changed. From Hugging Face only metadata is fetched. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count as usual.",
+       Effect::edits,
+       {model_name(Names::none, "the id that it gets: NAME or ORG/NAME"),
+        {"path", Kind::text, false, false, "a GGUF file, or the folder of a model", Names::none, "FILE"},
+        {"hf", Kind::text, false, false, "a model on Hugging Face, as ORG/NAME or ORG/NAME:FILE", Names::none, "NAME"},
+        offline()},
+       R"({"registered":{"model","source","where","architecture","parameters","quantization","context_length","bytes"}})",
+       model_register},
+      {"model remove",
+       "Remove the record of a model; its files stay",
+       "",
+       Effect::edits,
+       {model_name(Names::models, "the model's id")},
+       R"({"removed":{"model","where"},"notes":[…]})",
+       model_remove},
+      {"model scan",
+       "Look through a folder for models, and register them on demand",
+       "Finds GGUF files (a split one is one model, a projector belongs to its model) and folders with safetensors. "
+       "What is left\n"
+       "out is listed with the reason. Hidden folders and network drives below DIR are not looked into.",
+       Effect::edits,
+       {{"folder", Kind::text, true, true, "where to look", Names::none, "DIR"},
+        {"register", Kind::flag, false, false, "register what is found, under ids made of the names"}},
+       R"({"folder","models":[…as model list…],"registered":[ids],"left_out":[{"path","why"}],"notes":[…]})",
+       model_scan},
+      {"model inspect", "Show what a model file says, and what the model would take of a GPU",
        "Reads the header of a GGUF file (any part of a split one) or of a Hugging Face folder, never the weights. The "
        "memory is\n"
        "that of llama-server or of vLLM with these options; what is an approximation is called one. Where "
        "llama-fit-params is\n"
        "installed, its figures count.",
        Effect::reads,
-       {{"path", Kind::text, true, true, "a GGUF file, or a folder with a model", Names::none, "FILE"},
-        {"context", Kind::integer, false, false, "tokens of context (what the model was trained with)", Names::none,
-         "N"},
-        {"gpu-layers", Kind::integer, false, false, "layers on the GPU, the output counted as one (all)", Names::none,
-         "N"},
-        {"cache-type", Kind::list, false, false, "types of the caches of keys and values (f16)", Names::none, "TYPE"},
-        {"parallel", Kind::integer, false, false, "slots with a cache each (four that share one)", Names::none, "N"},
-        {"n-cpu-moe", Kind::integer, false, false, "layers whose experts stay in host memory (0)", Names::none, "N"},
-        {"cpu-moe", Kind::flag, false, false, "the experts of all layers stay in host memory"},
-        {"override-tensor", Kind::text, false, false, "where tensors go: PATTERN=CPU,PATTERN=CUDA0", Names::none,
-         "RULES"},
-        {"gpu-memory", Kind::integer, false, false, "memory of a GPU, in MiB, for vLLM (what the first GPU has)",
-         Names::none, "MIB"},
-        {"utilization", Kind::text, false, false, "vLLM's --gpu-memory-utilization (0.9)", Names::none, "FRACTION"},
-        {"tensor-parallel", Kind::integer, false, false, "GPUs that share a vLLM model (1)", Names::none, "N"},
-        {"tensors", Kind::flag, false, false, "list every tensor instead of their number"}},
+       with_estimate_options(
+           {{"path", Kind::text, true, true, "a GGUF file, or a folder with a model", Names::none, "FILE"}}),
        R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})",
        model_inspect},
       {"config check",

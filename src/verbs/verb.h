@@ -25,8 +25,8 @@ class Context;
 
 struct Parameter {
   enum class Kind { text, integer, flag, list };
-  /// What completes it in a shell: nothing, or the ids of the catalogue.
-  enum class Names { none, modes, services };
+  /// What completes it in a shell: nothing, or the ids of the catalogue and of models.
+  enum class Names { none, modes, services, models };
   std::string name;  ///< "dry-run": the option --dry-run, the key "dry-run"
   Kind kind = Kind::text;
   bool positional = false;
@@ -42,7 +42,7 @@ struct Verb {
   std::string summary;  ///< one line
   std::string details;  ///< what a person wants to know before using it; may be empty
   /// reads: runs at once, in any number. mutates: changes what runs; one at a time, in a worker that outlives its
-  /// caller. edits: changes people's files; runs at once.
+  /// caller. edits: changes files of people's, or records; runs at once.
   enum class Effect { reads, mutates, edits } effect = Effect::reads;
   std::vector<Parameter> parameters;
   std::string answer;  ///< the shape of the answer, for the reference

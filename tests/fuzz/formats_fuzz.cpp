@@ -1,6 +1,6 @@
-// libFuzzer entry: any bytes, read as a model file. The first byte chooses the format; the rest is the file. Besides not
-// crashing and not hanging: what is read lies inside the file, every refusal says in which file it is, and an estimate of
-// whatever was read is a sum of parts that are not negative.
+// libFuzzer entry: any bytes, read as a model file, or as what the hub says of one. The first byte chooses which; the
+// rest is the file. Besides not crashing and not hanging: what is read lies inside the file, every refusal says in which
+// file it is, and an estimate of whatever was read is a sum of parts that are not negative.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -10,6 +10,7 @@
 #include "fit/vllm_estimate.h"
 #include "formats/gguf_facts.h"
 #include "formats/hf_model.h"
+#include "formats/hub_listing.h"
 #include "formats/safetensors.h"
 
 namespace {
@@ -78,11 +79,26 @@ void fuzz_safetensors(std::string_view bytes) {
   require(sum <= Bytes(static_cast<std::int64_t>(bytes.size())));
 }
 
+void fuzz_listing(std::string_view bytes) {
+  const auto repository = read_hub_listing("x.model", bytes);
+  if (!repository) return check(repository.error());
+  for (const auto& file : repository->files)
+    require(!file.name.empty() && file.name.front() != '/' &&
+            ("/" + file.name + "/").find("/../") == std::string::npos);
+  for (const auto& model : gguf_models_of(*repository))
+    require(!files_of_hub_model(*repository, model).empty());
+  if (const auto facts = facts_of_hub_model(*repository, "x.model", "{}"); !facts) check(facts.error());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data + 1), size - 1);
+  if (data[0] == 'L') {
+    fuzz_listing(bytes);
+    return 0;
+  }
   switch (data[0] % 3) {
     case 0: fuzz_gguf(bytes); break;
     case 1: fuzz_safetensors(bytes); break;

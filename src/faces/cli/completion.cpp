@@ -188,6 +188,7 @@ class Completer {
       if (parameter.value_name == "FILE") found_.push_back({":files", {}});
       return;
     }
+    if (parameter.value_name.ends_with("|FILE")) found_.push_back({":files", {}});
     std::vector<std::string> before;  // a,b,<here>: what is listed already is not offered again
     if (const auto comma = typed_.rfind(','); parameter.kind == Parameter::Kind::list && comma != std::string::npos) {
       std::string_view listed = std::string_view(typed_).substr(0, comma);

@@ -108,7 +108,7 @@ std::string help_of_verb(const Screen& screen, const Verb& verb) {
 std::string_view effect_of(const Verb& verb) {
   switch (verb.effect) {
     case Verb::Effect::reads: return "Only reads; any number may run at once.";
-    case Verb::Effect::edits: return "Changes files of yours, at once.";
+    case Verb::Effect::edits: return "Writes what it is asked to, at once; nothing is started or stopped.";
     case Verb::Effect::mutates: return "Changes what runs: one at a time, in a process that outlives the terminal.";
   }
   return "";
@@ -177,7 +177,7 @@ const std::vector<ExitCode>& exit_codes() {
       {1, "it failed, or was rolled back: the message says which and why"},
       {2, "the command line is wrong"},
       {3, "refused: nothing was touched"},
-      {4, "no such mode, service or unit"},
+      {4, "no such mode, service, unit or model"},
       {5, "busy: another change is under way"},
       {6, "the configuration is invalid"},
       {7, "the machine lacks something: no systemd, no NVML, …"},

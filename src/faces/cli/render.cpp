@@ -76,6 +76,10 @@ std::string render(std::string_view verb, const json::value& answer, const Scree
   if (verb == "config check") return render_config_check(answer, screen);
   if (verb == "init") return render_init(answer, screen);
   if (verb == "model inspect") return render_model(answer, screen);
+  if (verb == "model list") return render_model_list(answer, screen);
+  if (verb == "model info") return render_model_info(answer, screen);
+  if (verb == "model register" || verb == "model remove") return render_model_record(answer, screen);
+  if (verb == "model scan") return render_model_scan(answer, screen);
   if (verb == "unit show") return render_unit(answer, screen);
   if (verb == "service forget") return render_forgotten(answer);
   return render_changed_file(answer, screen);

@@ -47,6 +47,14 @@ std::string render_init(const boost::json::value& answer, const Screen& screen);
 std::string render_model(const boost::json::value& answer, const Screen& screen);
 std::string render_gpu_list(const boost::json::value& answer, const Screen& screen);
 std::string render_gpu_processes(const boost::json::value& answer, const Screen& screen);
+std::string render_model_list(const boost::json::value& answer, const Screen& screen);
+/// render_model() with its files, and who uses it.
+std::string render_model_info(const boost::json::value& answer, const Screen& screen);
+/// {"registered": …} and {"removed": …}.
+std::string render_model_record(const boost::json::value& answer, const Screen& screen);
+std::string render_model_scan(const boost::json::value& answer, const Screen& screen);
+/// 30.5 B, 560 M: of parameters.
+std::string round_count(const boost::json::value& amount);
 std::string render_unit(const boost::json::value& answer, const Screen& screen);
 
 /// "● running", in the colour of the state.

@@ -11,10 +11,7 @@ namespace gpumod::cli {
 
 namespace json = boost::json;
 
-namespace {
-
-/// "30.5 B"
-std::string counted(const json::value& amount) {
+std::string round_count(const json::value& amount) {
   const auto count = number(amount).value_or(0);
   if (count >= 1e12) return fmt::format("{:.2f} T", count / 1e12);
   if (count >= 1e9) return fmt::format("{:.1f} B", count / 1e9);
@@ -22,6 +19,8 @@ std::string counted(const json::value& amount) {
   if (count >= 1e3) return fmt::format("{:.1f} K", count / 1e3);
   return fmt::format("{:.0f}", count);
 }
+
+namespace {
 
 /// A number, or the range of those of the layers.
 std::string number_or_range(const json::value& value) {
@@ -66,7 +65,7 @@ std::string facts_table(const json::value& answer, const Screen& screen) {
   const auto unless_none = [](const json::value& amount, std::string words) {
     return number(amount).value_or(0) > 0 ? words : std::string();
   };
-  row("parameters", unless_none(member(answer, "parameters"), counted(member(answer, "parameters"))));
+  row("parameters", unless_none(member(answer, "parameters"), round_count(member(answer, "parameters"))));
   auto layers = unless_none(member(answer, "layers"), plain(member(answer, "layers")));
   if (const auto more = number(member(answer, "prediction_layers")).value_or(0); more > 0)
     layers += fmt::format(", {:.0f} of them for predicting further tokens", more);
@@ -90,7 +89,7 @@ std::string types_table(const json::value& answer, const Screen& screen) {
   for (const auto& type : elements(member(member(answer, "quantization"), "types")))
     table.add({{text(member(type, "type"))},
                {plain(member(type, "tensors"))},
-               {counted(member(type, "parameters"))},
+               {round_count(member(type, "parameters"))},
                {mebibytes(member(type, "bytes"))}});
   return table.empty() ? "" : "\n" + table.render(screen);
 }

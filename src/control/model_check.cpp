@@ -1,0 +1,327 @@
+#include "control/model_check.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include <boost/json.hpp>
+#include <fmt/format.h>
+
+#include "base/fd.h"
+#include "base/text.h"
+#include "control/model_place.h"
+#include "engines/engine.h"
+#include "engines/hub.h"
+#include "formats/gguf_facts.h"
+#include "formats/hf_model.h"
+#include "formats/model_files.h"
+#include "formats/model_kind.h"
+#include "formats/safetensors.h"
+
+namespace gpumod {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+
+namespace {
+
+constexpr std::size_t config_limit = 4 << 20;
+
+class ModelCheck {
+ public:
+  ModelCheck(const Service& service, const fs::path& home, const fs::path& binary)
+      : service_(service), home_(home), binary_(binary) {}
+
+  std::vector<Error> run() {
+    const auto place = place_of_model(service_, home_);
+    if (service_.llama())
+      llama(place);
+    else if (service_.vllm())
+      vllm(place);
+    return std::move(problems_);
+  }
+
+ private:
+  std::string source() const { return to_string(service_.source); }
+
+  void add(std::string_view what, std::string hint) {
+    problems_.push_back({ErrorCode::refused, fmt::format("service '{}': {}", service_.id, what), std::move(hint), {}});
+  }
+  std::string correct_path() const { return fmt::format("Correct the path in {}, or put the model there.", source()); }
+
+  /// One problem for all files that are missing: of a model of a hundred parts there may be a hundred.
+  bool whole(const ModelFiles& files, const std::string& hint) {
+    const auto problems = files.problems();
+    if (problems.empty()) return true;
+    const auto more = problems.size() > 1 ? fmt::format(" (and {} more of its files)", problems.size() - 1) : "";
+    add(fmt::format("model {}{}", problems.front(), more), hint);
+    return false;
+  }
+
+  // --- llama.cpp
+
+  void llama(const std::optional<ModelPlace>& place) {
+    const auto& options = *service_.llama();
+    if (!options.models_dir.empty() && !readable_folder(options.models_dir)) return;
+    if (!options.models_preset.empty()) {
+      const auto preset = look_at_model_file(options.models_preset);
+      if (!preset.problem.empty())
+        add(fmt::format("models_preset {} {}", preset.path.string(), preset.problem), correct_path());
+    }
+    named_files();
+    if (!place || place->path.empty()) return;
+    std::error_code problem;
+    const bool below_router = service_.in_router() && service_.model.path.empty();
+    if (below_router && !fs::exists(fs::symlink_status(place->path, problem))) return not_in_router(*place);
+    auto files = files_of_model(place->path);
+    if (!service_.in_router() && fs::is_directory(place->path, problem))
+      return add(fmt::format("model {} is a folder, and llama-server takes a file", place->path.string()),
+                 fmt::format("Name the GGUF file in {}.", source()));
+    // Projectors that only lie beside it are no condition of its start.
+    std::erase_if(files.files, [](const ModelFile& file) { return file.role == ModelFile::Role::projector; });
+    // A folder with several models, of which only the router knows which one it takes.
+    if (files.layout != ModelLayout::gguf && fs::is_directory(place->path, problem)) return;
+    if (files.files.empty() || !whole(files, correct_path())) return;
+    header_of(files.files.front().path);
+  }
+
+  bool readable_folder(const fs::path& folder) {
+    std::error_code problem;
+    const auto found = look_at_model_file(folder);
+    if (found.problem == "is a folder") {
+      fs::directory_iterator readable(folder, problem);
+      if (!problem) return true;
+      add(fmt::format("models_dir {} cannot be read by you", folder.string()), correct_path());
+    } else if (found.problem.empty()) {
+      add(fmt::format("models_dir {} is no folder", folder.string()), correct_path());
+    } else {
+      add(fmt::format("models_dir {} {}", folder.string(), found.problem), correct_path());
+    }
+    return false;
+  }
+
+  void not_in_router(const ModelPlace& place) {
+    const auto& folder = service_.llama()->models_dir;
+    std::vector<std::string> known;
+    std::error_code problem;
+    for (fs::directory_iterator each(folder, problem), end; !problem && each != end && known.size() < 1000;
+         each.increment(problem)) {
+      const auto name = each->path().filename().string();
+      if (each->is_directory(problem))
+        known.push_back(name);
+      else if (name.ends_with(".gguf") && !is_projector_name(name))
+        known.push_back(each->path().stem().string());
+    }
+    add(fmt::format("model {} is not there, and no folder of that name", place.path.string()),
+        known.empty() ? fmt::format("{} holds no model: put the file there.", folder.string())
+                      : did_you_mean(model_name(service_), known));
+  }
+
+  /// Files that the command line names beside the model.
+  void named_files() {
+    constexpr std::array<std::string_view, 7> options{
+        "--mmproj", "-mm", "--model-draft", "-md", "--lora", "--grammar-file", "--chat-template-file"};
+    const auto& words = service_.extra_args;
+    for (std::size_t i = 0; i + 1 < words.size(); ++i) {
+      if (std::find(options.begin(), options.end(), words[i]) == options.end()) continue;
+      const fs::path path = words[i + 1];
+      if (!path.is_absolute()) continue;  // relative to where it will run
+      const auto file = look_at_model_file(path);
+      if (!file.problem.empty())
+        add(fmt::format("{} {} {}", words[i], path.string(), file.problem),
+            fmt::format("Correct extra_args in {}.", source()));
+    }
+  }
+
+  void header_of(const fs::path& path) {
+    const auto model = read_gguf_model(path);
+    if (!model) return add(fmt::format("model {}", model.error().message), model_is_broken());
+    const auto& header = model->parts.front();
+    const auto architecture = header.text("general.architecture"), type = header.text("general.type");
+    if (architecture == "clip" || type == "mmproj" || type == "adapter" || type == "imatrix")
+      return add(fmt::format("{} is no model but {}", path.string(),
+                             type == "adapter"   ? "an adapter (LoRA)"
+                             : type == "imatrix" ? "an importance matrix"
+                                                 : "a projector (mmproj)"),
+                 fmt::format("Name the model itself in {}; this file goes into extra_args.", source()));
+    architecture_known(architecture);
+  }
+
+  std::string model_is_broken() const {
+    return fmt::format(
+        "The file is damaged or its download was not finished: fetch it again, or correct the path in {}.", source());
+  }
+
+  /// llama.cpp has the name of each architecture that it knows in its library.
+  void architecture_known(const std::string& architecture) {
+    if (architecture.empty() || binary_.empty() || service_.environment.contains("LD_LIBRARY_PATH")) return;
+    std::error_code problem;
+    const auto real = fs::canonical(binary_, problem);
+    if (problem) return;
+    for (const char* below : {".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu"})
+      for (const char* name : {"libllama.so", "libllama.so.0"}) {
+        const auto text = read_file(real.parent_path() / below / name, 256 << 20);
+        if (!text || text->find("general.architecture") == std::string::npos) continue;
+        if (text->find(std::string_view(architecture.c_str(), architecture.size() + 1)) == std::string::npos)
+          add(fmt::format("{} does not know the architecture {} of its model", binary_.string(), architecture),
+              "Update llama.cpp.");
+        return;
+      }
+  }
+
+  // --- vLLM
+
+  void vllm(const std::optional<ModelPlace>& place) {
+    flags_agree();
+    tokenizers_work();
+    if (!place) return;
+    if (!place->hub_id.empty()) {
+      if (place->may_download) return;
+      std::error_code problem;
+      const auto download = fmt::format("Download it first: {}", download_command(place->hub_id));
+      if (place->path.empty() || !fs::exists(place->path / "config.json", problem))
+        return add(fmt::format("model {} is not in the cache {}", place->hub_id, place->hub_root.string()), download);
+      return folder(place->path, fmt::format("Its download was not finished. {}", download));
+    }
+    std::error_code problem;
+    if (fs::is_directory(place->path, problem)) return folder(place->path, correct_path());
+    const auto file = look_at_model_file(place->path);
+    if (!file.problem.empty())
+      return add(fmt::format("model {} {}", place->path.string(), file.problem), correct_path());
+    if (place->path.extension() == ".gguf") header_of(place->path);
+  }
+
+  bool has_flag(std::string_view flag) const {
+    return std::any_of(service_.extra_args.begin(), service_.extra_args.end(), [&](const std::string& word) {
+      return word == flag || word.starts_with(std::string(flag) + "=");
+    });
+  }
+
+  void flags_agree() {
+    const bool sleeps = service_.sleep == SleepAbility::level1 || service_.sleep == SleepAbility::level2;
+    if (sleeps && has_flag("--no-enable-sleep-mode"))
+      add("it is to sleep, and extra_args has --no-enable-sleep-mode",
+          fmt::format("Remove that, or write `sleep: none` in {}.", source()));
+  }
+
+  /// Until 0.12, vLLM read an attribute of every tokenizer that transformers 5 no longer has (vllm#29686).
+  void tokenizers_work() {
+    if (binary_.empty()) return;
+    const auto vllm = installed_package_version(binary_, "vllm");
+    const auto transformers = installed_package_version(binary_, "transformers");
+    int major = 0, minor = 0, of_transformers = 0;
+    const auto* end = vllm.data() + vllm.size();
+    const auto [dot, bad_major] = std::from_chars(vllm.data(), end, major);
+    if (bad_major != std::errc() || dot == end || *dot != '.') return;
+    if (std::from_chars(dot + 1, end, minor).ec != std::errc()) return;
+    if (std::from_chars(transformers.data(), transformers.data() + transformers.size(), of_transformers).ec !=
+        std::errc())
+      return;
+    if (major == 0 && minor < 12 && of_transformers >= 5)
+      add(fmt::format("vLLM {} fails on every tokenizer with transformers {}, which is installed beside it", vllm,
+                      transformers),
+          "Install 'transformers<5' into that environment, or update vLLM.");
+  }
+
+  void folder(const fs::path& path, const std::string& hint) {
+    const auto files = files_of_model(path);
+    if (files.layout == ModelLayout::gguf) {
+      if (whole(files, hint)) header_of(files.files.front().path);
+      return;
+    }
+    std::error_code problem;
+    if (files.layout == ModelLayout::local) {
+      // Mistral's own layout, and a configuration that is somewhere else.
+      if (fs::exists(path / "params.json", problem) || has_flag("--hf-config-path")) return;
+      return add(fmt::format("model {} holds no config.json", path.string()), hint);
+    }
+    // Another format takes other files than the index names.
+    if (has_flag("--load-format")) return configuration(path / "config.json");
+    if (!whole(files, hint)) return;
+    for (const auto& file : files.files)
+      if (file.role == ModelFile::Role::weights && !sane_shard(file.path, hint)) return;
+    configuration(path / "config.json");
+  }
+
+  bool sane_shard(const fs::path& path, const std::string& hint) {
+    const auto source = open_byte_source(path);
+    if (!source) return true;  // it was looked at before: what has changed since is the engine's to find
+    const auto tensors = read_safetensors(**source);
+    if (tensors) return true;
+    add(fmt::format("model {}", tensors.error().message), hint);
+    return false;
+  }
+
+  void configuration(const fs::path& path) {
+    const auto text = read_file(path, config_limit);
+    if (!text) return add(fmt::format("model {}", text.error().message), correct_path());
+    boost::system::error_code malformed;
+    if (!json::parse(*text, malformed).is_object() || malformed)
+      return add(fmt::format("model {} is no JSON object", path.string()), model_is_broken());
+    const auto facts = facts_of_hf_config(printable(path.string()), *text);
+    if (!facts) return;  // an architecture that is read otherwise than here
+    const auto gpus = service_.vllm()->tensor_parallel_size.value_or(1);
+    for (const auto& layer : facts->layers)
+      if (gpus > 1 && layer.attention && layer.heads % static_cast<unsigned>(gpus) != 0)
+        return add(fmt::format("tensor_parallel_size is {}, and the model's {} attention heads cannot be divided by it",
+                               gpus, layer.heads),
+                   fmt::format("Correct it in {}.", source()));
+  }
+
+  const Service& service_;
+  const fs::path& home_;
+  const fs::path& binary_;
+  std::vector<Error> problems_;
+};
+
+}  // namespace
+
+std::vector<Error> model_problems(const Service& service, const fs::path& home, const fs::path& binary) {
+  return ModelCheck(service, home, binary).run();
+}
+
+std::string installed_package_version(const fs::path& binary, std::string_view package) {
+  std::error_code problem;
+  const auto real = fs::canonical(binary, problem);
+  // The program may be a link into an environment; the interpreter beside it may be one out of it.
+  for (const auto& root : {binary.parent_path().parent_path(), real.parent_path().parent_path()})
+    for (fs::directory_iterator python(root / "lib", problem), none; !problem && python != none;
+         python.increment(problem)) {
+      if (!python->path().filename().string().starts_with("python")) continue;
+      std::error_code unreadable;
+      const auto prefix = fmt::format("{}-", package);
+      constexpr std::string_view suffix = ".dist-info";
+      for (fs::directory_iterator each(python->path() / "site-packages", unreadable); !unreadable && each != none;
+           each.increment(unreadable)) {
+        const auto name = each->path().filename().string();
+        if (name.starts_with(prefix) && name.ends_with(suffix))
+          return printable(name.substr(prefix.size(), name.size() - prefix.size() - suffix.size()));
+      }
+    }
+  return {};
+}
+
+std::vector<Error> adopted_unit_problems(const Service& service, const fs::path& fragment) {
+  const bool sleeps = service.sleep == SleepAbility::level1 || service.sleep == SleepAbility::level2;
+  if (!service.vllm() || !sleeps || fragment.empty()) return {};
+  std::error_code problem;
+  if (fs::exists(fragment.string() + ".d", problem)) return {};  // a drop-in may say otherwise
+  const auto text = read_file(fragment, 1 << 20);
+  if (!text) return {};
+  std::string command;
+  bool goes_on = false;
+  for (const auto line : split_lines(*text)) {
+    if (goes_on || trim(line).starts_with("ExecStart=")) command += std::string(line) + " ";
+    goes_on = !command.empty() && (goes_on || trim(line).starts_with("ExecStart=")) && line.ends_with('\\');
+  }
+  // A variable may hold the flag, and a script may add it.
+  const bool plain = command.find("vllm serve") != std::string::npos && command.find('$') == std::string::npos;
+  if (!plain || command.find("--enable-sleep-mode") != std::string::npos) return {};
+  return {{ErrorCode::refused,
+           fmt::format("service '{}' is to sleep, and {} starts vLLM without --enable-sleep-mode", service.id,
+                       service.unit),
+           fmt::format("Add the flag and Environment=VLLM_SERVER_DEV_MODE=1 to {}, or write `sleep: none` in {}.",
+                       fragment.string(), to_string(service.source)),
+           {}}};
+}
+
+}  // namespace gpumod
