@@ -274,6 +274,8 @@ TEST(Mode, problems_at_their_place) {
       {"services: [A b]\n", "modes/m.yaml:1:12: error: 'A b' is no id of a service"},
       {"services: []\non_failure: panic\n", "modes/m.yaml:2:13: error: expected one of rollback, stay, blank"},
       {"services: []\nserivces: []\n", "modes/m.yaml:2:1: error: unknown key 'serivces'. Did you mean 'services'?"},
+      {"services: []\noptional: [chat]\n",
+       "modes/m.yaml:2:11: error: 'chat' is optional, but no service of the mode. Add it to services"},
       {"services: [nope]\n", "modes/m.yaml:1:12: error: there is no service 'nope'"}};
   for (const auto& [text, line] : cases) {
     const auto lines = testing::lines_of(mode_of(text).problems);

@@ -299,6 +299,11 @@ ModeDraft read_mode_file(const std::string& file, const Yaml& root, const Surrou
     else if (!ids.insert(id).second)
       reading.error(*draft.elements[i], fmt::format("the service '{}' is listed twice", id), "Remove one of them.");
   }
+  for (const auto& id : mode.optional)
+    if (!ids.contains(id))
+      reading.error(seen.contains("optional") ? *seen.at("optional") : *root,
+                    fmt::format("'{}' is optional, but no service of the mode", printable(id.substr(0, 80))),
+                    "Add it to services, or take it out here.");
   draft.ok = !reading.failed();
   return draft;
 }

@@ -123,7 +123,8 @@ fs::path file_below(const fs::path& folder, const std::string& name) {
   return first;
 }
 
-/// The model's file or folder; empty where only its engine knows.
+}  // namespace
+
 fs::path model_path_of(const Service& service) {
   const auto* llama = service.llama();
   if (llama && !llama->models_dir.empty()) {
@@ -132,6 +133,8 @@ fs::path model_path_of(const Service& service) {
   }
   return service.model.path;
 }
+
+namespace {
 
 void add_model(Digest& digest, const Paths& paths, const Service& service) {
   const auto path = model_path_of(service);
@@ -304,6 +307,8 @@ Footprint from_file(const fs::path& path, const LlamaFlags& flags) {
   return footprint;
 }
 
+}  // namespace
+
 std::vector<std::string> further_words(const Catalog& catalog, const Service& service) {
   std::vector<std::string> words;
   if (const auto* settings = engine_settings(catalog, service.engine)) words = settings->extra_args;
@@ -311,6 +316,8 @@ std::vector<std::string> further_words(const Catalog& catalog, const Service& se
     words.insert(words.end(), member->extra_args.begin(), member->extra_args.end());
   return words;
 }
+
+namespace {
 
 Footprint estimate_of(const Paths& paths, const Catalog& catalog, const Service& service) {
   Footprint footprint;

@@ -2,9 +2,11 @@
 // the same key as they would have today.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/paths.h"
 #include "catalog/catalog.h"
@@ -21,6 +23,11 @@ std::map<std::string, std::string> footprint_keys(const Paths& paths, const Cata
 /// Estimates of the llama-servers among `wanted`, in `known`. Reads the headers of model files, once for each file and set
 /// of flags: what came of it is kept in the cache. May block for as long as that takes.
 void add_estimates(const Paths& paths, const Catalog& catalog, const std::set<ServiceId>& wanted, Footprints& known);
+
+/// The model's file or folder as a service's file names it; empty where only its engine knows.
+std::filesystem::path model_path_of(const Service& service);
+/// The arguments that people add to its command line, in their order: of its engine's settings, then of its unit's services.
+std::vector<std::string> further_words(const Catalog& catalog, const Service& service);
 
 /// What was measured, in `known`.
 void add_measurements(const std::vector<Measurement>& remembered, Footprints& known);

@@ -1,16 +1,12 @@
-// fit/ — VRAM arithmetic: what a service takes, where it goes, whether it fits. Pure.
+// fit/ — VRAM arithmetic: what a service takes, where it goes, whether it fits, what else would fit. Pure.
 // It knows base/ and model/; it must never know how memory is measured or how a service is started.
 #pragma once
 
 #include <optional>
-#include <string>
-#include <vector>
 
-#include "base/result.h"
 #include "model/footprint.h"
 #include "model/gpu.h"
 #include "model/service.h"
-#include "model/snapshot.h"
 
 namespace gpumod {
 
@@ -35,6 +31,11 @@ const EstimatedMemory* counted_estimate(const Service& service, const Footprint&
 /// What an estimate is counted with: half of what is approximate in it comes on top.
 Bytes with_reserve(const EstimatedMemory& estimate);
 
+/// What a vLLM keeps on a GPU in its sleep: 1.1 GiB where it works, 16 GiB in builds where it does not.
+inline constexpr Bytes most_kept_asleep = Bytes::mib(1536);
+/// A router without models: no more than a CUDA context.
+inline constexpr Bytes most_kept_by_router = Bytes::gib(1);
+
 /// True when the service cannot run without a GPU that we can see: it claims memory, or its engine always does.
 bool needs_gpu(const Service& service);
 
@@ -46,30 +47,6 @@ bool may_shrink_itself(const Service& service);
 /// what is free at its start. It then looks healthy and is slow for ever. True when it may, and holds less than half of
 /// its claim. Never for a service that pins both, or forbids it.
 bool is_squeezed(const Service& service, Bytes claim, Bytes held);
-
-/// Chooses GPUs for services one after the other.
-class Placement {
- public:
-  /// `free` per GPU: what will be free when the starts begin, the margin already taken off. `gpus` and `known` must
-  /// outlive it.
-  Placement(const std::vector<GpuSample>& gpus, std::map<GpuIndex, Bytes> free, const Footprints& known);
-
-  struct Place {
-    std::vector<GpuIndex> gpus;
-    std::map<GpuIndex, Bytes> claim;  ///< empty when the claim is unknown
-    ClaimSource source = ClaimSource::unknown;
-  };
-  /// Takes room for the service. A service that uses no GPU gets an empty place. With a free choice it takes the GPU
-  /// that fits most tightly. Errors: refused, saying how much is missing where; configuration for an unknown device.
-  Result<Place> place(const Service& service);
-  /// The same where the place is given: `claim` on each of these GPUs.
-  Result<Place> take(const ServiceId& service, const std::map<GpuIndex, Bytes>& claim);
-
- private:
-  const std::vector<GpuSample>& gpus_;
-  std::map<GpuIndex, Bytes> free_;
-  const Footprints& known_;
-};
 
 /// What is known of the service; nothing when nothing is.
 const Footprint& footprint_of(const Footprints& known, const std::string& subject);

@@ -1,13 +1,9 @@
 #include "fit/claim.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace gpumod {
 namespace {
-
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 Service service(std::optional<Bytes> vram) {
   Service s;
@@ -29,14 +25,6 @@ Service vllm(std::optional<double> utilization, std::optional<Bytes> declared = 
 
 const std::vector<GpuSample> two_gpus{{0, "GPU-a", "A", Bytes::mib(24564), Bytes::mib(24000), {}},
                                       {1, "GPU-b", "B", Bytes::mib(16000), Bytes::mib(15500), {}}};
-std::map<GpuIndex, Bytes> free_of(const std::vector<GpuSample>& gpus) {
-  std::map<GpuIndex, Bytes> free;
-  for (const auto& gpu : gpus)
-    free[gpu.index] = *gpu.free;
-  return free;
-}
-
-const Footprints nothing_known;
 const GpuSample& gpu = two_gpus.front();
 
 std::int64_t mib_of(const Claim& claim) {
@@ -129,51 +117,6 @@ TEST(ClaimTest, WhatWouldShrinkEvenAloneIsNotTakenForWhatItTakes) {
   EXPECT_FALSE(claim_of(llama(std::nullopt, false), known, gpu).bytes) << "it leaves 1 GiB free";
   known.estimated->kv = Bytes::mib(2000);
   EXPECT_EQ(mib_of(claim_of(llama(std::nullopt, false), known, gpu)), 11500);
-}
-
-TEST(PlacementTest, TakesTheTightestFit) {
-  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
-  EXPECT_THAT(placement.place(service(Bytes::mib(12000)))->gpus, ElementsAre(1));
-  EXPECT_THAT(placement.place(service(Bytes::mib(12000)))->gpus, ElementsAre(0)) << "the first took the room of GPU 1";
-}
-
-TEST(PlacementTest, FixedDevicesAreKeptAndUnknownOnesRefused) {
-  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
-  auto fixed = service(Bytes::mib(1000));
-  fixed.gpu.devices = {"GPU-a"};
-  EXPECT_THAT(placement.place(fixed)->gpus, ElementsAre(0));
-  fixed.gpu.devices = {"0", "1"};
-  EXPECT_THAT(placement.place(fixed)->gpus, ElementsAre(0, 1));
-  fixed.gpu.devices = {"7"};
-  const auto unknown = placement.place(fixed);
-  EXPECT_EQ(unknown.error().code, ErrorCode::configuration);
-  EXPECT_THAT(unknown.error().hint, HasSubstr("0 (GPU-a), 1 (GPU-b)"));
-}
-
-TEST(PlacementTest, WhatIsLargerThanAnyGpuIsSaidToBeSo) {
-  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
-  const auto refused = placement.place(service(Bytes::mib(30962)));
-  EXPECT_EQ(refused.error().code, ErrorCode::refused);
-  EXPECT_THAT(refused.error().message, HasSubstr("more than any GPU"));
-}
-
-TEST(PlacementTest, WhatDoesNotFitNowNamesTheBestGpuAndItsRoom) {
-  Placement placement(two_gpus, {{0, Bytes::mib(714)}, {1, Bytes::mib(300)}}, nothing_known);
-  const auto refused = placement.place(service(Bytes::mib(9000)));
-  EXPECT_THAT(refused.error().message, HasSubstr("9000 MiB"));
-  EXPECT_THAT(refused.error().message, HasSubstr("GPU 0 (A) would have only 714 MiB"));
-}
-
-TEST(PlacementTest, TensorParallelTakesSeveralGpus) {
-  Placement placement(two_gpus, free_of(two_gpus), nothing_known);
-  auto wide = vllm(0.5);
-  VllmOptions options = *wide.vllm();
-  options.tensor_parallel_size = 2;
-  wide.options = options;
-  EXPECT_THAT(placement.place(wide)->gpus, ElementsAre(0, 1));
-  options.tensor_parallel_size = 3;
-  wide.options = options;
-  EXPECT_EQ(placement.place(wide).error().code, ErrorCode::refused);
 }
 
 TEST(Squeezed, ALlamaServerFarUnderItsClaim) {

@@ -29,6 +29,8 @@ struct Step {
   std::vector<GpuIndex> gpus;                       ///< the GPUs it allocates on or frees
   std::map<GpuIndex, Bytes> claim;                  ///< what it takes at its peak; empty: nothing, or unknown
   ClaimSource claim_source = ClaimSource::unknown;  ///< of `claim`; with several GPUs, of the last
+  /// What is thought to come back when it frees. Missing for a GPU where its unit holds nothing, or nobody knows how much.
+  std::map<GpuIndex, Bytes> gives;
   /// Of a sleep or an unload: the most that its unit may hold afterwards. Empty: NVML does not say what it holds now.
   std::map<GpuIndex, Bytes> ceiling;
   Residency target = Residency::running;

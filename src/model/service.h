@@ -156,6 +156,7 @@ struct Mode {
   std::string name;
   std::string description;
   std::vector<ServiceId> services;
+  std::vector<ServiceId> optional;  ///< those of them that it may do without where there is no room
   OnFailure on_failure = OnFailure::rollback;
   SourceLocation source;
 };

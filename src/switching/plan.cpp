@@ -6,6 +6,7 @@
 
 #include "fit/claim.h"
 #include "fit/learning.h"
+#include "fit/placement.h"
 
 namespace gpumod {
 
@@ -16,10 +17,6 @@ bool holds_memory(Residency residency) {
          residency == Residency::sleeping2;
 }
 
-/// What a vLLM keeps on a GPU in its sleep: 1.1 GiB where it works, 16 GiB in builds where it does not.
-constexpr Bytes most_kept_asleep = Bytes::mib(1536);
-/// A router without models: no more than a CUDA context.
-constexpr Bytes most_kept_by_router = Bytes::gib(1);
 /// A fall of less than this proves nothing.
 constexpr Bytes least_to_tell = Bytes::mib(64);
 
@@ -137,8 +134,24 @@ class Planner {
     }
     for (auto& step : plan_.steps) {
       step.gpus = gpus_of_freeing(step.unit);
+      step.gives = given_back_by(step);
       if (step.action != Action::stop) step.ceiling = ceiling_of(step);
     }
+  }
+
+  std::map<GpuIndex, Bytes> given_back_by(const Step& step) const {
+    std::map<GpuIndex, Bytes> gives;
+    for (const auto& gpu : snapshot_.gpus) {
+      const auto held = held_by_unit(snapshot_, step.unit, gpu);
+      const auto freed = held && *held > Bytes() ? freed_by(step.unit, *held, gpu) : std::nullopt;
+      if (!freed) continue;
+      // Of several models that one router unloads, nobody knows which gives how much: as much each.
+      const auto beside = std::count_if(plan_.steps.begin(), plan_.steps.end(), [&](const Step& other) {
+        return other.action == Action::unload && other.unit == step.unit;
+      });
+      gives[gpu.index] = step.action == Action::unload ? Bytes(freed->count() / beside) : *freed;
+    }
+    return gives;
   }
 
   /// Where the unit holds memory, or will before it has been told to stop: one that is on its way up is listed late.
@@ -305,8 +318,6 @@ class Planner {
           fmt::format("service '{}' claims VRAM, but no GPU can be read: {}", step->service, reason),
           snapshot_.gpu_problem ? snapshot_.gpu_problem->hint : "Declare vram: 0 for a service that runs on the CPU.");
     }
-    std::stable_sort(takers.begin(), takers.end(),
-                     [&](const Step* a, const Step* b) { return largest_claim(*a) > largest_claim(*b); });
     TRY(place_where_there_is_room(takers));
     place_naps();
     return {};
@@ -324,6 +335,7 @@ class Planner {
       for (const auto& gpu : snapshot_.gpus) {
         if (std::find(nap.gpus.begin(), nap.gpus.end(), gpu.index) == nap.gpus.end()) continue;
         const auto claim = claim_of(service(nap.service), gpu).bytes.value_or(Bytes());
+        if (claim > most_kept_asleep) nap.gives[gpu.index] = claim - most_kept_asleep;
         if (claim > most_kept_asleep) nap.ceiling[gpu.index] = std::max(most_kept_asleep, Bytes(claim.count() / 4));
       }
     }
@@ -371,14 +383,18 @@ class Planner {
   }
 
   Result<void> place_all(const std::vector<Step*>& takers, const std::map<GpuIndex, Bytes>& free) {
-    Placement placement(snapshot_.gpus, free, knowledge_.footprints);
-    for (auto* step : takers) {
-      const auto missing = step->action == Action::wake ? missing_to_wake(*step) : std::nullopt;
-      auto taken = missing ? placement.take(step->service, *missing) : placement.place(as_placed(*step));
-      auto place = TRY(std::move(taken));
-      step->gpus = std::move(place.gpus);
-      step->claim = std::move(place.claim);
-      step->claim_source = missing ? source_of_claim(*step) : place.source;
+    std::vector<Service> services;
+    std::vector<RoomWanted> wanted(takers.size());
+    services.reserve(takers.size());
+    for (std::size_t i = 0; i < takers.size(); ++i) {
+      wanted[i].service = &services.emplace_back(as_placed(*takers[i]));
+      if (takers[i]->action == Action::wake) wanted[i].given = missing_to_wake(*takers[i]);
+    }
+    auto places = TRY(place_together(snapshot_.gpus, free, wanted, knowledge_.footprints));
+    for (std::size_t i = 0; i < takers.size(); ++i) {
+      takers[i]->gpus = std::move(places[i].gpus);
+      takers[i]->claim = std::move(places[i].claim);
+      takers[i]->claim_source = wanted[i].given.empty() ? places[i].source : source_of_claim(*takers[i]);
     }
     return {};
   }
@@ -393,19 +409,19 @@ class Planner {
     return placed;
   }
 
-  /// Who wakes is where it sleeps, and holds a part of its claim there already. Unset: NVML does not say where, or how
+  /// Who wakes is where it sleeps, and holds a part of its claim there already. Empty: NVML does not say where, or how
   /// much.
-  std::optional<std::map<GpuIndex, Bytes>> missing_to_wake(const Step& step) const {
+  std::map<GpuIndex, Bytes> missing_to_wake(const Step& step) const {
     std::map<GpuIndex, Bytes> missing;
     for (const auto& gpu : snapshot_.gpus) {
       const auto used = gpus_used_by(step.unit);
       if (std::find(used.begin(), used.end(), gpu.index) == used.end()) continue;
       const auto claim = claim_of(service(step.service), gpu).bytes;
       const auto held = held_by_unit(snapshot_, step.unit, gpu);
-      if (!claim || !held) return std::nullopt;
+      if (!claim || !held) return {};
       missing[gpu.index] = std::max(Bytes(1), *claim - *held);
     }
-    return missing.empty() ? std::nullopt : std::optional(std::move(missing));
+    return missing;
   }
 
   std::map<GpuIndex, Bytes> free_now() const {
@@ -674,13 +690,6 @@ class Planner {
                       [&](const Service* member) { return names(member->gpu, gpu); }))
         declared.push_back(gpu.index);
     return declared;
-  }
-
-  Bytes largest_claim(const Step& step) const {
-    Bytes largest;
-    for (const auto& gpu : snapshot_.gpus)
-      largest = std::max(largest, claim_of(service(step.service), gpu).bytes.value_or(Bytes()));
-    return largest;
   }
 
   Claim claim_of(const Service& service, const GpuSample& gpu) const {

@@ -28,6 +28,9 @@ Answer gpu_list(Context& context, Request request);
 Answer gpu_processes(Context& context, Request request);
 Answer gpu_watch(Context& context, Request request);
 
+Answer simulate_mode(Context& context, Request request);
+Answer simulate_services(Context& context, Request request);
+
 Answer service_list(Context& context, Request request);
 Answer service_show(Context& context, Request request);
 Answer service_status(Context& context, Request request);

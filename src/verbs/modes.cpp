@@ -27,6 +27,7 @@ json::object describe_mode(const Mode& mode, const std::optional<Goal>& goal) {
           {"name", mode.name},
           {"description", mode.description},
           {"services", json::value_from(mode.services)},
+          {"optional", json::value_from(mode.optional)},
           {"on_failure", to_string(mode.on_failure)},
           {"source", to_string(mode.source)},
           {"active", goal && goal->mode == mode.id}};

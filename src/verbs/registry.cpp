@@ -60,6 +60,29 @@ std::vector<Parameter> with_estimate_options(std::vector<Parameter> parameters) 
 constexpr auto switch_shape =
     R"({"switch":{"id","from","to","result","seconds","steps":[{"service","unit","action","seconds","attempts","result","note"}],"vram":{"before","after","peak"}}})";
 
+constexpr auto simulation_shape =
+    R"({"simulation":{"to","services","fits":true, false or null (not known),"problem","missing","margin","imagined","gpus":[{"gpu","name","uuid","total","free_now","free_after","lowest":{"free","moment"}}],"claims":[{"service","bytes","source"}],"steps":[…],"timeline":[{"edge","step","action","subject","gpus":[{"gpu","free","held":[{"name","bytes"}]}]}],"alternatives":[{"changes":[{"kind","service","text","loses","edit"}],"loss","lowest"}],"notes"}})";
+
+constexpr auto simulation_details =
+    "Shows the memory of each GPU over the time of the switch, not only at its end. Nothing is started or stopped. "
+    "Where it "
+    "does\n"
+    "not fit the exit code is 3, and what would fit is listed, the least loss first: another GPU, smaller caches, "
+    "contexts "
+    "or\n"
+    "quantizations, services asleep. Each of these was simulated too.";
+
+/// What both kinds of simulation take beside their subject.
+std::vector<Parameter> simulation_parameters(Parameter subject) {
+  return {std::move(subject),
+          {"add", Kind::list, false, false, "services more", Names::services, "SERVICE"},
+          {"remove", Kind::list, false, false, "services less", Names::services, "SERVICE"},
+          {"context", Kind::list, false, false, "another context for a service", Names::none, "SERVICE=TOKENS"},
+          {"gpu", Kind::list, false, false, "an empty GPU that is not there: \"RTX 4090\", or mine=24GiB", Names::none,
+           "NAME=SIZE"},
+          {"visual", Kind::flag, false, false, "draw the memory as bars"}};
+}
+
 std::vector<Verb> declare() {
   return {
       {"init",
@@ -126,7 +149,7 @@ std::vector<Verb> declare() {
        "",
        Effect::reads,
        {},
-       R"({"modes":[{"id","name","services","active"}]})",
+       R"({"modes":[{"id","name","services","optional","active"}]})",
        mode_list},
       {"mode show",
        "Show one mode and its services",
@@ -187,6 +210,12 @@ std::vector<Verb> declare() {
        {mode_id()},
        R"({"removed":{"mode","file"}})",
        mode_remove},
+      {"simulate mode", "Think a switch to a mode through, and show what it would do to memory", simulation_details,
+       Effect::reads, simulation_parameters(mode_id()), simulation_shape, simulate_mode},
+      {"simulate services", "The same for services that no mode names together", simulation_details, Effect::reads,
+       simulation_parameters(
+           {"services", Kind::list, true, true, "ids of the services that would run", Names::services, "SERVICE"}),
+       simulation_shape, simulate_services},
       {"service list",
        "List the services and how they are",
        "",

@@ -61,6 +61,7 @@ std::string render_forgotten(const json::value& answer) {
 }  // namespace
 
 std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
+  if (!member(answer, "simulation").is_null()) return render_simulation(answer, screen);
   if (!member(answer, "plan").is_null()) return render_plan(answer, screen);
   if (!member(answer, "switch").is_null() && verb != "status" && verb != "mode status")
     return render_switch(answer, screen, Steps::shown);
@@ -145,6 +146,7 @@ std::string render_error(const Error& error, const Screen& screen, std::string_v
   if (!member(error.details, "directory").is_null() && !elements(problems).empty())
     return render_problems(problems, screen) + verdict(error.details, screen);
   std::string out;
+  if (!member(error.details, "simulation").is_null()) out += render_simulation(error.details, screen) + "\n";
   if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown, about);
   out += paragraph(error.message, screen, 8, "gpumod:", Ink::red);
   out += paragraph(error.hint, screen, 8);

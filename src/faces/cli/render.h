@@ -36,6 +36,8 @@ std::string render_logs(const boost::json::value& answer, const Screen& screen);
 std::string render_log_line(const boost::json::value& line, const Screen& screen);
 /// {"plan","to"}: what would be done, in order.
 std::string render_plan(const boost::json::value& answer, const Screen& screen);
+/// {"simulation": …}: a switch that was thought through, its memory as a table or as bars.
+std::string render_simulation(const boost::json::value& answer, const Screen& screen);
 enum class Steps { hidden, shown };
 /// {"switch": …}: how it went. Steps are hidden where they have been shown while they happened. `about`: what was asked
 /// for, printable; "" says the modes instead.

@@ -444,5 +444,68 @@ TEST(Model, OfVllmSaysWhetherItFitsInsideTheClaim) {
   EXPECT_THAT(render("model inspect", answer, {}), HasSubstr("it fits in there"));
 }
 
+Screen plain_screen(int width) {
+  Screen screen;
+  screen.unicode = false;
+  screen.width = width;
+  return screen;
+}
+
+json::value simulated(bool visual) {
+  auto answer = json::parse(R"({"simulation": {"to": "code", "services": ["coder"], "fits": false,
+    "problem": "service 'coder' needs 20000 MiB", "missing": 2483027968, "margin": 536870912,
+    "gpus": [{"gpu": 0, "name": "RTX 4090", "total": 25757220864, "free_now": 12582912000, "free_after": -1946157056,
+              "lowest": {"free": -1946157056, "moment": 3}}],
+    "claims": [{"service": "coder", "bytes": 20971520000, "source": "estimated"}],
+    "timeline": [
+      {"edge": "now", "step": null, "gpus": [{"gpu": 0, "free": 12582912000,
+        "held": [{"name": "chat", "bytes": 6442450944}, {"name": null, "bytes": 6731857920}]}]},
+      {"edge": "begins", "step": 0, "action": "stop", "subject": "chat", "gpus": [{"gpu": 0, "free": 12582912000,
+        "held": [{"name": "chat", "bytes": 6442450944}, {"name": null, "bytes": 6731857920}]}]},
+      {"edge": "ends", "step": 0, "action": "stop", "subject": "chat", "gpus": [{"gpu": 0, "free": 19025362944,
+        "held": [{"name": null, "bytes": 6731857920}]}]},
+      {"edge": "begins", "step": 1, "action": "start", "subject": "coder", "gpus": [{"gpu": 0, "free": -1946157056,
+        "held": [{"name": "coder", "bytes": 20971520000}, {"name": null, "bytes": 6731857920}]}]},
+      {"edge": "ends", "step": 1, "action": "start", "subject": "coder", "gpus": [{"gpu": 0, "free": -1946157056,
+        "held": [{"name": "coder", "bytes": 20971520000}, {"name": null, "bytes": 6731857920}]}]}],
+    "alternatives": [{"changes": [{"kind": "context", "service": "coder",
+       "text": "give 'coder' 16384 tokens of context instead of 32768", "loses": "what is longer than 16384 tokens",
+       "edit": "context_size: 16384"}], "loss": 45, "lowest": []}],
+    "notes": ["one thing"]}})");
+  if (visual) answer.as_object()["simulation"].as_object()["visual"] = true;
+  return answer;
+}
+
+TEST(Render, ASimulationShowsEveryMomentAndWhatWouldFit) {
+  const auto shown = render_simulation(simulated(false), plain_screen(80));
+  EXPECT_THAT(shown, HasSubstr("code: does not fit: 2368 MiB are missing\n"));
+  EXPECT_THAT(shown, HasSubstr("stop chat    18144 MiB"));
+  EXPECT_THAT(shown, HasSubstr("start coder  -1856 MiB"));
+  EXPECT_THAT(shown, HasSubstr("Counted with:\n  coder  20000 MiB  estimated from its model's file\n"));
+  EXPECT_THAT(shown, HasSubstr("1. give 'coder' 16384 tokens of context instead of 32768\n"
+                               "     you lose what is longer than 16384 tokens\n"
+                               "     in the file of coder: context_size: 16384\n"));
+  EXPECT_THAT(shown, HasSubstr("note: one thing"));
+}
+
+TEST(Render, ASimulationAsBarsIsNarrowEnoughAndPlain) {
+  for (const int width : {42, 60, 80, 200}) {
+    auto screen = plain_screen(width);
+    screen.terminal = true;
+    const auto shown = render_simulation(simulated(true), screen);
+    int bars = 0;
+    for (const auto line : split_lines(shown)) {
+      EXPECT_LE(display_width(line), width) << line;
+      for (const char c : line)
+        EXPECT_TRUE(c >= ' ' && c < 0x7F) << line;
+      if (line.find("coder") != std::string_view::npos && line.find("##") != std::string_view::npos) {
+        ++bars;
+        EXPECT_NE(line.find('!'), std::string_view::npos) << "it goes beyond the GPU's end: " << line;
+      }
+    }
+    EXPECT_EQ(bars, 1) << shown;
+  }
+}
+
 }  // namespace
 }  // namespace gpumod::cli

@@ -37,10 +37,11 @@ json::object error_document(const Error& error) {
   Error shown = error;
   json::object document;
   if (auto* details = shown.details.if_object()) {
-    if (auto* report = details->if_contains("switch")) {
-      document["switch"] = std::move(*report);
-      details->erase("switch");
-    }
+    for (const char* whole : {"switch", "simulation"})  // the whole answer, where scripts look for it
+      if (auto* report = details->if_contains(whole)) {
+        document[whole] = std::move(*report);
+        details->erase(whole);
+      }
     if (details->empty()) shown.details = nullptr;
   }
   document["error"] = to_json(shown);

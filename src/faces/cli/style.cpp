@@ -86,6 +86,7 @@ std::string_view glyph(const Screen& screen, Glyph which) {
     case Glyph::arrow: return fancy ? "→" : "->";
     case Glyph::ellipsis: return fancy ? "…" : "~";
     case Glyph::full: return fancy ? "█" : "#";
+    case Glyph::shade: return fancy ? "▒" : "%";
     case Glyph::empty: return fancy ? "░" : ".";
     case Glyph::on: return fancy ? "●" : "*";
     case Glyph::off: return fancy ? "○" : "-";

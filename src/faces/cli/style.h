@@ -26,7 +26,7 @@ struct Screen {
 std::string paint(const Screen& screen, Ink ink, std::string_view words);
 
 /// Characters that have a plain stand-in.
-enum class Glyph { done, failed, waiting, skipped, arrow, ellipsis, full, empty, on, off, half, dash, dot };
+enum class Glyph { done, failed, waiting, skipped, arrow, ellipsis, full, shade, empty, on, off, half, dash, dot };
 std::string_view glyph(const Screen& screen, Glyph which);
 /// The spinner's character for the nth redraw.
 std::string_view spinner(const Screen& screen, unsigned turn);

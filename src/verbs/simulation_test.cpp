@@ -1,0 +1,327 @@
+#include "verbs/simulation.h"
+
+#include <algorithm>
+
+#include <boost/json.hpp>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "fit/what_if.h"
+#include "verbs/imagined_gpu.h"
+#include "verbs/simulation_json.h"
+
+namespace gpumod {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+/// A small world: GPUs, services by id, some of them running.
+struct World {
+  Thought thought;
+  int next_pid = 100;
+
+  explicit World(std::vector<GpuSample> gpus) { thought.snapshot.gpus = std::move(gpus); }
+
+  Service& add(const std::string& id, std::optional<Bytes> vram) {
+    Service service;
+    service.id = id;
+    service.options = CommandOptions{};
+    service.port = static_cast<std::uint16_t>(9000 + thought.knowledge.services.size());
+    service.vram = vram;
+    thought.snapshot.services[id] = {id, service.unit_name(), Residency::stopped, ""};
+    return thought.knowledge.services[id] = service;
+  }
+  /// It holds `bytes` of the first GPU.
+  void run(const std::string& id, Bytes bytes) {
+    const auto unit = thought.knowledge.services.at(id).unit_name();
+    auto& status = thought.snapshot.units[unit];
+    status.name = unit;
+    status.exists = true;
+    status.active = ActiveState::active;
+    status.pids = {next_pid};
+    auto& gpu = thought.snapshot.gpus.front();
+    gpu.processes.push_back({next_pid, bytes});
+    *gpu.free -= bytes;
+    thought.snapshot.unit_of_pid[next_pid++] = unit;
+    thought.snapshot.services[id].residency = Residency::running;
+  }
+  void want(std::initializer_list<std::string> ids) {
+    for (const auto& id : ids) {
+      thought.goal.wanted[id] = Residency::running;
+      Subject subject;
+      subject.service = &thought.knowledge.services.at(id);
+      thought.subjects.push_back(subject);
+    }
+  }
+  Subject& subject(const std::string& id) {
+    return *std::find_if(thought.subjects.begin(), thought.subjects.end(),
+                         [&](const Subject& each) { return each.service->id == id; });
+  }
+};
+
+GpuSample rtx_4090(Bytes free = Bytes::mib(24564)) {
+  return {0, "GPU-0", "RTX 4090", Bytes::mib(24564), free, {}};
+}
+
+ModelFacts model() {
+  ModelFacts facts;
+  facts.architecture = "llama";
+  facts.context_length = 32768;
+  facts.embedding_length = 4096;
+  facts.feed_forward_length = 14336;
+  facts.vocabulary = 128256;
+  facts.parameters = 8'000'000'000;
+  facts.files = {"/models/m.gguf"};
+  for (int i = 0; i < 32; ++i) {
+    LayerFacts layer;
+    layer.attention = true;
+    layer.heads = 32;
+    layer.kv_heads = 8;
+    layer.key_length = layer.value_length = 128;
+    facts.layers.push_back(layer);
+    TensorFacts tensor;
+    tensor.name = "blk." + std::to_string(i) + ".ffn_up.weight";
+    tensor.bytes = Bytes::mib(200);
+    facts.tensors.push_back(tensor);
+    facts.weights += tensor.bytes;
+  }
+  return facts;
+}
+
+void make_llama(World& world, const std::string& id, const ModelFacts& facts, std::int64_t context) {
+  auto& service = world.thought.knowledge.services.at(id);
+  LlamaOptions options;
+  options.context_size = context;
+  service.options = options;
+  service.engine = EngineKind::llamacpp;
+  auto& subject = world.subject(id);
+  subject.model = &facts;
+  subject.flags = LlamaFlags{};
+  subject.flags->context = context;
+  auto& known = world.thought.knowledge.footprints[id];
+  known.estimated = *estimated_memory(facts, *subject.flags);
+  subject.known = &known;
+}
+
+// "18068 MB free < 20512 MB required … (timed out but continued)": the wait that gave up and went on.
+TEST(Simulation, TwentyGigabytesDoNotGoWhereEighteenAreFree) {
+  World world({rtx_4090(Bytes::mib(18068))});
+  world.add("nemotron", Bytes::mib(20000));
+  world.want({"nemotron"});
+  const auto foresight = foresee(world.thought);
+  ASSERT_TRUE(foresight);
+  EXPECT_EQ(foresight->fits, Fits::no);
+  EXPECT_EQ(foresight->problem->code, ErrorCode::refused);
+  EXPECT_THAT(foresight->problem->message, HasSubstr("'nemotron' needs 20000 MiB of VRAM"));
+  EXPECT_THAT(foresight->problem->message,
+              HasSubstr("would have only 17556 MiB to give (512 MiB a GPU are kept free)"));
+  EXPECT_EQ(foresight->missing, Bytes::mib(20512 - 18068)) << "with the margin it asks for 20512";
+  EXPECT_EQ(foresight->timeline.lowest.at(0).free, Bytes::mib(18068 - 20000));
+  const auto refused = plan(world.thought.snapshot, world.thought.goal, world.thought.knowledge);
+  EXPECT_FALSE(refused) << "a switch touches nothing either";
+}
+
+// The same, where the router that is to make room holds it: there it fits, because it is counted when it is really back.
+TEST(Simulation, WhatIsToGoMakesRoomAtItsEndAndNotBefore) {
+  World world({rtx_4090(Bytes::mib(24056))});
+  world.add("coder", Bytes::mib(6000));
+  world.run("coder", Bytes::mib(5988));
+  world.add("nemotron", Bytes::mib(20000));
+  world.want({"nemotron"});
+  ASSERT_EQ(*world.thought.snapshot.gpus.front().free, Bytes::mib(18068));
+  const auto foresight = foresee(world.thought);
+  EXPECT_EQ(foresight->fits, Fits::yes);
+  ASSERT_EQ(foresight->plan.steps.size(), 2U);
+  EXPECT_THAT(foresight->plan.steps[1].after, ElementsAre(0));
+  EXPECT_EQ(foresight->timeline.lowest_taking.at(0).free, Bytes::mib(24056 - 20000));
+}
+
+// A load of 30962 MiB was let loose on 714 MiB that were free, and the host froze.
+TEST(Simulation, ThirtyGigabytesDoNotGoWhereSevenHundredMegabytesAreFree) {
+  for (const auto total : {Bytes::mib(24564), Bytes::mib(32607)}) {
+    World world({{0, "GPU-0", "RTX", total, Bytes::mib(714), {}}});
+    world.add("huge", Bytes::mib(30962));
+    world.want({"huge"});
+    const auto foresight = foresee(world.thought);
+    EXPECT_EQ(foresight->fits, Fits::no);
+    EXPECT_EQ(foresight->problem->code, ErrorCode::refused);
+    EXPECT_THAT(foresight->problem->message, HasSubstr("30962 MiB"));
+    EXPECT_EQ(foresight->missing, Bytes::mib(30962 + 512 - 714));
+    EXPECT_THAT(offers(world.thought, 8), IsEmpty()) << "nothing is known that could help";
+    EXPECT_FALSE(plan(world.thought.snapshot, world.thought.goal, world.thought.knowledge));
+  }
+}
+
+TEST(Simulation, ALlamaServerThatDeclaresNothingIsKnownByItsModel) {
+  const auto facts = model();
+  World world({rtx_4090(Bytes::mib(714))});
+  world.add("chat", std::nullopt);
+  world.want({"chat"});
+  make_llama(world, "chat", facts, 32768);
+  const auto foresight = foresee(world.thought);
+  EXPECT_EQ(foresight->fits, Fits::no);
+  EXPECT_GT(foresight->missing, Bytes::gib(10));
+}
+
+TEST(Simulation, ALlamaServerThatWouldShrinkIsNotCalledAFit) {
+  const auto facts = model();
+  World world({{0, "GPU-0", "small", Bytes::gib(11), Bytes::mib(11000), {}}});
+  world.add("chat", std::nullopt);
+  world.want({"chat"});
+  make_llama(world, "chat", facts, 32768);
+  const auto foresight = foresee(world.thought);
+  EXPECT_EQ(foresight->fits, Fits::unknown);
+  EXPECT_THAT(foresight->notes, Contains(HasSubstr("it will shrink itself")));
+  const auto found = offers(world.thought, 8);
+  EXPECT_FALSE(found.empty()) << "with a smaller context it is known to fit";
+  for (const auto& offer : found)
+    EXPECT_EQ(offer.foresight.fits, Fits::yes);
+}
+
+TEST(Simulation, EveryOfferIsForeseenAndFits) {
+  const auto facts = model();
+  for (const int free : {6000, 8000, 9500, 11000}) {
+    SCOPED_TRACE(free);
+    World world({rtx_4090(Bytes::mib(free))});
+    world.add("chat", std::nullopt);
+    world.want({"chat"});
+    make_llama(world, "chat", facts, 32768);
+    ASSERT_EQ(foresee(world.thought)->fits, Fits::no);
+    const auto found = offers(world.thought, 8);
+    EXPECT_FALSE(found.empty());
+    for (const auto& offer : found) {
+      EXPECT_EQ(offer.foresight.fits, Fits::yes);
+      EXPECT_GE(offer.foresight.timeline.lowest_taking.at(0).free, Bytes::mib(512))
+          << offer.alternative.changes[0].text;
+    }
+  }
+}
+
+TEST(Simulation, ARunningServiceThatIsChangedIsRestarted) {
+  const auto facts = model();
+  World world({rtx_4090(Bytes::mib(24100))});
+  world.add("chat", std::nullopt);
+  world.add("other", Bytes::mib(12600));
+  world.want({"chat", "other"});
+  make_llama(world, "chat", facts, 32768);
+  world.run("chat", Bytes::mib(11300));
+  ASSERT_EQ(foresee(world.thought)->fits, Fits::no);
+  const auto found = offers(world.thought, 8);
+  ASSERT_FALSE(found.empty());
+  const auto& steps = found.front().foresight.plan.steps;
+  EXPECT_THAT(steps, Contains(::testing::Field(&Step::action, Action::stop)))
+      << "what it holds with its old settings has to come back first";
+}
+
+TEST(Simulation, AnOptionalServiceIsLeftOutLast) {
+  World world({rtx_4090()});
+  world.add("chat", Bytes::gib(14));
+  auto& asr = world.add("asr", Bytes::gib(12));
+  asr.sleep = SleepAbility::none;
+  world.want({"chat", "asr"});
+  EXPECT_THAT(offers(world.thought, 8), IsEmpty()) << "what people asked for is not dropped unasked";
+  world.subject("asr").optional = true;
+  const auto found = offers(world.thought, 8);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].alternative.changes[0].kind, Change::Kind::drop);
+  EXPECT_EQ(found[0].alternative.changes[0].service, "asr");
+}
+
+TEST(Simulation, AServiceBoundToAFullGpuMayGoToAnother) {
+  World world(
+      {{0, "GPU-0", "A", Bytes::gib(24), Bytes::gib(4), {}}, {1, "GPU-1", "A", Bytes::gib(24), Bytes::gib(23), {}}});
+  world.add("chat", Bytes::gib(14)).gpu.devices = {"0"};
+  world.want({"chat"});
+  const auto found = offers(world.thought, 8);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].alternative.changes[0].text, "run 'chat' on GPU 1 (A)");
+  EXPECT_EQ(found[0].foresight.plan.steps[0].gpus, std::vector<GpuIndex>{1});
+}
+
+TEST(Simulation, WhoSleepsIsOffered) {
+  World world({rtx_4090(Bytes::mib(24100))});
+  auto& chat = world.add("chat", Bytes::gib(14));
+  chat.engine = EngineKind::vllm;
+  VllmOptions options;
+  options.gpu_memory_utilization = 0.6;
+  chat.options = options;
+  chat.sleep = SleepAbility::level1;
+  world.run("chat", Bytes::mib(14700));
+  world.add("coder", Bytes::gib(16));
+  world.want({"chat", "coder"});
+  const auto found = offers(world.thought, 8);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].alternative.changes[0].text, "let 'chat' sleep");
+  EXPECT_EQ(found[0].foresight.plan.steps[0].action, Action::sleep);
+}
+
+TEST(Simulation, AModelThatDoesNotFitInsideAVllmsShareIsSaid) {
+  const auto facts = model();  // 6400 MiB, and 4096 MiB for one request of full length
+  World world({rtx_4090()});
+  auto& chat = world.add("chat", std::nullopt);
+  chat.engine = EngineKind::vllm;
+  VllmOptions options;
+  options.gpu_memory_utilization = 0.4;
+  chat.options = options;
+  world.want({"chat"});
+  world.subject("chat").model = &facts;
+  const auto foresight = foresee(world.thought);
+  EXPECT_EQ(foresight->fits, Fits::no);
+  EXPECT_EQ(foresight->missing, Bytes()) << "the GPU has room";
+  EXPECT_THAT(foresight->problem->message, HasSubstr("6400 MiB of weights, 4096 MiB for one request"));
+  const auto found = offers(world.thought, 8);
+  ASSERT_FALSE(found.empty());
+  EXPECT_EQ(found[0].alternative.changes[0].kind, Change::Kind::context);
+  EXPECT_THAT(found[0].alternative.changes[0].edit, HasSubstr("max_model_len"));
+}
+
+TEST(Simulation, WhatNobodyKnowsIsNotCalledAFit) {
+  World world({rtx_4090()});
+  world.add("mystery", std::nullopt);
+  world.want({"mystery"});
+  const auto foresight = foresee(world.thought);
+  EXPECT_EQ(foresight->fits, Fits::unknown);
+  const auto answer = simulation_json(world.thought, *foresight, {});
+  EXPECT_TRUE(answer.at("simulation").at("fits").is_null());
+  EXPECT_EQ(answer.at("simulation").at("claims").at(0).at("source"), "unknown");
+}
+
+TEST(Simulation, OtherRefusalsAreNotAboutMemory) {
+  World world({rtx_4090()});
+  world.add("chat", Bytes::gib(1)).gpu.devices = {"3"};
+  world.want({"chat"});
+  const auto foresight = foresee(world.thought);
+  ASSERT_FALSE(foresight);
+  EXPECT_EQ(foresight.error().code, ErrorCode::configuration);
+}
+
+TEST(ImaginedGpu, KnownNamesAndSizes) {
+  const auto gpus = imagined_gpus({"RTX 4090", "nvidia geforce rtx3060", "mine=24GiB", "small=8192", "half=1.5G"});
+  ASSERT_TRUE(gpus) << gpus.error().message;
+  std::vector<std::int64_t> totals;
+  for (const auto& gpu : *gpus)
+    totals.push_back(gpu.total->to_mib());
+  EXPECT_THAT(totals, ElementsAre(24564, 12288, 24576, 8192, 1536));
+  EXPECT_EQ((*gpus)[1].name, "RTX 3060");
+  EXPECT_EQ((*gpus)[2].index, 2);
+  EXPECT_LT(*(*gpus)[0].free, *(*gpus)[0].total);
+}
+
+TEST(ImaginedGpu, WhatIsNoneIsSaid) {
+  for (const char* text : {"mine=", "=24GiB", "mine=lots", "mine=-3", "mine=0", "mine=9999TiB", "mine=24GB x"}) {
+    const auto refused = imagined_gpus({text});
+    ASSERT_FALSE(refused) << text;
+    EXPECT_EQ(refused.error().code, ErrorCode::usage);
+    EXPECT_THAT(refused.error().message, HasSubstr("NAME=SIZE"));
+  }
+  const auto unknown = imagined_gpus({"RTX 4091"});
+  EXPECT_THAT(unknown.error().message, HasSubstr("no GPU is known as 'RTX 4091'"));
+  EXPECT_THAT(unknown.error().hint, HasSubstr("RTX 4090"));
+}
+
+}  // namespace
+}  // namespace gpumod

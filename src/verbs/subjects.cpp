@@ -1,0 +1,126 @@
+#include "verbs/subjects.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "control/footprints.h"
+#include "engines/hub.h"
+#include "fit/llama_flags.h"
+#include "fit/what_if.h"
+#include "formats/model_file.h"
+
+namespace gpumod {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t most_files_in_a_folder = 64;
+
+std::string variable_of(const Service& service, const char* name) {
+  const auto own = service.environment.find(name);
+  return own != service.environment.end() ? own->second.reveal() : environment_variable(name);
+}
+
+/// The newest snapshot of the model in the hub's cache.
+fs::path in_hub_cache(const Service& service, const fs::path& home) {
+  const auto root = hub_root_from(variable_of(service, "HF_HUB_CACHE"), variable_of(service, "HF_HOME"),
+                                  variable_of(service, "XDG_CACHE_HOME"), home);
+  std::error_code problem;
+  for (const auto& snapshot : fs::directory_iterator(hub_snapshot_dir(service.model.id, root), problem))
+    if (fs::exists(snapshot.path() / "config.json", problem)) return snapshot.path();
+  return {};
+}
+
+/// Where a service's model is; empty where nobody can tell.
+fs::path find_model(const Service& service, const fs::path& home) {
+  if (service.vram == Bytes(0)) return {};  // it uses no GPU
+  auto path = model_path_of(service);
+  return path.empty() && service.vllm() && is_hub_id(service.model.id) ? in_hub_cache(service, home) : path;
+}
+
+void read_one(const ServiceId& id, const Catalog& catalog, const fs::path& home, Subjects& out) {
+  const auto& service = out.knowledge.services.at(id);
+  Subject subject;
+  subject.service = &service;
+  subject.known = &out.knowledge.footprints[id];
+  if (const auto path = find_model(service, home); !path.empty()) {
+    auto facts = read_model(path);
+    const bool of_its_engine = facts && (facts->format == ModelFormat::gguf) == (service.llama() != nullptr);
+    if (!facts)
+      out.unread[id] = facts.error().message;
+    else if (of_its_engine && !facts->tensors.empty())
+      subject.model = &out.models.emplace_back(std::move(*facts));
+  }
+  if (service.llama()) {
+    auto flags = llama_flags_of(service, further_words(catalog, service));
+    if (flags)
+      subject.flags = std::move(*flags);
+    else
+      out.unread.emplace(id, flags.error().message);
+  }
+  out.subjects.push_back(std::move(subject));
+}
+
+std::vector<fs::path> ggufs_in(const fs::path& folder) {
+  std::vector<fs::path> files;
+  std::error_code problem;
+  for (const auto& entry : fs::directory_iterator(folder, problem)) {
+    if (entry.path().extension() != ".gguf") continue;
+    const auto stem = entry.path().stem().string();
+    const auto part = stem.rfind("-of-");
+    if (part != std::string::npos && part >= 6 && stem.compare(part - 6, 6, "-00001") != 0) continue;  // of a series
+    files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  if (files.size() > most_files_in_a_folder) files.resize(most_files_in_a_folder);
+  return files;
+}
+
+void read_others(Subjects& all) {
+  std::map<fs::path, const ModelFacts*> read;
+  for (auto& subject : all.subjects) {
+    if (!subject.flags || !subject.model || subject.model->files.empty()) continue;
+    const auto& own = subject.model->files.front();
+    for (const auto& file : ggufs_in(own.parent_path())) {
+      if (file == own) continue;
+      if (!read.contains(file)) {
+        auto facts = read_model(file);
+        read[file] = facts ? &all.models.emplace_back(std::move(*facts)) : nullptr;
+      }
+      const auto* other = read[file];
+      if (other && same_model(*subject.model, *other)) subject.others.push_back(other);
+    }
+  }
+}
+
+}  // namespace
+
+Task<void> read_subjects(Context& context, const Catalog& catalog, std::vector<ServiceId> ids, Subjects& out) {
+  std::set<ServiceId> all;
+  for (const auto& [id, service] : catalog.services)
+    all.insert(id);
+  const std::set<ServiceId> wanted(ids.begin(), ids.end());
+  auto known = co_await context.known(std::move(all));
+  out.knowledge =
+      Knowledge{catalog.services, catalog.settings, {}, catalog.broken_services, std::move(known.footprints)};
+  const bool asked = static_cast<bool>(context.machine());
+  const auto paths = context.paths();
+  const std::function<void()> read = [&] {
+    // On GPUs that are only imagined nobody needs a unit manager; estimates there are all the same.
+    if (!asked) add_estimates(paths, catalog, wanted, out.knowledge.footprints);
+    for (const auto& id : ids)
+      read_one(id, catalog, paths.home, out);
+  };
+  co_await run_blocking(read);
+}
+
+Task<void> read_other_quantizations(Subjects& subjects) {
+  const std::function<void()> read = [&subjects] { read_others(subjects); };
+  co_await run_blocking(read);
+}
+
+}  // namespace gpumod
