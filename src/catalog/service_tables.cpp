@@ -235,8 +235,7 @@ const Table<Service>& common_service_table() {
        into(&Service::port)},
       {{"vram", shapes::memory(), "measured or estimated",
         "GPU memory at its peak, starting included, on each GPU that it uses. 0: it uses no GPU. What was measured, or "
-        "can be "
-        "estimated from the model's file, counts before it."},
+        "can be estimated from the model's file, counts before it."},
        into(&Service::vram)},
       {{"vram_mb", shapes::integer(0, 1048576), "", "The same in MiB, as a whole number.", false, false, "vram"},
        [](Reading& reading, const YamlNode& node, const Shape& shape, Service& service) {
@@ -376,11 +375,6 @@ const Table<Mode>& mode_table() {
       {{"description", shapes::prose(), "none", "What it is for."}, into(&Mode::description)},
       {{"services", shapes::ids(), "", "The ids of the services that run together; `[]` for none.", false, true},
        into(&Mode::services)},
-      {{"optional", shapes::ids(), "none",
-        "Those of its services that it may do without: `gpumod simulate` proposes leaving them out where there is no "
-        "room. A "
-        "switch starts them like the others."},
-       into(&Mode::optional)},
       {{"on_failure", shapes::choice({"rollback", "stay", "blank"}), "rollback",
         "When a switch to it cannot finish: go back to what ran before, stay with what runs, or stop everything."},
        into_choice(&Mode::on_failure, on_failure_from)},
