@@ -85,11 +85,13 @@ class Search {
     std::stable_sort(askings_.begin(), askings_.end(), [](const Asking& a, const Asking& b) {
       return a.settled != b.settled ? a.settled : a.weight > b.weight;
     });
-    find_interchangeable();
     path_.resize(askings_.size());
     auto first = take_tightest();
     const bool has_choice = std::any_of(askings_.begin(), askings_.end(), [](const auto& a) { return !a.settled; });
-    if (has_choice && askings_.size() > 1 && (first || lacks_memory(first.error()))) descend(0, rooms_, 0);
+    if (has_choice && askings_.size() > 1 && (first || lacks_memory(first.error()))) {
+      find_interchangeable();
+      descend(0, rooms_, 0);
+    }
     if (best_) return places();
     return fail(std::move(first).error());
   }
