@@ -375,6 +375,10 @@ const Table<Mode>& mode_table() {
       {{"description", shapes::prose(), "none", "What it is for."}, into(&Mode::description)},
       {{"services", shapes::ids(), "", "The ids of the services that run together; `[]` for none.", false, true},
        into(&Mode::services)},
+      {{"optional", shapes::ids(), "none",
+        "Those of its services that it may do without: `gpumod simulate` proposes leaving them out where there is no "
+        "room. A switch starts them like the others."},
+       into(&Mode::optional)},
       {{"on_failure", shapes::choice({"rollback", "stay", "blank"}), "rollback",
         "When a switch to it cannot finish: go back to what ran before, stay with what runs, or stop everything."},
        into_choice(&Mode::on_failure, on_failure_from)},
