@@ -65,7 +65,8 @@ class Actor {
   std::map<std::string, std::vector<pid_t>> stopped_;      // by unit: the processes it had when its stop was ordered
   std::map<std::string, std::shared_ptr<StartLog>> logs_;  // by unit: followed since its start was ordered
   std::map<pid_t, std::string> unit_of_pid_;               // of the last observation
-  std::map<GpuIndex, Bytes> unattributed_before_;          // by GPU: see note_baseline()
+  bool looked_ = false;
+  std::map<GpuIndex, Bytes> unattributed_before_;  // by GPU: see note_baseline()
   std::optional<Bytes> used_now_;
   std::optional<Bytes> used_peak_;
   std::string gpu_complaint_;  // the last one that was logged

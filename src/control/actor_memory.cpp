@@ -41,9 +41,10 @@ bool is_lost(const Error& error) {
 
 }  // namespace
 
-/// What nobody holds before anything of this switch has been done: the driver's own share, mostly.
+/// What nobody holds before anything of this switch has been done: the driver's own share, mostly. A later look would
+/// take for it what is on its way back.
 void Actor::note_baseline(const Snapshot& snapshot) {
-  if (!unattributed_before_.empty()) return;
+  if (std::exchange(looked_, true)) return;
   for (const auto& gpu : snapshot.gpus)
     unattributed_before_[gpu.index] = read(gpu, snapshot.unit_of_pid).unattributed;
 }

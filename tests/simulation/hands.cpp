@@ -81,6 +81,7 @@ void Hands::forget() {
   sightings_.clear();
   falls_.clear();
   baseline_.clear();
+  looked_ = false;
   last_message_ = {};
 }
 
@@ -254,7 +255,7 @@ void Hands::evaluate(Task& task) {
         ours_.clear();
         for (const auto& [pid, unit] : event.snapshot->unit_of_pid)
           ours_.push_back(pid);
-        if (baseline_.empty())
+        if (!std::exchange(looked_, true))
           for (const auto& gpu : event.snapshot->gpus)
             baseline_[gpu.index] = read(gpu.index).unattributed;
       } else {

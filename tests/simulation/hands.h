@@ -108,8 +108,9 @@ class Hands {
   std::vector<Command> jobs_;                                // what the unit manager was asked for, by the entry's b
   std::map<int, Sighting> sightings_;
   std::map<int, std::pair<Bytes, TimePoint>> falls_;  // by step: what was held, and when that fell last
-  std::map<GpuIndex, Bytes> baseline_;                // what nobody held when the switch looked first
-  TimePoint last_message_{};                          // the bus keeps the order of one sender's messages
+  bool looked_ = false;
+  std::map<GpuIndex, Bytes> baseline_;  // what nobody held when the switch looked first
+  TimePoint last_message_{};            // the bus keeps the order of one sender's messages
 };
 
 }  // namespace gpumod::simulation
