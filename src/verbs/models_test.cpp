@@ -270,7 +270,8 @@ TEST(ModelId, IsMadeOfATitle) {
   EXPECT_EQ(new_model_id("\xff\xfe", {}), "model");
   EXPECT_EQ(new_model_id("--..x..--", {}), "x");
   EXPECT_EQ(new_model_id("a/b/c", {}), "a/b-c");
-  for (const auto& title : {"///", "a/.b", "a-/b", ".hidden", std::string(300, 'z').c_str()})
+  const std::vector<std::string> odd = {"///", "a/.b", "a-/b", ".hidden", std::string(300, 'z')};
+  for (const auto& title : odd)
     EXPECT_TRUE(is_model_id(new_model_id(title, {}))) << title;
 }
 
