@@ -355,12 +355,11 @@ Task<Event> Actor::await_residency(Command command) {
         co_return out;
       }
     } else {
-      const bool asleep = command.target == Residency::sleeping1 || command.target == Residency::sleeping2;
-      const bool is_asleep = *residency == Residency::sleeping1 || *residency == Residency::sleeping2;
+      const bool sleeps = is_asleep(command.target) && is_asleep(*residency);
       // An unloaded model that a router reports as failed gives its memory back all the same.
       const bool gone = command.target == Residency::unloaded &&
                         (*residency == Residency::failed || *residency == Residency::stopped);
-      if (*residency == command.target || (asleep && is_asleep) || gone) co_return event(command, Event::Kind::ready);
+      if (*residency == command.target || sleeps || gone) co_return event(command, Event::Kind::ready);
       if (*residency == Residency::starting) seen_on_its_way = true;
       reason = fmt::format("it is {}", to_string(*residency));
       if (loading && *residency == Residency::failed && (seen_on_its_way || now() - began > 1s)) {

@@ -32,6 +32,10 @@ std::optional<EngineKind> engine_kind_from(std::string_view name);
 enum class Residency { stopped, starting, running, sleeping1, sleeping2, unloaded, suspended, stopping, failed };
 std::string_view to_string(Residency residency);
 std::optional<Residency> residency_from(std::string_view name);
+/// On either level.
+constexpr bool is_asleep(Residency residency) {
+  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
+}
 
 /// The deepest cheap residency the engine offers for this service.
 enum class SleepAbility { none, level1, level2, router };

@@ -10,10 +10,6 @@ namespace {
 
 constexpr int max_rounds = 8;
 
-bool sleeps(Residency residency) {
-  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
-}
-
 }  // namespace
 
 Switch::Switch(SwitchRequest request) : request_(std::move(request)) {}
@@ -103,7 +99,7 @@ Goal Switch::undo_goal(const Snapshot& snapshot) const {
   for (auto& [id, residency] : goal.wanted) {
     const auto found = request_.knowledge.services.find(id);
     if (found == request_.knowledge.services.end()) continue;
-    if (!sleeps(residency)) continue;
+    if (!is_asleep(residency)) continue;
     const auto view = snapshot.services.find(id);
     const bool up = view != snapshot.services.end() && view->second.residency != Residency::stopped &&
                     view->second.residency != Residency::failed;
@@ -360,11 +356,12 @@ std::string Switch::not_as_verified(const Snapshot& snapshot, bool& hopeless) {
   };
   for (const auto& [id, wanted] : request_.goal.wanted) {
     const auto view = snapshot.services.find(id);
-    const bool asleep = sleeps(wanted);
+    const bool asleep = is_asleep(wanted);
     if ((wanted != Residency::running && !asleep) || view == snapshot.services.end()) continue;
     // One that is only slow to answer, busy with somebody's request, has not died.
     const auto residency = view->second.residency;
-    if (residency == Residency::running || residency == Residency::starting || (asleep && sleeps(residency))) continue;
+    if (residency == Residency::running || residency == Residency::starting || (asleep && is_asleep(residency)))
+      continue;
     say(fmt::format("'{}' was verified, and then {}: it is {}", id,
                     residency == Residency::failed ? "failed" : "went away",
                     view->second.detail.empty() ? to_string(residency) : view->second.detail));

@@ -316,7 +316,7 @@ class World {
         return answer(command, 2ms, [] { return say(Event::Kind::job_done); });
       case Kind::await_residency: {
         const bool there = (command.target == Residency::unloaded) != unit.loaded.contains(command.service);
-        const bool arrives = command.target == Residency::sleeping1 || command.target == Residency::sleeping2 || there;
+        const bool arrives = is_asleep(command.target) || there;
         answer(command, arrives ? 50ms : command.deadline - clock, [arrives] {
           return arrives ? say(Event::Kind::ready) : say(Event::Kind::not_ready, "it stays as it is");
         });

@@ -18,7 +18,7 @@ bool comes_up(Residency residency) {
 }
 
 bool satisfies(Residency is, Residency wanted) {
-  const bool sleeps = is == Residency::sleeping1 || is == Residency::sleeping2;
+  const bool sleeps = is_asleep(is);
   switch (wanted) {
     case Residency::sleeping1:
     case Residency::sleeping2: return sleeps;
@@ -121,7 +121,7 @@ class Drift {
   void unwanted(const Service& service, const ServiceView& view) {
     const auto unit = snapshot_.units.find(view.unit);
     const bool alive = unit != snapshot_.units.end() && !unit->second.gone();
-    const bool asleep = view.residency == Residency::sleeping1 || view.residency == Residency::sleeping2;
+    const bool asleep = is_asleep(view.residency);
     std::string text;
     if (comes_up(view.residency))
       text = fmt::format("'{}' runs, but the goal does not want it", service.id);

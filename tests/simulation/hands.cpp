@@ -462,10 +462,10 @@ void Hands::await_residency(Task& task) {
   } else {
     std::string ignored;
     const auto residency = host_.seen(task.service, ignored);
-    const auto asleep = [](Residency r) { return r == Residency::sleeping1 || r == Residency::sleeping2; };
     const bool gone =
         target == Residency::unloaded && (residency == Residency::failed || residency == Residency::stopped);
-    if (residency == target || (asleep(target) && asleep(residency)) || gone) return end(task, Event::Kind::ready);
+    if (residency == target || (is_asleep(target) && is_asleep(residency)) || gone)
+      return end(task, Event::Kind::ready);
     if (residency == Residency::starting) task.seen_on_its_way = true;
     if (loading && residency == Residency::failed) {
       if (task.seen_on_its_way || agenda_.now - task.began > 1s) {

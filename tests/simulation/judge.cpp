@@ -4,10 +4,6 @@ namespace gpumod::simulation {
 
 namespace {
 
-bool asleep(Residency residency) {
-  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
-}
-
 using Kind = Command::Kind;
 
 bool takes(Kind kind) {
@@ -399,7 +395,7 @@ void Judge::check_deadline(const Command& command, int service) {
                             track(command.step).killed_in != command.attempt);
   if (first_proof && left != 10s && left != settings.release_timeout)
     complain(fmt::format("a release gets {} before it is helped along", format_seconds(left)));
-  const bool to_sleep = command.kind == Kind::await_residency && asleep(command.target);
+  const bool to_sleep = command.kind == Kind::await_residency && is_asleep(command.target);
   if ((to_sleep || command.kind == Kind::verify) && left != 120s)
     complain(fmt::format("{} gets {} for {}", command.unit, format_seconds(left), to_string(command.kind)));
   if (command.kind == Kind::await_residency && command.target == Residency::unloaded && left != 30s)
@@ -450,7 +446,7 @@ void Judge::event(const Event& event, const Switch& machine) {
     for (const auto& [service_id, residency] : request_.goal.wanted) {
       const int service = catalogue_.service_named(service_id);
       const auto seen = was(service);
-      if (asleep(residency) && !asleep(seen)) known = false;
+      if (is_asleep(residency) && !is_asleep(seen)) known = false;
       if (residency != Residency::running || seen == Residency::running) continue;
       any = true;
       const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];

@@ -4,14 +4,6 @@
 
 namespace gpumod::simulation {
 
-namespace {
-
-bool asleep(Residency residency) {
-  return residency == Residency::sleeping1 || residency == Residency::sleeping2;
-}
-
-}  // namespace
-
 /// What happened to it after it was last shown to be well is not the switch's fault.
 bool Judge::excused(int service, TimePoint since) const {
   const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
@@ -32,7 +24,7 @@ void Judge::check_wanted(const char* what, int service, Residency wanted, TimePo
   switch (wanted) {
     case Residency::running: good = truth == Residency::running; break;
     case Residency::sleeping1:
-    case Residency::sleeping2: good = asleep(truth); break;
+    case Residency::sleeping2: good = is_asleep(truth); break;
     default: good = !up(service); break;
   }
   if (good || excused(service, since)) return;
@@ -78,9 +70,9 @@ void Judge::check_restored(const Switch& machine) {
       before = Residency::stopped;
     }
     if (before == Residency::starting) before = Residency::running;
-    if (asleep(before)) {
+    if (is_asleep(before)) {
       const auto truth = host_.truth(service);
-      if (!asleep(truth) && truth != Residency::running && up(service) && !excused(service))
+      if (!is_asleep(truth) && truth != Residency::running && up(service) && !excused(service))
         complain(fmt::format("rolled back, but {} slept before and is {}", id(service), to_string(truth)));
       continue;
     }
@@ -169,7 +161,7 @@ void Judge::check_refusal(const Switch& machine) {
       most = std::max(most, *claim);
     }
     if (catalogue_.spread(service) > static_cast<int>(catalogue_.gpus.size())) return;
-    if (asleep(wanted)) return;
+    if (is_asleep(wanted)) return;
     for (const auto& [other_id, other_wanted] : request_.goal.wanted) {
       const auto& other = file(catalogue_.service_named(other_id));
       if (other_id != service_id && other.port == file(service).port && other.unit_name() != file(service).unit_name())
@@ -293,7 +285,8 @@ void Judge::check_same_processes() {
     const auto& members = catalogue_.units[static_cast<std::size_t>(unit)].members;
     const bool matters = std::any_of(members.begin(), members.end(), [&](int member) {
       const auto wanted = request_.goal.wanted.find(id(member));
-      return wanted != request_.goal.wanted.end() && (wanted->second == Residency::running || asleep(wanted->second));
+      return wanted != request_.goal.wanted.end() &&
+             (wanted->second == Residency::running || is_asleep(wanted->second));
     });
     if (matters && seen->second.main_pid != verified.first)
       complain(fmt::format("committed, and {} is not who was verified",

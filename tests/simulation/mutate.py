@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/release"
-FILES = ["src/switching/plan.cpp", "src/switching/switch.cpp", "src/switching/switch_step.cpp",
+FILES = ["src/switching/plan.cpp", "src/switching/plan_room.cpp", "src/switching/plan_order.cpp",
+         "src/switching/switch.cpp", "src/switching/switch_step.cpp",
          "src/switching/recovery.cpp", "src/switching/memory_watch.cpp"]
 
 
