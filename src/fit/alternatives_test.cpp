@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "fit/claim.h"
+#include "fit/facts_testing.h"
 #include "fit/what_if.h"
 
 namespace gpumod {
@@ -20,36 +21,10 @@ using ::testing::Not;
 
 using Kind = Change::Kind;
 
-/// 32 layers of 200 MiB; each keeps 128 MiB for 32768 tokens at 16 bit.
-ModelFacts model(Bytes layer = Bytes::mib(200), const std::string& file = "/models/m-Q8_0.gguf") {
-  ModelFacts facts;
-  facts.architecture = "llama";
-  facts.context_length = 32768;
-  facts.embedding_length = 4096;
-  facts.feed_forward_length = 14336;
-  facts.vocabulary = 128256;
-  facts.parameters = 8'000'000'000;
-  facts.files = {file};
-  for (int i = 0; i < 32; ++i) {
-    LayerFacts one;
-    one.attention = true;
-    one.heads = 32;
-    one.kv_heads = 8;
-    one.key_length = one.value_length = 128;
-    facts.layers.push_back(one);
-    TensorFacts tensor;
-    tensor.name = "blk." + std::to_string(i) + ".ffn_up.weight";
-    tensor.bytes = layer;
-    facts.tensors.push_back(tensor);
-    facts.weights += layer;
-  }
-  return facts;
-}
-
 const std::vector<GpuSample> one_gpu{{0, "GPU-0", "A", Bytes::gib(24), Bytes::gib(24), {}}};
 
 struct Chat {
-  ModelFacts facts = model();
+  ModelFacts facts = model_of_8b();
   Service service;
   Footprint known;
   Subject subject;
@@ -170,7 +145,7 @@ TEST(Alternatives, WhatWasMeasuredWithOtherSettingsDoesNotCount) {
 
 TEST(Alternatives, AnotherQuantizationOfTheSameModel) {
   Chat chat;
-  const auto small = model(Bytes::mib(110), "/models/m-Q4_K_M.gguf"), large = model(Bytes::mib(400), "/m-F16.gguf");
+  const auto small = model_of_8b(Bytes::mib(110), "/models/m-Q4_K_M.gguf"), large = model_of_8b(Bytes::mib(400), "/m-F16.gguf");
   chat.subject.others = {&large, &small};
   const Room room{{&chat.subject}, chat.claim() - Bytes::mib(2500)};
   const auto found = find_alternatives(all_ladders({&chat.subject}), std::ref(room), 10);

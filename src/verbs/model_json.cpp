@@ -10,14 +10,6 @@ namespace json = boost::json;
 
 namespace {
 
-json::value known(std::uint64_t number) {
-  return number > 0 ? json::value(number) : json::value(nullptr);
-}
-
-json::value known(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
-}
-
 std::size_t count_if(const ModelFacts& facts, bool LayerFacts::*what) {
   return static_cast<std::size_t>(
       std::count_if(facts.layers.begin(), facts.layers.end(), [what](const LayerFacts& layer) { return layer.*what; }));
@@ -48,7 +40,7 @@ json::value attention_json(const ModelFacts& facts) {
   out["kv_heads"] = per_layer(facts, &LayerFacts::kv_heads);
   out["key_length"] = per_layer(facts, &LayerFacts::key_length);
   out["value_length"] = per_layer(facts, &LayerFacts::value_length);
-  out["sliding_window"] = known(facts.sliding_window);
+  out["sliding_window"] = known_or_null(facts.sliding_window);
   out["sliding_layers"] = count_if(facts, &LayerFacts::sliding);
   out["shared_layers"] = count_if(facts, &LayerFacts::shares_kv);
   out["latent"] = nullptr;
@@ -79,7 +71,7 @@ json::value quantization_json(const ModelFacts& facts) {
   std::stable_sort(types.begin(), types.end(), [](const json::value& a, const json::value& b) {
     return a.at("bytes").as_int64() > b.at("bytes").as_int64();
   });
-  return {{"name", known(facts.quantization)}, {"types", std::move(types)}};
+  return {{"name", known_or_null(facts.quantization)}, {"types", std::move(types)}};
 }
 
 json::value tensors_json(const ModelFacts& facts, TensorList tensors) {
@@ -96,20 +88,28 @@ json::value tensors_json(const ModelFacts& facts, TensorList tensors) {
 
 }  // namespace
 
+json::value known_or_null(std::uint64_t number) {
+  return number > 0 ? json::value(number) : json::value(nullptr);
+}
+
+json::value known_or_null(const std::string& text) {
+  return text.empty() ? json::value(nullptr) : json::value(text);
+}
+
 json::object model_json(const ModelFacts& facts, TensorList tensors) {
   json::array files;
   for (const auto& file : facts.files)
     files.emplace_back(file.string());
   json::object out;
-  out["model"] = {{"name", known(facts.name)},         {"format", to_string(facts.format)},
-                  {"class", known(facts.model_class)}, {"kind", known(facts.kind)},
+  out["model"] = {{"name", known_or_null(facts.name)},         {"format", to_string(facts.format)},
+                  {"class", known_or_null(facts.model_class)}, {"kind", known_or_null(facts.kind)},
                   {"files", std::move(files)},         {"bytes", facts.file_bytes.count()}};
-  out["architecture"] = known(facts.architecture);
+  out["architecture"] = known_or_null(facts.architecture);
   out["parameters"] = facts.parameters;
   out["layers"] = facts.layers.size();
-  out["context_length"] = known(facts.context_length);
-  out["embedding_length"] = known(facts.embedding_length);
-  out["feed_forward_length"] = known(facts.feed_forward_length);
+  out["context_length"] = known_or_null(facts.context_length);
+  out["embedding_length"] = known_or_null(facts.embedding_length);
+  out["feed_forward_length"] = known_or_null(facts.feed_forward_length);
   out["quantization"] = quantization_json(facts);
   out["attention"] = attention_json(facts);
   out["state"] = state_json(facts);
@@ -118,11 +118,11 @@ json::object model_json(const ModelFacts& facts, TensorList tensors) {
     out["experts"] = {{"count", facts.experts->count},
                       {"used", facts.experts->used},
                       {"shared", facts.experts->shared},
-                      {"feed_forward_length", known(facts.experts->feed_forward)}};
+                      {"feed_forward_length", known_or_null(facts.experts->feed_forward)}};
   out["prediction_layers"] = facts.prediction_layers();
-  out["tokenizer"] = {{"model", known(facts.tokenizer)},
-                      {"pre", known(facts.pre_tokenizer)},
-                      {"vocabulary", known(facts.vocabulary)},
+  out["tokenizer"] = {{"model", known_or_null(facts.tokenizer)},
+                      {"pre", known_or_null(facts.pre_tokenizer)},
+                      {"vocabulary", known_or_null(facts.vocabulary)},
                       {"chat_template", facts.chat_template}};
   out["tensors"] = tensors_json(facts, tensors);
   return out;

@@ -1,6 +1,9 @@
 // Facts and estimates of a model as JSON: the answer of `model inspect`.
 #pragma once
 
+#include <cstdint>
+#include <string>
+
 #include <boost/json/object.hpp>
 
 #include "fit/estimate.h"
@@ -9,6 +12,10 @@
 #include "formats/model_facts.h"
 
 namespace gpumod {
+
+/// What a file does not say is null, not nought.
+boost::json::value known_or_null(std::uint64_t number);
+boost::json::value known_or_null(const std::string& text);
 
 enum class TensorList { counted, listed };
 

@@ -11,6 +11,7 @@
 #include "engines/hub.h"
 #include "formats/gguf.h"
 #include "formats/model_file.h"
+#include "verbs/model_json.h"
 
 namespace gpumod {
 
@@ -18,13 +19,6 @@ namespace fs = std::filesystem;
 namespace json = boost::json;
 
 namespace {
-
-json::value known(std::uint64_t number) {
-  return number > 0 ? json::value(number) : json::value(nullptr);
-}
-json::value known(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
-}
 
 /// Sizes and times of change of the weights: while they stay, so does what the headers say.
 json::array stamps_of(const ModelFiles& files) {
@@ -203,18 +197,18 @@ json::object entry_json(const ModelEntry& entry) {
   out["id"] = entry.id;
   out["source"] = entry.source;
   out["registered"] = entry.registered;
-  out["path"] = known(entry.path.string());
+  out["path"] = known_or_null(entry.path.string());
   out["hub"] = nullptr;
-  if (!entry.hub_id.empty()) out["hub"] = {{"id", entry.hub_id}, {"file", known(entry.hub_file)}};
-  out["architecture"] = known(entry.summary.architecture);
-  out["parameters"] = known(entry.summary.parameters);
-  out["quantization"] = known(entry.summary.quantization);
-  out["context_length"] = known(entry.summary.context_length);
+  if (!entry.hub_id.empty()) out["hub"] = {{"id", entry.hub_id}, {"file", known_or_null(entry.hub_file)}};
+  out["architecture"] = known_or_null(entry.summary.architecture);
+  out["parameters"] = known_or_null(entry.summary.parameters);
+  out["quantization"] = known_or_null(entry.summary.quantization);
+  out["context_length"] = known_or_null(entry.summary.context_length);
   out["bytes"] = entry.absent() ? json::value(0) : json::value(entry.files.bytes().count());
   out["files"] = entry.files.files.size();
   out["missing"] = std::move(missing);
   out["services"] = std::move(services);
-  out["problem"] = known(entry.problem);
+  out["problem"] = known_or_null(entry.problem);
   return out;
 }
 

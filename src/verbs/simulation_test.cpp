@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "fit/facts_testing.h"
 #include "fit/what_if.h"
 #include "verbs/imagined_gpu.h"
 #include "verbs/simulation_json.h"
@@ -65,31 +66,6 @@ struct World {
 
 GpuSample rtx_4090(Bytes free = Bytes::mib(24564)) {
   return {0, "GPU-0", "RTX 4090", Bytes::mib(24564), free, {}};
-}
-
-ModelFacts model() {
-  ModelFacts facts;
-  facts.architecture = "llama";
-  facts.context_length = 32768;
-  facts.embedding_length = 4096;
-  facts.feed_forward_length = 14336;
-  facts.vocabulary = 128256;
-  facts.parameters = 8'000'000'000;
-  facts.files = {"/models/m.gguf"};
-  for (int i = 0; i < 32; ++i) {
-    LayerFacts layer;
-    layer.attention = true;
-    layer.heads = 32;
-    layer.kv_heads = 8;
-    layer.key_length = layer.value_length = 128;
-    facts.layers.push_back(layer);
-    TensorFacts tensor;
-    tensor.name = "blk." + std::to_string(i) + ".ffn_up.weight";
-    tensor.bytes = Bytes::mib(200);
-    facts.tensors.push_back(tensor);
-    facts.weights += tensor.bytes;
-  }
-  return facts;
 }
 
 void make_llama(World& world, const std::string& id, const ModelFacts& facts, std::int64_t context) {
@@ -157,7 +133,7 @@ TEST(Simulation, ThirtyGigabytesDoNotGoWhereSevenHundredMegabytesAreFree) {
 }
 
 TEST(Simulation, ALlamaServerThatDeclaresNothingIsKnownByItsModel) {
-  const auto facts = model();
+  const auto facts = model_of_8b();
   World world({rtx_4090(Bytes::mib(714))});
   world.add("chat", std::nullopt);
   world.want({"chat"});
@@ -168,7 +144,7 @@ TEST(Simulation, ALlamaServerThatDeclaresNothingIsKnownByItsModel) {
 }
 
 TEST(Simulation, ALlamaServerThatWouldShrinkIsNotCalledAFit) {
-  const auto facts = model();
+  const auto facts = model_of_8b();
   World world({{0, "GPU-0", "small", Bytes::gib(11), Bytes::mib(11000), {}}});
   world.add("chat", std::nullopt);
   world.want({"chat"});
@@ -183,7 +159,7 @@ TEST(Simulation, ALlamaServerThatWouldShrinkIsNotCalledAFit) {
 }
 
 TEST(Simulation, EveryOfferIsForeseenAndFits) {
-  const auto facts = model();
+  const auto facts = model_of_8b();
   for (const int free : {6000, 8000, 9500, 11000}) {
     SCOPED_TRACE(free);
     World world({rtx_4090(Bytes::mib(free))});
@@ -202,7 +178,7 @@ TEST(Simulation, EveryOfferIsForeseenAndFits) {
 }
 
 TEST(Simulation, ARunningServiceThatIsChangedIsRestarted) {
-  const auto facts = model();
+  const auto facts = model_of_8b();
   World world({rtx_4090(Bytes::mib(24100))});
   world.add("chat", std::nullopt);
   world.add("other", Bytes::mib(12600));
@@ -260,7 +236,7 @@ TEST(Simulation, WhoSleepsIsOffered) {
 }
 
 TEST(Simulation, AModelThatDoesNotFitInsideAVllmsShareIsSaid) {
-  const auto facts = model();  // 6400 MiB, and 4096 MiB for one request of full length
+  const auto facts = model_of_8b();  // 6400 MiB, and 4096 MiB for one request of full length
   World world({rtx_4090()});
   auto& chat = world.add("chat", std::nullopt);
   chat.engine = EngineKind::vllm;

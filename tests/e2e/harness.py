@@ -19,6 +19,7 @@ import unittest
 import urllib.request
 
 GPUMOD = os.environ["GPUMOD_BINARY"]
+SIM = pathlib.Path(GPUMOD).resolve().parent / "gpumod-sim"
 MANAGER = os.environ.get("GPUMOD_E2E_MANAGER", "systemd")
 CACHE = pathlib.Path(os.environ.get("GPUMOD_TEST_CACHE", ""))
 LLAMA = CACHE / "llama/bin/llama-server"
@@ -139,6 +140,20 @@ class Case(unittest.TestCase):
 
     def status(self):
         return self.ok("status", "--json").json
+
+    # ---- a simulated GPU ----
+
+    def simulate(self, *words, **env):
+        """A process of gpumod-sim that lives as long as the test: a broker, or somebody who holds memory."""
+        process = subprocess.Popen([SIM, *map(str, words)], env=dict(self.env, **env),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.assertEqual(process.stdout.readline(), "ready\n", words)
+        process.stdout.close()
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        # Services are stopped before the GPU goes: what was added last is done first.
+        self.addCleanup(self.tear_down_services)
+        return process
 
     # ---- services to manage ----
 

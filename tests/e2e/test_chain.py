@@ -7,10 +7,9 @@ import signal
 import subprocess
 import unittest
 
-from harness import GPUMOD, MANAGER, Case, alive, free_port, get, kill, listens, post, until
+from harness import GPUMOD, MANAGER, SIM, Case, alive, free_port, get, kill, listens, post, until
 
 BUILD = pathlib.Path(GPUMOD).resolve().parent.parent
-SIM = BUILD / "bin/gpumod-sim"
 NVML = BUILD / "lib/libgpumod-sim-nvml.so"
 MIB = 2**20
 CODER, NEMOTRON = "Qwen3-Coder-30B-A3B-Instruct-Q4_K_M", "Nemotron-3-Nano-30B-A3B-Q4_K_M"
@@ -64,16 +63,7 @@ class SimulatedGpu(Case):
         self.mode("nemotron", "nemotron-3-nano")
 
     def simulate(self, *words):
-        process = subprocess.Popen([SIM, *map(str, words)], env=dict(self.env, GPUMOD_SIM_GPU=str(self.root / "gpu.sock"),
-                                                                     GPUMOD_SIM_SPEED=str(SPEED)),
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.assertEqual(process.stdout.readline(), "ready\n", words)
-        process.stdout.close()
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        # Services are stopped before the GPU goes: what was added last is done first.
-        self.addCleanup(self.tear_down_services)
-        return process
+        return super().simulate(*words, GPUMOD_SIM_GPU=str(self.root / "gpu.sock"), GPUMOD_SIM_SPEED=str(SPEED))
 
     def model(self, name, *lines):
         (self.models / f"{name}.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(16))

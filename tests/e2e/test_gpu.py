@@ -16,10 +16,9 @@ import termios
 import threading
 import unittest
 
-from harness import GPUMOD, MANAGER, Case, until
+from harness import GPUMOD, MANAGER, SIM, Case, until
 
 BUILD = pathlib.Path(GPUMOD).resolve().parent.parent
-SIM = BUILD / "bin/gpumod-sim"
 NVML = BUILD / "lib/libgpumod-sim-nvml.so"
 MIB = 2**20
 
@@ -35,16 +34,6 @@ class GpuCase(Case):
         self.service("tts", 3000)
         self.mode("code", "chat")
         self.mode("both", "chat", "tts")
-
-    def simulate(self, *words, **env):
-        process = subprocess.Popen([SIM, *map(str, words)], env=dict(self.env, **env), stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.assertEqual(process.stdout.readline(), "ready\n", words)
-        process.stdout.close()
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        self.addCleanup(self.tear_down_services)
-        return process
 
     def service(self, name, mib):
         self.write(f"services/{name}.yaml", f"""
