@@ -9,6 +9,7 @@
 
 #include "base/async.h"
 #include "base/fd.h"
+#include "base/folder_testing.h"
 #include "base/paths.h"
 #include "base/text.h"
 #include "base/units.h"
@@ -19,15 +20,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-struct Folder {
-  Folder() {
-    std::string name = "/tmp/gpumod-base-XXXXXX";
-    path = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::filesystem::path path;
-};
 
 TEST(Text, NearestNamesComeInOrderAndFarOnesNot) {
   const std::vector<std::string> names{"code", "rag", "nemotron", "blank"};
@@ -70,27 +62,27 @@ TEST(Units, MibRoundsToTheNearest) {
 }
 
 TEST(Files, WritingIsAllOrNothingAndPrivate) {
-  const Folder folder;
-  const auto file = folder.path / "a";
+  const TestFolder folder;
+  const auto file = folder.path() / "a";
   ASSERT_TRUE(write_file_atomically(file, "first", 0600));
   struct stat info {};
   ASSERT_EQ(::stat(file.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
-  EXPECT_FALSE(write_file_atomically(folder.path / "missing" / "b", "x"));
+  EXPECT_FALSE(write_file_atomically(folder.path() / "missing" / "b", "x"));
   ASSERT_TRUE(write_file_atomically(file, "second", 0600));
   EXPECT_EQ(read_file(file, 100).value(), "second");
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path), {}), 1) << "no temporary file may stay";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1) << "no temporary file may stay";
 }
 
 TEST(Files, WhatIsNoRegularFileIsRefusedAndNeverBlocks) {
-  const Folder folder;
-  const auto fifo = folder.path / "fifo";
+  const TestFolder folder;
+  const auto fifo = folder.path() / "fifo";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   EXPECT_EQ(read_file(fifo, 100).error().code, ErrorCode::configuration);
-  EXPECT_EQ(read_file(folder.path, 100).error().code, ErrorCode::configuration);
-  EXPECT_EQ(read_file(folder.path / "nothing", 100).error().code, ErrorCode::not_found);
-  std::ofstream(folder.path / "large") << std::string(200, 'x');
-  EXPECT_EQ(read_file(folder.path / "large", 100).error().code, ErrorCode::configuration);
+  EXPECT_EQ(read_file(folder.path(), 100).error().code, ErrorCode::configuration);
+  EXPECT_EQ(read_file(folder.path() / "nothing", 100).error().code, ErrorCode::not_found);
+  std::ofstream(folder.path() / "large") << std::string(200, 'x');
+  EXPECT_EQ(read_file(folder.path() / "large", 100).error().code, ErrorCode::configuration);
 }
 
 TEST(Results, TryReturnsTheErrorOfTheInnerCall) {

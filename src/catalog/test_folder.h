@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "base/folder_testing.h"
 #include "catalog/catalog.h"
 
 namespace gpumod::testing {
@@ -14,20 +15,10 @@ namespace gpumod::testing {
 class Folder {
  public:
   Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "gpumod-catalog-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) std::abort();
-    root_ = name;
     paths.home = "/home/ada";
     paths.config = root_ / "config";
     std::filesystem::create_directory(paths.config);
   }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
   std::filesystem::path write(const std::string& file, const std::string& text, bool secret = true) {
     const auto path = paths.config / file;
     std::filesystem::create_directories(path.parent_path());
@@ -36,6 +27,13 @@ class Folder {
     std::filesystem::permissions(path,
                                  perms::owner_read | perms::owner_write | (secret ? perms::none : perms::others_read));
     return path;
+  }
+
+  /// Other users may go through the folders; what a file says of itself still counts.
+  void let_others_in() const {
+    using std::filesystem::perms;
+    for (const auto& folder : {root_.path(), paths.config, paths.config / "services"})
+      std::filesystem::permissions(folder, perms::owner_all | perms::others_read | perms::others_exec);
   }
 
   Catalog load() const {
@@ -51,7 +49,7 @@ class Folder {
   Paths paths;
 
  private:
-  std::filesystem::path root_;
+  TestFolder root_;
 };
 
 inline std::vector<std::string> lines_of(const std::vector<Problem>& problems) {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include "base/folder_testing.h"
 #include "formats/gguf_testing.h"
 
 namespace gpumod {
@@ -17,13 +18,10 @@ using ::testing::HasSubstr;
 
 struct FootprintsTest : ::testing::Test {
   FootprintsTest() {
-    std::string name = "/tmp/gpumod-footprints-XXXXXX";
-    folder = ::mkdtemp(name.data());
     paths.home = folder / "home";
     paths.cache = folder / "cache";
-    write("bin/server", "#!/bin/sh\n");
-    fs::permissions(folder / "bin/server", fs::perms::owner_all);
-    write("models/coder.gguf", tiny_model(2));
+    folder.program("bin/server", "#!/bin/sh\n");
+    folder.write("models/coder.gguf", tiny_model(2));
     Service service;
     service.id = "coder";
     service.engine = EngineKind::llamacpp;
@@ -36,7 +34,6 @@ struct FootprintsTest : ::testing::Test {
     service.options = options;
     catalog.services["coder"] = service;
   }
-  ~FootprintsTest() override { fs::remove_all(folder); }
 
   static std::string tiny_model(std::uint64_t layers) {
     GgufWriter file;
@@ -52,10 +49,6 @@ struct FootprintsTest : ::testing::Test {
       file.tensor("blk." + std::to_string(i) + ".attn_q.weight", {64, 64});
     return file.bytes();
   }
-  void write(const fs::path& below, const std::string& text) const {
-    fs::create_directories((folder / below).parent_path());
-    std::ofstream(folder / below, std::ios::binary) << text;
-  }
   Service& coder() { return catalog.services.at("coder"); }
   LlamaOptions& options() { return std::get<LlamaOptions>(coder().options); }
   std::string key(const std::string& driver = "580.65") const {
@@ -69,7 +62,7 @@ struct FootprintsTest : ::testing::Test {
     return all["coder"];
   }
 
-  fs::path folder;
+  TestFolder folder;
   Paths paths;
   Catalog catalog;
 };
@@ -98,9 +91,9 @@ TEST_F(FootprintsTest, EverythingThatMattersChangesIt) {
   is_new("a variable");
   catalog.settings.engines[EngineKind::llamacpp].extra_args = {"--no-mmap"};
   is_new("an argument of the engine");
-  write("models/coder.gguf", tiny_model(3));
+  folder.write("models/coder.gguf", tiny_model(3));
   is_new("the model");
-  write("bin/server", "#!/bin/sh\n# a newer build\n");
+  folder.write("bin/server", "#!/bin/sh\n# a newer build\n");
   is_new("the engine's build");
   EXPECT_TRUE(seen.insert(key("590.01")).second) << "the driver";
 }
@@ -131,10 +124,10 @@ TEST_F(FootprintsTest, APeoplesUnitIsKnownByItsFile) {
   const char* was = ::getenv("XDG_CONFIG_HOME");
   const std::string before = was ? was : "";
   ::setenv("XDG_CONFIG_HOME", (folder / "xdg").c_str(), 1);
-  write("xdg/systemd/user/mine.service", "[Service]\nExecStart=/bin/true\n");
+  folder.write("xdg/systemd/user/mine.service", "[Service]\nExecStart=/bin/true\n");
   const auto first = key();
   EXPECT_NE(first, "none");
-  write("xdg/systemd/user/mine.service.d/more.conf", "[Service]\nEnvironment=A=1\n");
+  folder.write("xdg/systemd/user/mine.service.d/more.conf", "[Service]\nEnvironment=A=1\n");
   EXPECT_NE(key(), first);
   was ? ::setenv("XDG_CONFIG_HOME", before.c_str(), 1) : ::unsetenv("XDG_CONFIG_HOME");
 }
@@ -161,7 +154,7 @@ TEST_F(FootprintsTest, AHeaderIsReadOnceAndThenAgainWhenTheFileChanges) {
   ASSERT_TRUE(again.estimated);
   EXPECT_EQ(again.estimated->total(), first.estimated->total());
   EXPECT_EQ(again.estimated->assumptions, first.estimated->assumptions);
-  write("models/coder.gguf", tiny_model(4));
+  folder.write("models/coder.gguf", tiny_model(4));
   EXPECT_GT(known().estimated->weights, first.estimated->weights);
 }
 
@@ -171,7 +164,7 @@ TEST_F(FootprintsTest, WhyThereIsNoneIsSaid) {
   coder().extra_args.clear();
   coder().model.path = folder / "models/nothing.gguf";
   EXPECT_THAT(known().not_estimated, HasSubstr("nothing.gguf is not there"));
-  write("models/broken.gguf", "GGUF");
+  folder.write("models/broken.gguf", "GGUF");
   coder().model.path = folder / "models/broken.gguf";
   EXPECT_FALSE(known().estimated);
   EXPECT_NE(known().not_estimated, "");

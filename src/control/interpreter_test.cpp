@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include "base/folder_testing.h"
+
 namespace gpumod {
 namespace {
 
@@ -13,16 +15,9 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 struct InterpreterTest : ::testing::Test {
-  InterpreterTest() {
-    std::string name = "/tmp/gpumod-interpreter-XXXXXX";
-    folder = ::mkdtemp(name.data());
-  }
-  ~InterpreterTest() override { fs::remove_all(folder); }
-  fs::path script(const std::string& text) {
-    std::ofstream(folder / "program") << text;
-    return folder / "program";
-  }
-  fs::path folder;
+  fs::path script(const std::string& text) const { return scratch.write("program", text); }
+  TestFolder scratch;
+  const fs::path& folder = scratch.path();
 };
 
 TEST_F(InterpreterTest, OneThatIsThereIsNoProblem) {

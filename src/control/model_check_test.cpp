@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/folder_testing.h"
 #include "control/model_place.h"
 #include "formats/gguf_testing.h"
 
@@ -22,18 +23,11 @@ using testing::IsEmpty;
 class ModelCheckTest : public testing::Test {
  protected:
   ModelCheckTest() {
-    std::string name = (fs::temp_directory_path() / "gpumod-check-XXXXXX").string();
-    root_ = fs::canonical(::mkdtemp(name.data()));
     for (const char* variable : {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HF_HUB_OFFLINE"})
       ::unsetenv(variable);
   }
-  ~ModelCheckTest() override { fs::remove_all(root_); }
 
-  fs::path write(const fs::path& below, std::string_view text) {
-    fs::create_directories((root_ / below).parent_path());
-    std::ofstream(root_ / below, std::ios::binary) << text;
-    return root_ / below;
-  }
+  fs::path write(const fs::path& below, std::string_view text) { return root_.write(below, text); }
   static std::string gguf(std::string_view architecture = "qwen3") {
     return GgufWriter().text("general.architecture", architecture).tensor("token_embd.weight", {8, 4}).bytes();
   }
@@ -60,14 +54,14 @@ class ModelCheckTest : public testing::Test {
   /// "message | hint" of each problem.
   std::vector<std::string> problems(const Service& service, const fs::path& binary = {}) {
     std::vector<std::string> out;
-    for (const auto& problem : model_problems(service, root_, binary)) {
+    for (const auto& problem : model_problems(service, root_.path(), binary)) {
       EXPECT_EQ(problem.code, ErrorCode::refused);
       out.push_back(problem.message + " | " + problem.hint);
     }
     return out;
   }
 
-  fs::path root_;
+  TestFolder root_;
 };
 
 TEST_F(ModelCheckTest, ASoundModelIsNoProblem) {
@@ -237,11 +231,11 @@ TEST_F(ModelCheckTest, ServicesThatNameNoModelHaveNoPlace) {
   auto service = llama({});
   service.engine = EngineKind::command;
   service.options = CommandOptions();
-  EXPECT_FALSE(place_of_model(service, root_));
+  EXPECT_FALSE(place_of_model(service, root_.path()));
   service.model.id = "just-a-name";
-  EXPECT_FALSE(place_of_model(service, root_));
+  EXPECT_FALSE(place_of_model(service, root_.path()));
   service.model.id = "Org/Model";
-  EXPECT_EQ(place_of_model(service, root_)->hub_id, "Org/Model");
+  EXPECT_EQ(place_of_model(service, root_.path())->hub_id, "Org/Model");
 }
 
 }  // namespace

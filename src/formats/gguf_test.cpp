@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/folder_testing.h"
 #include "formats/gguf_testing.h"
 
 namespace gpumod {
@@ -36,28 +37,6 @@ GgufWriter small() {
       .tensor("token_embd.weight", {8, 3})
       .tensor("output_norm.weight", {8}, "f16");
 }
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "gpumod-formats-XXXXXX").string();
-    root_ = fs::canonical(::mkdtemp(name.data()));
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(root_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  fs::path write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(root_ / name, std::ios::binary) << bytes;
-    return root_ / name;
-  }
-  fs::path operator/(const std::string& name) const { return root_ / name; }
-
- private:
-  fs::path root_;
-};
 
 TEST(Gguf, ReadsEveryTypeOfValue) {
   const auto file = read(GgufWriter()
@@ -271,7 +250,7 @@ TEST(Gguf, ReadsNoMoreThanTheHeader) {
 }
 
 TEST(Gguf, AFileThatShrinksWhileItIsReadIsAnError) {
-  const Folder folder;
+  const TestFolder folder;
   // More than one window, so that the reader comes back to the file.
   const auto path = folder.write(
       "x.gguf", GgufWriter().texts("t", std::vector<std::string>(50'000, "token")).tensor("w", {8}).bytes());
@@ -284,7 +263,7 @@ TEST(Gguf, AFileThatShrinksWhileItIsReadIsAnError) {
 }
 
 TEST(GgufFiles, WhatIsNoFileIsNamed) {
-  const Folder folder;
+  const TestFolder folder;
   ASSERT_EQ(::mkfifo((folder / "fifo.gguf").c_str(), 0600), 0);
   EXPECT_THAT(open_byte_source(folder / "fifo.gguf").error().message, HasSubstr("is a FIFO"));
   EXPECT_THAT(open_byte_source(folder / "").error().message, HasSubstr("is a folder"));
@@ -313,7 +292,7 @@ class GgufSeries : public testing::Test {
     const auto model = read_gguf_model(folder_ / name(opened, count));
     return model ? "(no problem)" : model.error().message;
   }
-  Folder folder_;
+  TestFolder folder_;
 };
 
 TEST_F(GgufSeries, IsOpenedThroughAnyOfItsParts) {

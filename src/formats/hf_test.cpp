@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include "base/folder_testing.h"
 #include "formats/gguf_testing.h"
 #include "formats/hf_model.h"
 #include "formats/model_file.h"
@@ -143,18 +144,10 @@ TEST(HfConfig, WhatNoModelHasIsAnError) {
 class HfFolder : public testing::Test {
  protected:
   HfFolder() {
-    std::string name = (fs::temp_directory_path() / "gpumod-hf-XXXXXX").string();
-    root_ = fs::canonical(::mkdtemp(name.data()));
     write("config.json",
           R"({"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2})");
   }
-  ~HfFolder() override {
-    std::error_code ignored;
-    fs::remove_all(root_, ignored);
-  }
-  void write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(root_ / name, std::ios::binary) << bytes;
-  }
+  void write(const std::string& name, const std::string& bytes) const { folder_.write(name, bytes); }
   void write_shard(const std::string& name, const std::string& tensor) const {
     write(name, safetensors("{\"" + tensor + R"(": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}})", 8));
   }
@@ -162,7 +155,8 @@ class HfFolder : public testing::Test {
     const auto facts = read_model(root_);
     return facts ? "(no problem)" : facts.error().message;
   }
-  fs::path root_;
+  TestFolder folder_;
+  const fs::path& root_ = folder_.path();
 };
 
 TEST_F(HfFolder, ShardsAreReadThroughTheirIndex) {

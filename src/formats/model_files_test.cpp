@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/folder_testing.h"
 #include "formats/gguf_testing.h"
 
 namespace gpumod {
@@ -19,17 +20,7 @@ using testing::IsEmpty;
 
 class ModelFilesTest : public testing::Test {
  protected:
-  ModelFilesTest() {
-    std::string name = (fs::temp_directory_path() / "gpumod-files-XXXXXX").string();
-    root_ = fs::canonical(::mkdtemp(name.data()));
-  }
-  ~ModelFilesTest() override { fs::remove_all(root_); }
-
-  fs::path write(const fs::path& below, std::string_view text = "xy") {
-    fs::create_directories((root_ / below).parent_path());
-    std::ofstream(root_ / below) << text;
-    return root_ / below;
-  }
+  fs::path write(const fs::path& below, std::string_view text = "xy") { return root_.write(below, text); }
   static std::vector<std::string> names(const ModelFiles& files) {
     std::vector<std::string> names;
     for (const auto& file : files.files)
@@ -37,7 +28,7 @@ class ModelFilesTest : public testing::Test {
     return names;
   }
 
-  fs::path root_;
+  TestFolder root_;
 };
 
 TEST_F(ModelFilesTest, ASeriesIsKnownByAnyOfItsPartsAndMissesTheOthers) {

@@ -13,7 +13,6 @@
 namespace gpumod {
 namespace {
 
-using testing::TemporaryDirectory;
 
 const std::string id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -80,7 +79,7 @@ struct ContainerId : ::testing::Test {
   void TearDown() override { ::unsetenv("DOCKER_HOST"); }
   std::optional<std::string> ask(Duration timeout = 10s) { return loop_.run_until_done(container_id("box", timeout)); }
 
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path socket_ = directory_.path() / "docker.sock";
   Loop loop_;
 };

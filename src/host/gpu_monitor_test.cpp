@@ -16,7 +16,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using testing::TemporaryDirectory;
 
 class Nvml : public ::testing::Test {
  protected:
@@ -42,7 +41,7 @@ class Nvml : public ::testing::Test {
     return found;
   }
 
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path world_ = directory_.path() / "world";
   std::filesystem::path trace_ = directory_.path() / "trace";
   Loop loop_;

@@ -9,7 +9,7 @@
 namespace gpumod::local {
 namespace {
 
-using gpumod::testing::TemporaryDirectory;
+using gpumod::TestFolder;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -25,7 +25,7 @@ std::vector<std::string> texts(const std::vector<LogLine>& lines) {
 }
 
 TEST(LocalLog, KeepsTimeAndRun) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogWriter first(directory.path(), run_a);
   first.feed("from a\n", noon);
   LogWriter second(directory.path(), run_b);
@@ -39,7 +39,7 @@ TEST(LocalLog, KeepsTimeAndRun) {
 }
 
 TEST(LocalLog, LinesArriveInPieces) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogWriter log(directory.path(), run_a);
   log.feed("one, ", noon);
   EXPECT_THAT(read_log_tail(directory.path(), run_a, 100), IsEmpty());
@@ -52,14 +52,14 @@ TEST(LocalLog, LinesArriveInPieces) {
 }
 
 TEST(LocalLog, ProgressBarsAndWindowsLineEndsAreLines) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogWriter log(directory.path(), run_a);
   log.feed("\r 10%\r 50%\r100%\r\n\nnext\r\n", noon);
   EXPECT_THAT(texts(read_log_tail(directory.path(), run_a, 100)), ElementsAre("", " 10%", " 50%", "100%", "", "next"));
 }
 
 TEST(LocalLog, JunkIsMadeHarmless) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogWriter log(directory.path(), run_a);
   std::string junk = "\x1b[31;1mred\x1b[0m \x1b]0;title\x07 \xff\xfe";
   junk += '\0';
@@ -80,7 +80,7 @@ TEST(LocalLog, JunkIsMadeHarmless) {
 }
 
 TEST(LocalLog, AnEndlessLineIsCut) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogWriter log(directory.path(), run_a);
   log.feed(std::string(longest_log_line * 2 + 5, 'x'), noon);
   log.feed("\nafter\n", noon);
@@ -92,7 +92,7 @@ TEST(LocalLog, AnEndlessLineIsCut) {
 }
 
 TEST(LocalLog, TwoFilesOfABoundedSizeRemain) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   constexpr std::size_t limit = 4096;
   LogWriter log(directory.path(), run_a, limit);
   for (int i = 0; i < 500; ++i)
@@ -112,7 +112,7 @@ TEST(LocalLog, TwoFilesOfABoundedSizeRemain) {
 }
 
 TEST(LocalLog, AFollowerSeesNewLinesAcrossRotation) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogWriter log(directory.path(), run_a, 1000);
   log.feed("before\n", noon);
   LogFollower follower(directory.path());
@@ -132,7 +132,7 @@ TEST(LocalLog, AFollowerSeesNewLinesAcrossRotation) {
 }
 
 TEST(LocalLog, AFollowerMayComeBeforeTheLog) {
-  const TemporaryDirectory directory;
+  const TestFolder directory;
   LogFollower follower(directory.path());
   EXPECT_THAT(follower.read_new(), IsEmpty());
   LogWriter log(directory.path(), run_a);

@@ -96,7 +96,7 @@ class LocalSupervisor : public ::testing::Test {
   local::RunState state() const { return local::read_state(paths().runtime / "local" / unit).value(); }
   static bool alive(pid_t pid) { return local::start_ticks_of(pid) != 0; }
 
-  testing::TemporaryDirectory directory_;
+  TestFolder directory_;
   Loop loop_;
   std::unique_ptr<UnitManager> manager_;
 };
@@ -562,7 +562,7 @@ TEST_F(LocalSupervisor, ASurveyListsWhatIsAskedAndWhatRuns) {
 }
 
 TEST_F(LocalSupervisor, ADirectoryOthersCanWriteToIsRefused) {
-  testing::TemporaryDirectory shared;
+  TestFolder shared;
   fs::create_directory(shared.path() / "run");
   fs::permissions(shared.path() / "run", fs::perms::all);
   Paths bad = paths();

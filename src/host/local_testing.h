@@ -14,31 +14,13 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/folder_testing.h"
 #include "base/time.h"
 
 namespace gpumod::testing {
 
 /// Generous: only a defect reaches it.
 constexpr Duration patience = 60s;
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "gpumod-test-XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) std::abort();
-    path_ = pattern;
-  }
-  ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A child whose standard output we read. Killed and reaped with the object.
 class ChildProcess {

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/folder_testing.h"
 #include "host/web_cache.h"
 
 namespace gpumod {
@@ -202,8 +203,7 @@ TEST(WebOrigin, IsSchemeNameAndPort) {
 }
 
 TEST(WebCacheTest, KeepsAnAnswerUnderItsAddressAlone) {
-  std::string name = "/tmp/gpumod-webcache-XXXXXX";
-  const std::filesystem::path folder = ::mkdtemp(name.data());
+  const TestFolder folder;
   const WebCache cache(folder / "hub");
   EXPECT_FALSE(cache.find("http://a/"));
   const WallTime when(std::chrono::seconds(1'700'000'000));
@@ -226,7 +226,6 @@ TEST(WebCacheTest, KeepsAnAnswerUnderItsAddressAlone) {
   EXPECT_FALSE(cache.find("http://a/"));
   ASSERT_TRUE(write_file_atomically(file, "garbage", 0600));
   EXPECT_FALSE(cache.find("http://a/"));
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

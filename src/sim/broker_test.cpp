@@ -18,7 +18,7 @@ constexpr Bytes everything = Bytes::mib(24 * 1024 - 512);
 class Broker : public ::testing::Test {
  protected:
   void TearDown() override { ::unsetenv("CUDA_VISIBLE_DEVICES"); }
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path socket_ = directory_.path() / "gpu";
 };
 

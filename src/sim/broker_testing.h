@@ -19,7 +19,7 @@ namespace gpumod::sim::testing {
 
 using gpumod::testing::ChildProcess;
 using gpumod::testing::patience;
-using gpumod::testing::TemporaryDirectory;
+using gpumod::TestFolder;
 
 /// For what nothing signals. False: it did not come about in a time that only a defect needs.
 template <typename Condition>

@@ -127,7 +127,7 @@ class LlamaFiles : public ::testing::Test {
     std::ofstream(directory_.path() / name) << text;
   }
   Result<LlamaModel> read(const std::string& name) const { return read_llama_model(directory_.path() / name); }
-  gpumod::testing::TemporaryDirectory directory_;
+  gpumod::TestFolder directory_;
 };
 
 TEST_F(LlamaFiles, AModelIsItsOptionsOrItsFile) {

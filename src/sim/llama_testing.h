@@ -188,7 +188,7 @@ class LlamaTest : public ::testing::Test {
     return until([&] { return held() == amount; });
   }
 
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path models_ = directory_.path() / "models";
   std::filesystem::path program_ = directory_.path() / "llama-server";
   BrokerProcess broker_{directory_.path() / "gpu"};

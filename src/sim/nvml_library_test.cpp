@@ -42,7 +42,7 @@ class NvmlLibrary : public ::testing::Test {
     return found;
   }
 
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path socket_ = directory_.path() / "gpu";
   void* library_ = nullptr;
 };

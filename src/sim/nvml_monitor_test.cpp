@@ -39,7 +39,7 @@ class NvmlMonitor : public ::testing::Test {
   }
   std::pair<pid_t, std::int64_t> own(std::int64_t mib) { return {::getpid(), mib}; }
 
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path socket_ = directory_.path() / "gpu";
   Loop loop_;
   std::unique_ptr<GpuMonitor> monitor_;

@@ -182,7 +182,7 @@ class VllmTest : public ::testing::Test {
   }
 
   const Engine& engine_ = engine_for(EngineKind::vllm);
-  TemporaryDirectory directory_;
+  TestFolder directory_;
   std::filesystem::path program_ = directory_.path() / "vllm";
   BrokerProcess broker_{directory_.path() / "gpu"};
   Service service_;

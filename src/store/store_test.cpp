@@ -10,16 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/folder_testing.h"
+
 namespace gpumod {
 namespace {
 
 struct StoreTest : ::testing::Test {
-  StoreTest() {
-    std::string name = "/tmp/gpumod-store-XXXXXX";
-    folder = ::mkdtemp(name.data());
-  }
-  ~StoreTest() override { std::filesystem::remove_all(folder); }
-
   static Goal goal(const std::string& mode) {
     Goal goal;
     goal.mode = mode;
@@ -46,7 +42,8 @@ struct StoreTest : ::testing::Test {
     return command;
   }
 
-  std::filesystem::path folder;
+  TestFolder scratch;
+  const std::filesystem::path& folder = scratch.path();
 };
 
 TEST_F(StoreTest, AGoalSurvivesReopening) {

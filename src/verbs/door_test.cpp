@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include "base/folder_testing.h"
 #include "control/lock.h"
 
 namespace gpumod {
@@ -20,12 +21,7 @@ using ::testing::HasSubstr;
 /// A worker and its visitor on one loop. (The lock is one of the process's own descriptors, so it stands between them
 /// all the same.)
 struct DoorTest : ::testing::Test {
-  DoorTest() {
-    char folder[] = "/tmp/gpumod-door-XXXXXX";
-    root = ::mkdtemp(folder);
-    paths.runtime = root;
-  }
-  ~DoorTest() override { fs::remove_all(root); }
+  DoorTest() { paths.runtime = root; }
 
   Result<Knocked> knock() { return loop.run_until_done(knock_and_cancel(paths)); }
   /// A worker that ends like this as soon as somebody asks it to.
@@ -38,7 +34,8 @@ struct DoorTest : ::testing::Test {
     return std::move(*opened);
   }
 
-  fs::path root;
+  TestFolder folder;
+  const fs::path& root = folder.path();
   Paths paths;
   Loop loop;
   std::unique_ptr<Door> door;

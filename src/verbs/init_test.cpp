@@ -212,13 +212,13 @@ TEST_F(InitTest, WhereThereIsNothingItSaysWhereItLooked) {
 
 TEST(UsualPlaces, WhatPeopleNamedComesFirst) {
   const TestTree tree;
-  const auto places = usual_places(tree.paths(), tree / "home/work", {"~/mine", "here"}, "~/l/llama-server");
+  const auto places = usual_places(tree.paths(), tree / "home/desk", {"~/mine", "here"}, "~/l/llama-server");
   ASSERT_GE(places.roots.size(), 2U);
   EXPECT_EQ(places.roots[0].folder, tree / "home/mine");
-  EXPECT_EQ(places.roots[1].folder, tree / "home/work/here");
+  EXPECT_EQ(places.roots[1].folder, tree / "home/desk/here");
   EXPECT_TRUE(places.roots[0].told && places.roots[1].told);
   EXPECT_EQ(places.llama_server, tree / "home/l/llama-server");
-  EXPECT_EQ(places.roots.back().folder, tree / "home/work");
+  EXPECT_EQ(places.roots.back().folder, tree / "home/desk");
   EXPECT_EQ(places.roots.back().depth, 4);
   EXPECT_EQ(usual_places(tree.paths(), tree / "home", {}, "").roots.back().depth, 0) << "the whole home is too much";
   EXPECT_EQ(usual_places(tree.paths(), "/", {}, "").roots.back().depth, 0);

@@ -8,53 +8,27 @@
 #include <stdlib.h>
 
 #include "base/fd.h"
+#include "base/folder_testing.h"
 #include "base/paths.h"
 #include "formats/gguf_testing.h"
 
 namespace gpumod {
 
-class TestTree {
+class TestTree : public TestFolder {
  public:
-  TestTree() {
-    std::string name = (std::filesystem::temp_directory_path() / "gpumod-verbs-XXXXXX").string();
-    root_ = std::filesystem::canonical(::mkdtemp(name.data()));
-  }
-  ~TestTree() {
-    std::error_code ignored;
-    std::filesystem::remove_all(root_, ignored);
-  }
-  TestTree(const TestTree&) = delete;
-  TestTree& operator=(const TestTree&) = delete;
-
-  const std::filesystem::path& root() const { return root_; }
-  std::filesystem::path operator/(const std::filesystem::path& below) const { return root_ / below; }
-
-  std::filesystem::path write(const std::filesystem::path& below, std::string_view text) const {
-    const auto path = root_ / below;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path, std::ios::binary) << text;
-    return path;
-  }
-  std::filesystem::path program(const std::filesystem::path& below, std::string_view script) const {
-    auto path = write(below, script);
-    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
-    return path;
-  }
+  const std::filesystem::path& root() const { return path(); }
   std::string read(const std::filesystem::path& below) const {
-    return read_file(root_ / below, 1 << 20).value_or("(not there)");
+    return read_file(path() / below, 1 << 20).value_or("(not there)");
   }
   Paths paths() const {
     Paths paths;
-    paths.home = root_ / "home";
-    paths.config = root_ / "home/.config/gpumod";
-    paths.state = root_ / "home/.local/state/gpumod";
-    paths.cache = root_ / "home/.cache/gpumod";
-    paths.runtime = root_ / "run";
+    paths.home = path() / "home";
+    paths.config = path() / "home/.config/gpumod";
+    paths.state = path() / "home/.local/state/gpumod";
+    paths.cache = path() / "home/.cache/gpumod";
+    paths.runtime = path() / "run";
     return paths;
   }
-
- private:
-  std::filesystem::path root_;
 };
 
 /// A whole model that any server would refuse, and every reader of headers takes.

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/folder_testing.h"
 #include "base/paths.h"
 #include "base/text.h"
 #include "engines/engine.h"
@@ -122,13 +123,8 @@ class LlamaEngine : public ::testing::Test {
       GTEST_SKIP() << "NO REAL llama-server: LLAMA_SERVER and GPUMOD_TEST_MODELS are not set; nothing is proven here";
     ASSERT_EQ(::access(binary_.c_str(), X_OK), 0) << binary_;
     ASSERT_TRUE(std::filesystem::exists(models_ / "alpha.gguf")) << models_;
-    char pattern[] = "/tmp/gpumod-llama-XXXXXX";
-    folder_ = ::mkdtemp(pattern);
   }
-  void TearDown() override {
-    server_.reset();
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
-  }
+  void TearDown() override { server_.reset(); }
 
   Service single(const std::string& file) const {
     Service service;
@@ -240,7 +236,7 @@ class LlamaEngine : public ::testing::Test {
   const Engine& engine_ = engine_for(EngineKind::llamacpp);
   std::filesystem::path binary_;
   std::filesystem::path models_;
-  std::filesystem::path folder_;
+  const TestFolder folder_;
   std::string help_;
   Loop loop_;
   std::unique_ptr<HttpClient> client_ = make_http_client(loop_);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/folder_testing.h"
 #include "base/paths.h"
 #include "host/processes.h"
 #include "host/unit_manager.h"
@@ -98,8 +99,6 @@ class SystemdTest : public testing::Test {
     auto from_environment = Paths::from_environment();
     ASSERT_TRUE(from_environment);
     paths = *from_environment;
-    char folder[] = "/tmp/gpumod-e2e-XXXXXX";
-    scratch = ::mkdtemp(folder);
     paths.runtime = scratch / "runtime";
     auto connected = connect_systemd(loop, paths);
     ASSERT_TRUE(connected) << connected.error().message
@@ -120,7 +119,6 @@ class SystemdTest : public testing::Test {
         fs::remove(file);
       output_of({"systemctl", "--user", "daemon-reload"});
     }
-    fs::remove_all(scratch);
   }
 
   template <typename T>
@@ -210,7 +208,8 @@ class SystemdTest : public testing::Test {
 
   Loop loop;
   Paths paths;
-  fs::path scratch;
+  const TestFolder own;
+  const fs::path& scratch = own.path();
   std::unique_ptr<UnitManager> manager;
   std::vector<std::string> used;
   std::vector<fs::path> fragments;
