@@ -33,7 +33,7 @@ class Folder {
   void let_others_in() const {
     using std::filesystem::perms;
     for (const auto& folder : {root_.path(), paths.config, paths.config / "services"})
-      std::filesystem::permissions(folder, perms::owner_all | perms::others_read | perms::others_exec);
+      std::filesystem::permissions(folder, static_cast<perms>(0755));
   }
 
   Catalog load() const {
