@@ -60,14 +60,22 @@ class Cursor {
   std::uint64_t left() const { return source_.size() - offset_; }
 
   Result<void> take(char* into, std::size_t count, std::string_view what);
-  Result<void> skip(std::uint64_t count, std::string_view what);
+  Result<void> skip(std::uint64_t count, std::string_view what) {
+    TRY(have(count, what));
+    offset_ += count;
+    return {};
+  }
   /// An unsigned number of 1, 2, 4 or 8 bytes.
   Result<std::uint64_t> number(std::size_t bytes, std::string_view what);
   /// "FILE: at byte N: …" of kind `configuration`.
   tl::unexpected<Error> wrong(std::string_view message) const;
 
  private:
-  Result<void> have(std::uint64_t count, std::string_view what) const;
+  Result<void> have(std::uint64_t count, std::string_view what) const {
+    if (count <= limit_ - offset_) return {};
+    return too_short(count, what);
+  }
+  Result<void> too_short(std::uint64_t count, std::string_view what) const;
 
   const ByteSource& source_;
   std::uint64_t limit_;

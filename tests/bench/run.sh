@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Measures gpumod on a private, real systemd user manager. Prints JSON, one object a line; figures are medians.
-# usage: tests/bench/run.sh [overhead|status|verdict|lag …]
+# Measures gpumod: on a private, real systemd user manager, or where no unit manager matters on none. Prints JSON, one
+# object a line, and for `learned` a table; figures are medians.
+# usage: tests/bench/run.sh [overhead|status|verdict|lag|inspect|learned|plan …]
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
 bin="$root/build/release/bin"
-[ $# -gt 0 ] || set -- overhead status verdict lag
+[ $# -gt 0 ] || set -- overhead status verdict lag inspect learned plan
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The test user must be able to read the programs and write its directories, wherever the tree lies.
@@ -15,6 +16,11 @@ chmod 777 "$work"
 chmod 755 "$work"/*
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 for what in "$@"; do
+  case "$what" in
+    inspect) GPUMOD_BINARY="$bin/gpumod" python3 "$here/inspect_model.py" && continue ;;
+    learned) GPUMOD_BINARY="$bin/gpumod" python3 "$here/learned.py" && continue ;;
+    plan) "$bin/gpumod_bench_plan" && continue ;;
+  esac
   mkdir -m 777 "$work/$what"
   # shellcheck disable=SC2016
   GPUMOD_BINARY="$work/gpumod" GPUMOD_BENCH_SERVER="$work/gpumod_bench_server" GPUMOD_BENCH_PORT="$port" \
