@@ -17,9 +17,9 @@ chmod 755 "$work"/*
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 for what in "$@"; do
   case "$what" in
-    inspect) GPUMOD_BINARY="$bin/gpumod" python3 "$here/inspect_model.py" && continue ;;
-    learned) GPUMOD_BINARY="$bin/gpumod" python3 "$here/learned.py" && continue ;;
-    plan) "$bin/gpumod_bench_plan" && continue ;;
+    inspect) GPUMOD_BINARY="$bin/gpumod" python3 "$here/inspect_model.py"; continue ;;
+    learned) GPUMOD_BINARY="$bin/gpumod" python3 "$here/learned.py"; continue ;;
+    plan) "$bin/gpumod_bench_plan"; continue ;;
   esac
   mkdir -m 777 "$work/$what"
   # shellcheck disable=SC2016
