@@ -37,6 +37,18 @@ TEST(Text, WhatIsCountedHasItsPlural) {
   EXPECT_EQ(counted(2, "problem"), "2 problems");
 }
 
+TEST(Text, PartsMayBeEmpty) {
+  EXPECT_THAT(split_at("a::b:", ':'), ElementsAre("a", "", "b", ""));
+  EXPECT_THAT(split_at("", ':'), ElementsAre(""));
+}
+
+TEST(Text, AWordForAShellIsOneWordWhateverIsInIt) {
+  EXPECT_EQ(shell_word("Qwen3-8B_Q4.gguf"), "Qwen3-8B_Q4.gguf");
+  EXPECT_EQ(shell_word(""), "''");
+  EXPECT_EQ(shell_word("a;b `c`"), "'a;b `c`'");
+  EXPECT_EQ(shell_word("it's"), R"('it'\''s')");
+}
+
 TEST(Text, Utf8ThatIsBrokenIsSeen) {
   EXPECT_TRUE(is_valid_utf8("plain, ü, €, 😀"));
   for (const char* broken : {"\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF", "a\x80"})

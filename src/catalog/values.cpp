@@ -145,8 +145,7 @@ std::optional<double> read_number(Reading& reading, const YamlNode& node, const 
 }
 
 std::optional<bool> read_boolean(Reading& reading, const YamlNode& node, const Shape& shape) {
-  std::string word = node.is_scalar() ? node.text : std::string();
-  std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return std::tolower(c); });
+  const auto word = node.is_scalar() ? lower(node.text) : std::string();
   for (const char* yes : {"true", "yes", "on"})
     if (word == yes) return true;
   for (const char* no : {"false", "no", "off"})

@@ -1,7 +1,6 @@
 #include "formats/model_files.h"
 
 #include <algorithm>
-#include <cctype>
 #include <set>
 
 #include <boost/json.hpp>
@@ -22,13 +21,6 @@ namespace {
 
 constexpr std::size_t most_files = 2000;  // of one folder
 constexpr std::size_t index_limit = 32 << 20;
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
 
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;

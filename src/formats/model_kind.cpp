@@ -1,7 +1,8 @@
 #include "formats/model_kind.h"
 
 #include <algorithm>
-#include <cctype>
+
+#include "base/text.h"
 
 namespace gpumod {
 
@@ -25,9 +26,7 @@ std::string_view to_string(ModelKind kind) {
 }
 
 ModelGuess guess_kind(const ModelFacts& facts, std::string_view file_name) {
-  std::string name(file_name);
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const auto name = lower(file_name);
   const std::string_view architecture = facts.architecture;
 
   if (architecture == "clip" || facts.kind == "mmproj" || facts.kind == "adapter" || facts.kind == "imatrix" ||

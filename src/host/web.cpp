@@ -1,7 +1,6 @@
 #include "host/web.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include <boost/url/parse.hpp>
 #include <curl/curl.h>
@@ -17,13 +16,6 @@ namespace {
 
 constexpr int most_redirects = 5;
 constexpr std::size_t most_header_bytes = 64 << 10;
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
 
 /// libcurl's functions, with the types of its own header.
 struct Curl {

@@ -225,12 +225,6 @@ Task<void> ask_version(FoundEngine& found) {
 
 // --- models
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 bool can_be_written(const fs::path& path) {
   const auto& text = path.native();
   return is_valid_utf8(text) && printable(text) == text;

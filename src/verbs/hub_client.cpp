@@ -21,12 +21,6 @@ constexpr std::size_t config_limit = 4 << 20;
 constexpr std::uint64_t first_block = 1 << 20, largest_block = 8 << 20;
 constexpr std::uint64_t header_limit = 96 << 20;
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
-
 /// Everything but what may stand in a path as it is.
 std::string escaped(std::string_view path) {
   std::string out;

@@ -534,9 +534,7 @@ Proposal propose(const Findings& findings, const Ground& ground) {
 
 std::string yaml_text(std::string_view text) {
   static const std::set<std::string_view> words{"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
-  std::string lowered(text);
-  std::transform(lowered.begin(), lowered.end(), lowered.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const auto lowered = lower(text);
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
   const bool plain =
       !text.empty() && (letter(text.front()) || text.front() == '/') && !words.contains(lowered) &&

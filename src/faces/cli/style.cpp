@@ -1,8 +1,6 @@
 #include "faces/cli/style.h"
 
-#include <algorithm>
 #include <array>
-#include <cctype>
 #include <charconv>
 
 #include <fmt/format.h>
@@ -10,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/paths.h"
+#include "base/text.h"
 
 namespace gpumod::cli {
 
@@ -27,8 +26,7 @@ bool utf8_wanted() {
   std::string locale;
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"})
     if (locale = environment_variable(name); !locale.empty()) break;
-  std::transform(locale.begin(), locale.end(), locale.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  locale = lower(locale);
   return locale.empty() || locale.find("utf-8") != std::string::npos || locale.find("utf8") != std::string::npos;
 }
 
