@@ -137,8 +137,7 @@ std::vector<std::string> gguf_models_of(const HubRepository& repository) {
   for (const auto& file : repository.files) {
     const auto base = file.name.substr(folder_of(file.name).size());
     const auto part = gguf_part_of(base);
-    if (base.ends_with(".gguf") && !is_projector_name(base) && (!part || part->number == 1))
-      models.push_back(file.name);
+    if (is_gguf_name(base) && !is_projector_name(base) && (!part || part->number == 1)) models.push_back(file.name);
   }
   std::sort(models.begin(), models.end());
   return models;

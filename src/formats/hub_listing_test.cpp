@@ -74,6 +74,12 @@ TEST(HubListing, SeriesAndProjectorsBelongTogether) {
               ElementsAre("Q4/m-Q4-00001-of-00002.gguf", "Q4/m-Q4-00002-of-00002.gguf"));
 }
 
+TEST(HubListing, AGgufFileIsOneHoweverItsNameIsWritten) {
+  const auto repository = read_hub_listing("test", listing(file("M.GGUF") + "," + file("mmproj-M.Gguf")));
+  ASSERT_TRUE(repository);
+  EXPECT_THAT(gguf_models_of(*repository), ElementsAre("M.GGUF"));
+}
+
 TEST(HubListing, ASafetensorsModelIsKnownByItsConfigurationAndTheSizesOfItsFiles) {
   const auto repository = read_hub_listing(
       "test", listing(file("config.json") + "," + file("model-00001-of-00002.safetensors", "600") + "," +

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "formats/gguf_facts.h"
 #include "formats/hf_model.h"
+#include "formats/model_files.h"
 
 namespace gpumod {
 
@@ -21,7 +22,7 @@ std::vector<fs::path> gguf_models_in(const fs::path& folder) {
   for (fs::directory_iterator entries(folder, problem), end; !problem && entries != end; entries.increment(problem)) {
     const auto& path = entries->path();
     const auto name = path.filename().string();
-    if (path.extension() != ".gguf" || name.starts_with("mmproj")) continue;
+    if (!is_gguf_name(name) || is_projector_name(name)) continue;
     const auto part = gguf_part_of(path);
     if (!part || part->number == 1) found.push_back(path);
   }

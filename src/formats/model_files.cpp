@@ -1,6 +1,7 @@
 #include "formats/model_files.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include <boost/json.hpp>
@@ -30,10 +31,6 @@ std::vector<std::string> names_in(const fs::path& folder) {
     names.push_back(each->path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
-}
-
-bool is_gguf_name(std::string_view name) {
-  return lower(name).ends_with(".gguf");
 }
 
 /// A model's file name without ".gguf", and a series without its numbers.
@@ -140,6 +137,23 @@ ModelFiles folder_files(const fs::path& folder) {
   return found;
 }
 
+/// Of a Hugging Face folder: what says which weights there are, what they are, and how text becomes numbers.
+bool is_needed_configuration(const std::string& name) {
+  constexpr std::array<std::string_view, 7> needed{"config.json",     "model.safetensors.index.json",
+                                                   "tokenizer.json",  "tokenizer_config.json",
+                                                   "tokenizer.model", "vocab.json",
+                                                   "merges.txt"};
+  return std::find(needed.begin(), needed.end(), name) != needed.end();
+}
+
+std::vector<std::string> problems_of(const std::vector<ModelFile>& files, bool needed_alone) {
+  std::vector<std::string> problems;
+  for (const auto& file : files)
+    if (!file.problem.empty() && (file.needed || !needed_alone))
+      problems.push_back(fmt::format("{} {}", printable(file.path.string()), file.problem));
+  return problems;
+}
+
 }  // namespace
 
 std::string_view to_string(ModelLayout layout) {
@@ -168,14 +182,17 @@ Bytes ModelFiles::bytes() const {
 }
 
 std::vector<std::string> ModelFiles::problems() const {
-  std::vector<std::string> problems;
-  for (const auto& file : files)
-    if (!file.problem.empty()) problems.push_back(fmt::format("{} {}", printable(file.path.string()), file.problem));
-  return problems;
+  return problems_of(files, false);
+}
+
+std::vector<std::string> ModelFiles::obstacles() const {
+  return problems_of(files, true);
 }
 
 ModelFile look_at_model_file(const fs::path& path, ModelFile::Role role) {
   ModelFile file{path, role, {}, {}, {}};
+  file.needed = role == ModelFile::Role::configuration ? is_needed_configuration(path.filename().string())
+                                                       : role == ModelFile::Role::weights;
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
     const int why = errno;
@@ -214,6 +231,10 @@ ModelFiles files_of_model(const fs::path& path) {
   ModelFiles found{ModelLayout::local, {}};
   found.files.push_back(look_at_model_file(path));
   return found;
+}
+
+bool is_gguf_name(std::string_view file_name) {
+  return lower(file_name).ends_with(".gguf");
 }
 
 bool is_projector_name(std::string_view file_name) {

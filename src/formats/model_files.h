@@ -22,6 +22,8 @@ struct ModelFile {
   std::optional<Bytes> size;             ///< unset when it is not there
   std::optional<std::int64_t> modified;  ///< seconds since 1970
   std::string problem;  ///< "" or why it cannot be used: "is not there", "is a link that leads nowhere", …
+  /// Servers cannot do without it. They can without a projector, and without most of the files beside the weights.
+  bool needed = true;
 };
 std::string_view to_string(ModelFile::Role role);
 
@@ -31,6 +33,8 @@ struct ModelFiles {
   Bytes bytes() const;  ///< of what is there
   /// "PATH is not there", one for each file with a problem.
   std::vector<std::string> problems() const;
+  /// The same of those alone that are needed.
+  std::vector<std::string> obstacles() const;
 };
 
 /// The file itself, as it is now.
@@ -43,6 +47,7 @@ ModelFiles files_of_model(const std::filesystem::path& path);
 /// The projectors (mmproj) among `names`, GGUF files of one folder, that belong to the model file `model`: those named
 /// after it, and those that name no model. A folder with one model alone has no other owner for any of them.
 std::vector<std::string> projectors_of(const std::string& model, const std::vector<std::string>& names);
+bool is_gguf_name(std::string_view file_name);
 bool is_projector_name(std::string_view file_name);
 
 /// What people would call it: a series without its numbers, a file without .gguf, a folder by its name, a snapshot in

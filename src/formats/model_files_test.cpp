@@ -90,6 +90,20 @@ TEST_F(ModelFilesTest, AFolderOfSafetensorsHasTheShardsOfItsIndex) {
   }
 }
 
+TEST_F(ModelFilesTest, WhatServersDoWithoutIsNoObstacle) {
+  write("hf/config.json", "{}");
+  write("hf/model.safetensors");
+  fs::create_symlink("gone", root_ / "hf/notes.json");
+  EXPECT_THAT(files_of_model(root_ / "hf").problems(), ElementsAre(HasSubstr("notes.json is a link")));
+  EXPECT_THAT(files_of_model(root_ / "hf").obstacles(), IsEmpty());
+  fs::create_symlink("gone", root_ / "hf/tokenizer_config.json");
+  EXPECT_THAT(files_of_model(root_ / "hf").obstacles(), ElementsAre(HasSubstr("tokenizer_config.json is a link")));
+  write("see.gguf");
+  fs::create_symlink("gone", root_ / "mmproj-see.gguf");
+  EXPECT_EQ(files_of_model(root_ / "see.gguf").problems().size(), 1U);
+  EXPECT_THAT(files_of_model(root_ / "see.gguf").obstacles(), IsEmpty());
+}
+
 TEST_F(ModelFilesTest, EverythingElseIsFilesOfWhichNoMoreIsKnown) {
   write("whisper/model.bin");
   fs::create_directory(root_ / "whisper/below");
