@@ -10,9 +10,9 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "control/launch.h"
+#include "control/model_place.h"
 #include "control/unit_files.h"
 #include "engines/engine.h"
-#include "engines/hub.h"
 #include "engines/llama_router.h"
 #include "fit/learning.h"
 #include "fit/llama_flags.h"
@@ -103,52 +103,27 @@ void add_file(Digest& digest, const fs::path& path) {
 void add_folder(Digest& digest, const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code problem;
-  for (const auto& entry : fs::directory_iterator(folder, problem))
-    if (entry.is_regular_file(problem)) files.push_back(entry.path());
+  for (fs::directory_iterator each(folder, problem), end; !problem && each != end; each.increment(problem)) {
+    std::error_code gone;
+    if (each->is_regular_file(gone)) files.push_back(each->path());
+  }
   std::sort(files.begin(), files.end());
   for (const auto& file : files)
     add_file(digest, file);
 }
 
-/// The GGUF of one model below a router's folder: NAME.gguf, or the first file of the folder NAME.
-fs::path file_below(const fs::path& folder, const std::string& name) {
-  std::error_code problem;
-  if (auto file = folder / (name + ".gguf"); fs::is_regular_file(file, problem)) return file;
-  fs::path first;
-  for (const auto& entry : fs::directory_iterator(folder / name, problem)) {
-    const auto& file = entry.path();
-    if (file.extension() != ".gguf" || file.filename().native().starts_with("mmproj")) continue;
-    if (first.empty() || file < first) first = file;
-  }
-  return first;
-}
-
-}  // namespace
-
-fs::path model_path_of(const Service& service) {
-  const auto* llama = service.llama();
-  if (llama && !llama->models_dir.empty()) {
-    if (service.model.path.is_absolute()) return service.model.path;
-    return file_below(llama->models_dir, model_name(service));
-  }
-  return service.model.path;
-}
-
-namespace {
-
-void add_model(Digest& digest, const Paths& paths, const Service& service) {
-  const auto path = model_path_of(service);
-  std::error_code problem;
-  if (!path.empty()) {
-    fs::is_directory(path, problem) ? add_folder(digest, path) : add_file(digest, path);
+/// Its files, and where it is named by an id, that too.
+void add_model(Digest& digest, const Paths& paths, const Catalog& catalog, const Service& service) {
+  const auto added = additions_of(catalog, service);
+  const auto place = place_of_model(service, added, paths.home);
+  if (!place || !place->hub_id.empty()) {
+    digest.add(service.model.id);
+    if (place && !place->path.empty()) add_folder(digest, place->path);
     return;
   }
-  digest.add(service.model.id);
-  if (!is_hub_id(service.model.id)) return;
-  const auto root = hub_root_from(environment_variable("HF_HUB_CACHE"), environment_variable("HF_HOME"),
-                                  environment_variable("XDG_CACHE_HOME"), paths.home);
-  for (const auto& snapshot : fs::directory_iterator(hub_snapshot_dir(service.model.id, root), problem))
-    add_folder(digest, snapshot.path());
+  const auto path = model_path_of(service, added, paths.home);
+  std::error_code problem;
+  fs::is_directory(path, problem) ? add_folder(digest, path) : add_file(digest, path);
 }
 
 /// People's own unit: what it runs is in its file and its drop-ins.
@@ -156,8 +131,8 @@ bool add_adopted(Digest& digest, const Paths& paths, const std::string& unit) {
   const auto fragment = fragment_of(paths, unit);
   if (!fragment) return false;
   add_file(digest, *fragment);
-  for (const auto& folder : unit_folders(paths))
-    add_folder(digest, folder / (unit + ".d"));
+  for (const auto& folder : drop_in_folders(paths, unit))
+    add_folder(digest, folder);
   return true;
 }
 
@@ -207,7 +182,7 @@ std::optional<std::string> key_of(const Paths& paths, const Catalog& catalog, co
   } else if (!add_launch(digest, paths, catalog, service)) {
     return std::nullopt;
   }
-  add_model(digest, paths, service);
+  add_model(digest, paths, catalog, service);
   return digest.text();
 }
 
@@ -307,26 +282,15 @@ Footprint from_file(const fs::path& path, const LlamaFlags& flags) {
   return footprint;
 }
 
-}  // namespace
-
-std::vector<std::string> further_words(const Catalog& catalog, const Service& service) {
-  std::vector<std::string> words;
-  if (const auto* settings = engine_settings(catalog, service.engine)) words = settings->extra_args;
-  for (const auto* member : catalog.services_of_unit(service.unit_name()))
-    words.insert(words.end(), member->extra_args.begin(), member->extra_args.end());
-  return words;
-}
-
-namespace {
-
 Footprint estimate_of(const Paths& paths, const Catalog& catalog, const Service& service) {
   Footprint footprint;
-  const auto flags = llama_flags_of(service, further_words(catalog, service));
+  const auto added = additions_of(catalog, service);
+  const auto flags = llama_flags_of(service, added.words);
   if (!flags) {
     footprint.not_estimated = flags.error().message;
     return footprint;
   }
-  const auto path = model_path_of(service);
+  const auto path = model_path_of(service, added, paths.home);
   struct stat info {};
   if (path.empty() || ::stat(path.c_str(), &info) != 0) {
     footprint.not_estimated =

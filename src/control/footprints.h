@@ -24,11 +24,6 @@ std::map<std::string, std::string> footprint_keys(const Paths& paths, const Cata
 /// of flags: what came of it is kept in the cache. May block for as long as that takes.
 void add_estimates(const Paths& paths, const Catalog& catalog, const std::set<ServiceId>& wanted, Footprints& known);
 
-/// The model's file or folder as a service's file names it; empty where only its engine knows.
-std::filesystem::path model_path_of(const Service& service);
-/// The arguments that people add to its command line, in their order: of its engine's settings, then of its unit's services.
-std::vector<std::string> further_words(const Catalog& catalog, const Service& service);
-
 /// What was measured, in `known`.
 void add_measurements(const std::vector<Measurement>& remembered, Footprints& known);
 

@@ -183,6 +183,16 @@ TEST_F(FootprintsTest, ARoutersModelIsFoundByItsName) {
   EXPECT_TRUE(known().estimated) << known().not_estimated;
 }
 
+TEST_F(FootprintsTest, TheModelThatTheServerIsToldOfLastIsTheOneThatMatters) {
+  const auto other = folder.write("models/other.gguf", tiny_model(4));
+  catalog.settings.engines[EngineKind::llamacpp].extra_args = {"-m", other.string()};
+  const auto before = key();
+  folder.write("models/coder.gguf", tiny_model(3));
+  EXPECT_EQ(key(), before);
+  folder.write("models/other.gguf", tiny_model(8));
+  EXPECT_NE(key(), before);
+}
+
 TEST_F(FootprintsTest, MeasurementsAreSummedUpBySubjectAndGpu) {
   Measurement run;
   run.subject = "coder";

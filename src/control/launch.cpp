@@ -119,8 +119,9 @@ struct Preflight {
 /// Disks can be slow, and other steps wait on the loop meanwhile.
 Task<void> check_model(Preflight& check, const Service& service, fs::path binary) {
   std::vector<Error> problems;
+  const auto added = additions_of(check.catalog, service);
   const auto& home = check.machine.paths.home;
-  const std::function<void()> look = [&] { problems = model_problems(service, home, binary); };
+  const std::function<void()> look = [&] { problems = model_problems(service, added, home, binary); };
   co_await run_blocking(look);
   for (auto& problem : problems)
     check.add(std::move(problem));

@@ -28,11 +28,11 @@ constexpr std::size_t config_limit = 4 << 20;
 
 class ModelCheck {
  public:
-  ModelCheck(const Service& service, const fs::path& home, const fs::path& binary)
-      : service_(service), home_(home), binary_(binary) {}
+  ModelCheck(const Service& service, const Additions& added, const fs::path& home, const fs::path& binary)
+      : service_(service), added_(added), home_(home), binary_(binary) {}
 
   std::vector<Error> run() {
-    const auto place = place_of_model(service_, home_);
+    const auto place = place_of_model(service_, added_, home_);
     if (service_.llama())
       llama(place);
     else if (service_.vllm())
@@ -120,7 +120,7 @@ class ModelCheck {
   void named_files() {
     constexpr std::array<std::string_view, 7> options{
         "--mmproj", "-mm", "--model-draft", "-md", "--lora", "--grammar-file", "--chat-template-file"};
-    const auto& words = service_.extra_args;
+    const auto& words = added_.words;
     for (std::size_t i = 0; i + 1 < words.size(); ++i) {
       if (std::find(options.begin(), options.end(), words[i]) == options.end()) continue;
       const fs::path path = words[i + 1];
@@ -153,7 +153,7 @@ class ModelCheck {
 
   /// llama.cpp has the name of each architecture that it knows in its library.
   void architecture_known(const std::string& architecture) {
-    if (architecture.empty() || binary_.empty() || service_.environment.contains("LD_LIBRARY_PATH")) return;
+    if (architecture.empty() || binary_.empty() || added_.environment.contains("LD_LIBRARY_PATH")) return;
     std::error_code problem;
     const auto real = fs::canonical(binary_, problem);
     if (problem) return;
@@ -190,11 +190,7 @@ class ModelCheck {
     if (place->path.extension() == ".gguf") header_of(place->path);
   }
 
-  bool has_flag(std::string_view flag) const {
-    return std::any_of(service_.extra_args.begin(), service_.extra_args.end(), [&](const std::string& word) {
-      return word == flag || word.starts_with(std::string(flag) + "=");
-    });
-  }
+  bool has_flag(std::string_view flag) const { return has_option(added_.words, {flag}); }
 
   void flags_agree() {
     const bool sleeps = service_.sleep == SleepAbility::level1 || service_.sleep == SleepAbility::level2;
@@ -268,6 +264,7 @@ class ModelCheck {
   }
 
   const Service& service_;
+  const Additions& added_;
   const fs::path& home_;
   const fs::path& binary_;
   std::vector<Error> problems_;
@@ -275,8 +272,9 @@ class ModelCheck {
 
 }  // namespace
 
-std::vector<Error> model_problems(const Service& service, const fs::path& home, const fs::path& binary) {
-  return ModelCheck(service, home, binary).run();
+std::vector<Error> model_problems(const Service& service, const Additions& added, const fs::path& home,
+                                  const fs::path& binary) {
+  return ModelCheck(service, added, home, binary).run();
 }
 
 std::string installed_package_version(const fs::path& binary, std::string_view package) {

@@ -9,13 +9,15 @@
 #include <vector>
 
 #include "base/result.h"
+#include "control/additions.h"
 #include "model/service.h"
 
 namespace gpumod {
 
-/// Reads files, so it may block. `binary`: the engine's program, resolved; empty when it was not found. Errors are of
-/// kind refused, each with the service in its message and the place to mend it in its hint.
-std::vector<Error> model_problems(const Service& service, const std::filesystem::path& home,
+/// Reads files, so it may block. `added`: what it is started with beyond its options. `binary`: the engine's program,
+/// resolved; empty when it was not found. Errors are of kind refused, each with the service in its message and the place
+/// to mend it in its hint.
+std::vector<Error> model_problems(const Service& service, const Additions& added, const std::filesystem::path& home,
                                   const std::filesystem::path& binary);
 
 /// The versions of Python packages beside a program of a virtual environment, "" where one is not found.

@@ -54,7 +54,8 @@ class ModelCheckTest : public testing::Test {
   /// "message | hint" of each problem.
   std::vector<std::string> problems(const Service& service, const fs::path& binary = {}) {
     std::vector<std::string> out;
-    for (const auto& problem : model_problems(service, root_.path(), binary)) {
+    catalog_.services[service.id] = service;
+    for (const auto& problem : model_problems(service, additions_of(catalog_, service), root_.path(), binary)) {
       EXPECT_EQ(problem.code, ErrorCode::refused);
       out.push_back(problem.message + " | " + problem.hint);
     }
@@ -62,6 +63,7 @@ class ModelCheckTest : public testing::Test {
   }
 
   TestFolder root_;
+  Catalog catalog_;
 };
 
 TEST_F(ModelCheckTest, ASoundModelIsNoProblem) {
@@ -227,15 +229,29 @@ TEST_F(ModelCheckTest, AnAdoptedUnitThatCannotSleepIsSaid) {
   EXPECT_TRUE(adopted_unit_problems(service, unit).empty());
 }
 
+TEST_F(ModelCheckTest, WhatTheEnginesSettingsSayCountsAsAtItsStart) {
+  auto hub = vllm({});
+  hub.model.id = "Org/Model";
+  catalog_.settings.engines[EngineKind::vllm].environment.emplace("HF_HOME", Secret((root_ / "disk").string()));
+  write("disk/hub/models--Org--Model/snapshots/a/config.json", "{}");
+  write("disk/hub/models--Org--Model/snapshots/a/model.safetensors", shard("a"));
+  EXPECT_THAT(problems(hub), IsEmpty());
+  hub.environment.emplace("HF_HOME", Secret((root_ / "other").string()));
+  EXPECT_THAT(problems(hub), ElementsAre(HasSubstr("not in the cache " + (root_ / "other/hub").string())));
+
+  catalog_.settings.engines[EngineKind::llamacpp].extra_args = {"-m", write("m.gguf", gguf()).string()};
+  EXPECT_THAT(problems(llama(root_ / "gone.gguf")), IsEmpty()) << "llama-server takes the last that it is told of";
+}
+
 TEST_F(ModelCheckTest, ServicesThatNameNoModelHaveNoPlace) {
   auto service = llama({});
   service.engine = EngineKind::command;
   service.options = CommandOptions();
-  EXPECT_FALSE(place_of_model(service, root_.path()));
+  EXPECT_FALSE(place_of_model(service, {}, root_.path()));
   service.model.id = "just-a-name";
-  EXPECT_FALSE(place_of_model(service, root_.path()));
+  EXPECT_FALSE(place_of_model(service, {}, root_.path()));
   service.model.id = "Org/Model";
-  EXPECT_EQ(place_of_model(service, root_.path())->hub_id, "Org/Model");
+  EXPECT_EQ(place_of_model(service, {}, root_.path())->hub_id, "Org/Model");
 }
 
 }  // namespace

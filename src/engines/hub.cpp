@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
+
 namespace gpumod {
 
 bool is_hub_id(std::string_view id) {
@@ -43,8 +45,16 @@ std::filesystem::path hub_root_from(std::string_view hf_hub_cache, std::string_v
   return home / ".cache" / "huggingface" / "hub";
 }
 
-std::string download_command(std::string_view id) {
-  return fmt::format("hf download {}", id);
+bool is_hub_offline(std::string_view value) {
+  const auto word = lower(value);
+  return word == "1" || word == "true" || word == "yes" || word == "on";
+}
+
+std::string download_command(std::string_view id, const std::vector<std::string>& words) {
+  std::string command = fmt::format("hf download {}", id);
+  for (const auto& word : words)
+    command += " " + shell_word(word);
+  return command;
 }
 
 }  // namespace gpumod

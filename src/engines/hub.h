@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace gpumod {
 
@@ -18,10 +19,13 @@ std::filesystem::path hub_snapshot_dir(std::string_view id, const std::filesyste
 std::filesystem::path hub_root_from(std::string_view hf_hub_cache, std::string_view hf_home,
                                     std::string_view xdg_cache_home, const std::filesystem::path& home);
 
+/// What a value of HF_HUB_OFFLINE means.
+bool is_hub_offline(std::string_view value);
+
 /// True for "name" or "organisation/name" in the hub's alphabet.
 bool is_hub_id(std::string_view id);
 
-/// "hf download Qwen/Qwen3-8B"
-std::string download_command(std::string_view id);
+/// "hf download Qwen/Qwen3-8B", with further words, which may be strangers': safe to be pasted into a shell.
+std::string download_command(std::string_view id, const std::vector<std::string>& words = {});
 
 }  // namespace gpumod

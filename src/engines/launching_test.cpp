@@ -122,7 +122,11 @@ TEST(Hub, NamesAndPlaces) {
   EXPECT_EQ(hub_root_from("", "", "/x", "/home/u"), "/x/huggingface/hub");
   EXPECT_EQ(hub_root_from("", "/hf", "/x", "/home/u"), "/hf/hub");
   EXPECT_EQ(hub_root_from("/direct", "/hf", "/x", "/home/u"), "/direct");
+  EXPECT_TRUE(is_hub_offline("Yes"));
+  EXPECT_FALSE(is_hub_offline("0"));
   EXPECT_EQ(download_command("Qwen/Qwen3-8B"), "hf download Qwen/Qwen3-8B");
+  EXPECT_EQ(download_command("Org/M", {"q4.gguf", "a b.gguf", "$(reboot).gguf", "it's"}),
+            R"(hf download Org/M q4.gguf 'a b.gguf' '$(reboot).gguf' 'it'\''s')");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/text.h"
+#include "control/model_place.h"
 #include "engines/hub.h"
 #include "formats/gguf.h"
 #include "formats/model_file.h"
@@ -65,8 +66,7 @@ Places usual_places(const Paths& paths, const fs::path& working_directory,
     return (working_directory / text).lexically_normal();
   };
   if (!llama_server.empty()) places.llama_server = absolute(llama_server);
-  places.hub = hub_root_from(environment_variable("HF_HUB_CACHE"), environment_variable("HF_HOME"),
-                             environment_variable("XDG_CACHE_HOME"), home);
+  places.hub = hub_root_of({}, home);
 
   for (const auto& folder : model_folders)
     places.roots.push_back({absolute(folder), true, 4});

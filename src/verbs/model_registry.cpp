@@ -54,10 +54,12 @@ ModelSummary stored_summary(const json::object& facts) {
 
 bool unchanged(const json::object& facts, const ModelFiles& files) {
   const auto* stamps = facts.if_contains("files");
-  return stamps && *stamps == json::value(stamps_of(files)) && files.problems().empty();
+  return stamps && *stamps == json::value(stamps_of(files)) && files.obstacles().empty();
 }
 
-ModelEntry from_record(const StoredModel& record, const fs::path& home) {
+}  // namespace
+
+ModelEntry entry_of(const StoredModel& record, const fs::path& home) {
   ModelEntry entry;
   entry.id = record.id;
   entry.source = record.source;
@@ -68,14 +70,14 @@ ModelEntry from_record(const StoredModel& record, const fs::path& home) {
   entry.stored = record.facts;
   if (entry.hub_id.empty() || !entry.path.empty()) return entry;
   // Perhaps it was downloaded since: the hub's cache has one usual place.
-  const auto root = hub_root_from(environment_variable("HF_HUB_CACHE"), environment_variable("HF_HOME"),
-                                  environment_variable("XDG_CACHE_HOME"), home);
-  const auto snapshot = hub_snapshot(entry.hub_id, root);
+  const auto snapshot = hub_snapshot(entry.hub_id, hub_root_of({}, home));
   std::error_code problem;
   if (!snapshot.empty() && fs::exists(snapshot / entry.hub_file, problem))
     entry.path = entry.hub_file.empty() ? snapshot : snapshot / entry.hub_file;
   return entry;
 }
+
+namespace {
 
 ModelEntry from_place(const ModelPlace& place) {
   ModelEntry entry;
@@ -121,7 +123,7 @@ void look_at(ModelEntry& entry) {
   entry.files = files_of_model(entry.path);
   if (entry.source.empty()) entry.source = to_string(entry.files.layout);
   if (unchanged(stored, entry.files)) return;
-  if (!entry.files.problems().empty() || entry.files.layout == ModelLayout::local) return;
+  if (!entry.files.obstacles().empty() || entry.files.layout == ModelLayout::local) return;
   const auto facts = read_model(entry.path);
   if (facts)
     entry.summary = summary_of(*facts);
@@ -143,12 +145,12 @@ std::vector<ModelEntry> named_models(const Catalog& catalog, const std::vector<S
                                      const fs::path& home) {
   std::vector<ModelEntry> entries;
   for (const auto& record : stored)
-    entries.push_back(from_record(record, home));
+    entries.push_back(entry_of(record, home));
   std::set<std::string> taken;
   for (const auto& entry : entries)
     taken.insert(entry.id);
   for (const auto& [id, service] : catalog.services) {
-    const auto place = place_of_model(service, home);
+    const auto place = place_of_model(service, additions_of(catalog, service), home);
     if (!place) continue;
     auto declared = from_place(*place);
     const auto same =

@@ -43,6 +43,8 @@ std::vector<ModelEntry> named_models(const Catalog& catalog, const std::vector<S
 /// The same, looked at. Reads headers, so it may block for long.
 std::vector<ModelEntry> known_models(const Catalog& catalog, const std::vector<StoredModel>& stored,
                                      const std::filesystem::path& home);
+/// The entry of a record, and where it is: of a model of the hub, what was downloaded of it since.
+ModelEntry entry_of(const StoredModel& record, const std::filesystem::path& home);
 /// An entry for a path that nobody has declared; services and files as far as they can be told.
 ModelEntry entry_for(const std::filesystem::path& path);
 /// Fills files, summary and problem from what is on the disk now. What was kept counts where nothing can be read, and

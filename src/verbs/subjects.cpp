@@ -7,10 +7,11 @@
 #include <fmt/format.h>
 
 #include "control/footprints.h"
-#include "engines/hub.h"
+#include "control/model_place.h"
 #include "fit/llama_flags.h"
 #include "fit/what_if.h"
 #include "formats/model_file.h"
+#include "formats/model_files.h"
 
 namespace gpumod {
 
@@ -20,34 +21,14 @@ namespace {
 
 constexpr std::size_t most_files_in_a_folder = 64;
 
-std::string variable_of(const Service& service, const char* name) {
-  const auto own = service.environment.find(name);
-  return own != service.environment.end() ? own->second.reveal() : environment_variable(name);
-}
-
-/// The newest snapshot of the model in the hub's cache.
-fs::path in_hub_cache(const Service& service, const fs::path& home) {
-  const auto root = hub_root_from(variable_of(service, "HF_HUB_CACHE"), variable_of(service, "HF_HOME"),
-                                  variable_of(service, "XDG_CACHE_HOME"), home);
-  std::error_code problem;
-  for (const auto& snapshot : fs::directory_iterator(hub_snapshot_dir(service.model.id, root), problem))
-    if (fs::exists(snapshot.path() / "config.json", problem)) return snapshot.path();
-  return {};
-}
-
-/// Where a service's model is; empty where nobody can tell.
-fs::path find_model(const Service& service, const fs::path& home) {
-  if (service.vram == Bytes(0)) return {};  // it uses no GPU
-  auto path = model_path_of(service);
-  return path.empty() && service.vllm() && is_hub_id(service.model.id) ? in_hub_cache(service, home) : path;
-}
-
 void read_one(const ServiceId& id, const Catalog& catalog, const fs::path& home, Subjects& out) {
   const auto& service = out.knowledge.services.at(id);
   Subject subject;
   subject.service = &service;
   subject.known = &out.knowledge.footprints[id];
-  if (const auto path = find_model(service, home); !path.empty()) {
+  const auto added = additions_of(catalog, service);
+  const bool on_gpu = service.vram != Bytes(0);
+  if (const auto path = on_gpu ? model_path_of(service, added, home) : fs::path(); !path.empty()) {
     auto facts = read_model(path);
     const bool of_its_engine = facts && (facts->format == ModelFormat::gguf) == (service.llama() != nullptr);
     if (!facts)
@@ -56,7 +37,7 @@ void read_one(const ServiceId& id, const Catalog& catalog, const fs::path& home,
       subject.model = &out.models.emplace_back(std::move(*facts));
   }
   if (service.llama()) {
-    auto flags = llama_flags_of(service, further_words(catalog, service));
+    auto flags = llama_flags_of(service, added.words);
     if (flags)
       subject.flags = std::move(*flags);
     else
@@ -68,12 +49,13 @@ void read_one(const ServiceId& id, const Catalog& catalog, const fs::path& home,
 std::vector<fs::path> ggufs_in(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code problem;
-  for (const auto& entry : fs::directory_iterator(folder, problem)) {
-    if (entry.path().extension() != ".gguf") continue;
-    const auto stem = entry.path().stem().string();
+  for (fs::directory_iterator each(folder, problem), end; !problem && each != end; each.increment(problem)) {
+    const auto& path = each->path();
+    if (!is_gguf_name(path.filename().string())) continue;
+    const auto stem = path.stem().string();
     const auto part = stem.rfind("-of-");
     if (part != std::string::npos && part >= 6 && stem.compare(part - 6, 6, "-00001") != 0) continue;  // of a series
-    files.push_back(entry.path());
+    files.push_back(path);
   }
   std::sort(files.begin(), files.end());
   if (files.size() > most_files_in_a_folder) files.resize(most_files_in_a_folder);
