@@ -16,6 +16,8 @@ namespace {
 /// execve(2) looks at no more of the line than this (BINPRM_BUF_SIZE).
 constexpr std::size_t first_line_limit = 256;
 
+}  // namespace
+
 std::string interpreter_of(const fs::path& program) {
   // A FIFO must not block us, so the descriptor does not.
   const Fd file(::open(program.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -26,8 +28,6 @@ std::string interpreter_of(const fs::path& program) {
   line = trim(line.substr(2, line.find('\n') - 2));
   return std::string(line.substr(0, line.find_first_of(" \t")));
 }
-
-}  // namespace
 
 std::optional<Error> lost_interpreter(const fs::path& program) {
   const fs::path interpreter = interpreter_of(program);

@@ -10,6 +10,9 @@
 
 namespace gpumod {
 
+/// What the first line of a script names; empty when the file is no script, or cannot be read.
+std::string interpreter_of(const std::filesystem::path& program);
+
 /// In words and with a remedy, when the first line of the program names an interpreter that is not there. Nothing when
 /// it is there, and when the file is no script or cannot be read.
 std::optional<Error> lost_interpreter(const std::filesystem::path& program);

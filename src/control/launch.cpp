@@ -139,7 +139,7 @@ Task<void> check_unit_names(Preflight& check, const Service& service) {
                        to_string(service.source)),
            {}});
     if (status)
-      for (auto& problem : adopted_unit_problems(service, status->fragment))
+      for (auto& problem : adopted_unit_problems(check.machine.paths, service, status->fragment))
         check.add(std::move(problem));
     co_return;
   }

@@ -7,10 +7,14 @@
 #include <fmt/format.h>
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "base/text.h"
+#include "control/interpreter.h"
 #include "control/model_place.h"
+#include "control/unit_files.h"
 #include "engines/engine.h"
 #include "engines/hub.h"
+#include "formats/elf.h"
 #include "formats/gguf_facts.h"
 #include "formats/hf_model.h"
 #include "formats/model_files.h"
@@ -25,6 +29,30 @@ namespace json = boost::json;
 namespace {
 
 constexpr std::size_t config_limit = 4 << 20;
+
+/// The file that the loader takes for a library which the program asks for by this name, with or without a version.
+/// Only what the program says itself counts; empty where that leaves it open.
+fs::path library_of(const fs::path& program, std::string_view name) {
+  std::error_code problem;
+  const auto real = fs::canonical(program, problem);  // as $ORIGIN is
+  const auto source = open_byte_source(real);
+  if (problem || !source) return {};
+  const auto libraries = read_program_libraries(**source);
+  if (!libraries) return {};
+  const auto needed = std::find_if(libraries->needed.begin(), libraries->needed.end(), [&](const std::string& each) {
+    return each.starts_with(name) && (each.size() == name.size() || each[name.size()] == '.');
+  });
+  if (needed == libraries->needed.end()) return {};
+  for (const auto part : split_at(libraries->search, ':')) {
+    std::string folder(part);
+    for (std::string_view origin : {"$ORIGIN", "${ORIGIN}"})
+      if (folder.starts_with(origin)) folder.replace(0, origin.size(), real.parent_path().native());
+    const bool plain = folder.starts_with('/') && folder.find('$') == std::string::npos;
+    if (!plain || fs::exists(fs::path(folder) / "glibc-hwcaps", problem)) return {};
+    if (auto file = fs::path(folder) / *needed; fs::exists(file, problem)) return file;
+  }
+  return {};
+}
 
 class ModelCheck {
  public:
@@ -50,7 +78,7 @@ class ModelCheck {
 
   /// One problem for all files that are missing: of a model of a hundred parts there may be a hundred.
   bool whole(const ModelFiles& files, const std::string& hint) {
-    const auto problems = files.problems();
+    const auto problems = files.obstacles();
     if (problems.empty()) return true;
     const auto more = problems.size() > 1 ? fmt::format(" (and {} more of its files)", problems.size() - 1) : "";
     add(fmt::format("model {}{}", problems.front(), more), hint);
@@ -61,23 +89,21 @@ class ModelCheck {
 
   void llama(const std::optional<ModelPlace>& place) {
     const auto& options = *service_.llama();
-    if (!options.models_dir.empty() && !readable_folder(options.models_dir)) return;
+    if (!options.models_dir.empty() && !has_flag("--models-dir") && !readable_folder(options.models_dir)) return;
     if (!options.models_preset.empty()) {
       const auto preset = look_at_model_file(options.models_preset);
       if (!preset.problem.empty())
         add(fmt::format("models_preset {} {}", preset.path.string(), preset.problem), correct_path());
     }
     named_files();
-    if (!place || place->path.empty()) return;
+    if (!place || place->path.empty() || !place->hub_id.empty()) return;  // which file of it, llama-server knows
     std::error_code problem;
     const bool below_router = service_.in_router() && service_.model.path.empty();
     if (below_router && !fs::exists(fs::symlink_status(place->path, problem))) return not_in_router(*place);
-    auto files = files_of_model(place->path);
+    const auto files = files_of_model(place->path);
     if (!service_.in_router() && fs::is_directory(place->path, problem))
       return add(fmt::format("model {} is a folder, and llama-server takes a file", place->path.string()),
                  fmt::format("Name the GGUF file in {}.", source()));
-    // Projectors that only lie beside it are no condition of its start.
-    std::erase_if(files.files, [](const ModelFile& file) { return file.role == ModelFile::Role::projector; });
     // A folder with several models, of which only the router knows which one it takes.
     if (files.layout != ModelLayout::gguf && fs::is_directory(place->path, problem)) return;
     if (files.files.empty() || !whole(files, correct_path())) return;
@@ -116,20 +142,43 @@ class ModelCheck {
                       : did_you_mean(model_name(service_), known));
   }
 
-  /// Files that the command line names beside the model.
+  /// Files that the command line names beside the model. Of options that take one file the last counts.
   void named_files() {
-    constexpr std::array<std::string_view, 7> options{
-        "--mmproj", "-mm", "--model-draft", "-md", "--lora", "--grammar-file", "--chat-template-file"};
+    const auto last = [this](OptionNames names) {
+      if (const auto path = option_value(added_.words, names)) named_file(*names.begin(), *path);
+    };
+    last({"--mmproj", "-mm"});
+    last({"--model-draft", "-md"});
+    last({"--grammar-file"});
+    last({"--chat-template-file"});
     const auto& words = added_.words;
-    for (std::size_t i = 0; i + 1 < words.size(); ++i) {
-      if (std::find(options.begin(), options.end(), words[i]) == options.end()) continue;
-      const fs::path path = words[i + 1];
-      if (!path.is_absolute()) continue;  // relative to where it will run
-      const auto file = look_at_model_file(path);
-      if (!file.problem.empty())
-        add(fmt::format("{} {} {}", words[i], path.string(), file.problem),
-            fmt::format("Correct extra_args in {}.", source()));
-    }
+    for (std::size_t i = 0; i + 1 < words.size(); ++i)
+      if (words[i] == "--lora") adapters(words[i + 1]);
+  }
+
+  /// Builds of today take several between commas; to those of before, the commas belong to the name.
+  void adapters(const std::string& paths) {
+    std::error_code problem;
+    if (fs::exists(paths, problem)) return named_file("--lora", paths);
+    for (const auto part : split_at(paths, ','))
+      named_file("--lora", part);
+  }
+
+  void named_file(std::string_view option, const fs::path& path) {
+    if (!path.is_absolute()) return;  // relative to where it will run
+    const auto file = look_at_model_file(path);
+    if (!file.problem.empty())
+      add(fmt::format("{} {} {}", option, path.string(), file.problem), correct_arguments(path));
+  }
+
+  std::string correct_arguments(const fs::path& path) const {
+    const auto& own = service_.extra_args;
+    const bool here = std::any_of(
+        own.begin(), own.end(), [&](const std::string& word) { return word.find(path.native()) != std::string::npos; });
+    return fmt::format("Correct extra_args in {}.", here ? source()
+                                                    : service_.in_router()
+                                                        ? "gpumod.yaml, or of the router's other models"
+                                                        : "gpumod.yaml");
   }
 
   void header_of(const fs::path& path) {
@@ -153,19 +202,15 @@ class ModelCheck {
 
   /// llama.cpp has the name of each architecture that it knows in its library.
   void architecture_known(const std::string& architecture) {
-    if (architecture.empty() || binary_.empty() || added_.environment.contains("LD_LIBRARY_PATH")) return;
-    std::error_code problem;
-    const auto real = fs::canonical(binary_, problem);
-    if (problem) return;
-    for (const char* below : {".", "../lib", "../lib64", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu"})
-      for (const char* name : {"libllama.so", "libllama.so.0"}) {
-        const auto text = read_file(real.parent_path() / below / name, 256 << 20);
-        if (!text || text->find("general.architecture") == std::string::npos) continue;
-        if (text->find(std::string_view(architecture.c_str(), architecture.size() + 1)) == std::string::npos)
-          add(fmt::format("{} does not know the architecture {} of its model", binary_.string(), architecture),
-              "Update llama.cpp.");
-        return;
-      }
+    if (architecture.empty() || binary_.empty()) return;
+    for (const char* name : {"LD_LIBRARY_PATH", "LD_PRELOAD"})  // then it may load another one
+      if (added_.environment.contains(name) || !environment_variable(name).empty()) return;
+    const auto library = library_of(binary_, "libllama.so");
+    const auto text = library.empty() ? Result<std::string>() : read_file(library, 256 << 20);
+    if (!text || text->find("general.architecture") == std::string::npos) return;
+    if (text->find(std::string_view(architecture.c_str(), architecture.size() + 1)) == std::string::npos)
+      add(fmt::format("{} does not know the architecture {} of its model", binary_.string(), architecture),
+          "Update llama.cpp.");
   }
 
   // --- vLLM
@@ -178,7 +223,8 @@ class ModelCheck {
       if (place->may_download) return;
       std::error_code problem;
       const auto download = fmt::format("Download it first: {}", download_command(place->hub_id));
-      if (place->path.empty() || !fs::exists(place->path / "config.json", problem))
+      const auto described = [&](const char* name) { return fs::exists(place->path / name, problem); };
+      if (place->path.empty() || (!described("config.json") && !described("params.json")))
         return add(fmt::format("model {} is not in the cache {}", place->hub_id, place->hub_root.string()), download);
       return folder(place->path, fmt::format("Its download was not finished. {}", download));
     }
@@ -219,7 +265,7 @@ class ModelCheck {
   }
 
   void folder(const fs::path& path, const std::string& hint) {
-    const auto files = files_of_model(path);
+    auto files = files_of_model(path);
     if (files.layout == ModelLayout::gguf) {
       if (whole(files, hint)) header_of(files.files.front().path);
       return;
@@ -230,12 +276,16 @@ class ModelCheck {
       if (fs::exists(path / "params.json", problem) || has_flag("--hf-config-path")) return;
       return add(fmt::format("model {} holds no config.json", path.string()), hint);
     }
-    // Another format takes other files than the index names.
-    if (has_flag("--load-format")) return configuration(path / "config.json");
+    // Another format takes other files than the index names; and what a file of arguments says is not known here.
+    if (has_option(added_.words, {"--load-format", "--config"})) return configuration(path / "config.json", hint);
+    const bool own_tokenizer =
+        !has_option(added_.words, {"--tokenizer", "--tokenizer-mode", "--skip-tokenizer-init", "--hf-config-path"});
+    if (!own_tokenizer)
+      std::erase_if(files.files, [](const ModelFile& file) { return file.role == ModelFile::Role::configuration; });
     if (!whole(files, hint)) return;
     for (const auto& file : files.files)
       if (file.role == ModelFile::Role::weights && !sane_shard(file.path, hint)) return;
-    configuration(path / "config.json");
+    if (!has_flag("--hf-config-path")) configuration(path / "config.json", hint);
   }
 
   bool sane_shard(const fs::path& path, const std::string& hint) {
@@ -247,9 +297,9 @@ class ModelCheck {
     return false;
   }
 
-  void configuration(const fs::path& path) {
+  void configuration(const fs::path& path, const std::string& hint) {
     const auto text = read_file(path, config_limit);
-    if (!text) return add(fmt::format("model {}", text.error().message), correct_path());
+    if (!text) return add(fmt::format("model {}", text.error().message), hint);
     boost::system::error_code malformed;
     if (!json::parse(*text, malformed).is_object() || malformed)
       return add(fmt::format("model {} is no JSON object", path.string()), model_is_broken());
@@ -277,32 +327,51 @@ std::vector<Error> model_problems(const Service& service, const Additions& added
   return ModelCheck(service, added, home, binary).run();
 }
 
-std::string installed_package_version(const fs::path& binary, std::string_view package) {
+namespace {
+
+/// Where the packages lie that a program of a virtual environment imports; empty where several folders could be meant.
+fs::path site_packages_of(const fs::path& binary) {
   std::error_code problem;
-  const auto real = fs::canonical(binary, problem);
-  // The program may be a link into an environment; the interpreter beside it may be one out of it.
-  for (const auto& root : {binary.parent_path().parent_path(), real.parent_path().parent_path()})
-    for (fs::directory_iterator python(root / "lib", problem), none; !problem && python != none;
-         python.increment(problem)) {
-      if (!python->path().filename().string().starts_with("python")) continue;
-      std::error_code unreadable;
-      const auto prefix = fmt::format("{}-", package);
-      constexpr std::string_view suffix = ".dist-info";
-      for (fs::directory_iterator each(python->path() / "site-packages", unreadable); !unreadable && each != none;
-           each.increment(unreadable)) {
-        const auto name = each->path().filename().string();
-        if (name.starts_with(prefix) && name.ends_with(suffix))
-          return printable(name.substr(prefix.size(), name.size() - prefix.size() - suffix.size()));
-      }
-    }
+  const auto real = fs::canonical(binary, problem);  // it may be a link into an environment
+  if (problem) return {};
+  fs::path python = interpreter_of(real);
+  if (!python.is_absolute() || !python.filename().string().starts_with("python"))
+    python = real.parent_path() / "python";
+  const auto library = python.parent_path().parent_path() / "lib";
+  // The environment's own python is a link to one that has its version in its name.
+  const auto versioned = fs::canonical(python, problem).filename().string();
+  if (versioned.starts_with("python3."))
+    if (auto folder = library / versioned / "site-packages"; fs::is_directory(folder, problem)) return folder;
+  std::vector<fs::path> found;
+  for (fs::directory_iterator each(library, problem), end; !problem && each != end; each.increment(problem)) {
+    std::error_code unreadable;
+    if (each->path().filename().string().starts_with("python") &&
+        fs::is_directory(each->path() / "site-packages", unreadable))
+      found.push_back(each->path() / "site-packages");
+  }
+  return found.size() == 1 ? found.front() : fs::path();
+}
+
+}  // namespace
+
+std::string installed_package_version(const fs::path& binary, std::string_view package) {
+  const auto prefix = fmt::format("{}-", package);
+  constexpr std::string_view suffix = ".dist-info";
+  std::error_code problem;
+  for (fs::directory_iterator each(site_packages_of(binary), problem), end; !problem && each != end;
+       each.increment(problem)) {
+    const auto name = each->path().filename().string();
+    if (name.starts_with(prefix) && name.ends_with(suffix))
+      return printable(name.substr(prefix.size(), name.size() - prefix.size() - suffix.size()));
+  }
   return {};
 }
 
-std::vector<Error> adopted_unit_problems(const Service& service, const fs::path& fragment) {
+std::vector<Error> adopted_unit_problems(const Paths& paths, const Service& service, const fs::path& fragment) {
   const bool sleeps = service.sleep == SleepAbility::level1 || service.sleep == SleepAbility::level2;
   if (!service.vllm() || !sleeps || fragment.empty()) return {};
-  std::error_code problem;
-  if (fs::exists(fragment.string() + ".d", problem)) return {};  // a drop-in may say otherwise
+  for (const auto& folder : drop_in_folders(paths, service.unit))
+    if (is_there(folder)) return {};  // it may say otherwise
   const auto text = read_file(fragment, 1 << 20);
   if (!text) return {};
   std::string command;
@@ -311,8 +380,10 @@ std::vector<Error> adopted_unit_problems(const Service& service, const fs::path&
     if (goes_on || trim(line).starts_with("ExecStart=")) command += std::string(line) + " ";
     goes_on = !command.empty() && (goes_on || trim(line).starts_with("ExecStart=")) && line.ends_with('\\');
   }
-  // A variable may hold the flag, and a script may add it.
-  const bool plain = command.find("vllm serve") != std::string::npos && command.find('$') == std::string::npos;
+  // A variable may hold the flag, a script may add it, and a file of arguments may name it.
+  const bool plain = command.find("vllm serve") != std::string::npos && command.find('$') == std::string::npos &&
+                     command.find("--config") == std::string::npos;
+  std::replace(command.begin(), command.end(), '_', '-');  // as vLLM reads its flags
   if (!plain || command.find("--enable-sleep-mode") != std::string::npos) return {};
   return {{ErrorCode::refused,
            fmt::format("service '{}' is to sleep, and {} starts vLLM without --enable-sleep-mode", service.id,

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/paths.h"
 #include "base/result.h"
 #include "control/additions.h"
 #include "model/service.h"
@@ -20,11 +21,12 @@ namespace gpumod {
 std::vector<Error> model_problems(const Service& service, const Additions& added, const std::filesystem::path& home,
                                   const std::filesystem::path& binary);
 
-/// The versions of Python packages beside a program of a virtual environment, "" where one is not found.
+/// The version of a Python package that a program of a virtual environment imports; "" where that cannot be told.
 std::string installed_package_version(const std::filesystem::path& binary, std::string_view package);
 
 /// An adopted unit whose own command line rules out what the service declares of it: sleep without the flag for it.
 /// `fragment`: the unit's file. Nothing when that cannot be told for certain.
-std::vector<Error> adopted_unit_problems(const Service& service, const std::filesystem::path& fragment);
+std::vector<Error> adopted_unit_problems(const Paths& paths, const Service& service,
+                                         const std::filesystem::path& fragment);
 
 }  // namespace gpumod

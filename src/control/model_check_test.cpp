@@ -9,6 +9,7 @@
 
 #include "base/folder_testing.h"
 #include "control/model_place.h"
+#include "formats/elf_testing.h"
 #include "formats/gguf_testing.h"
 
 namespace gpumod {
@@ -23,8 +24,10 @@ using testing::IsEmpty;
 class ModelCheckTest : public testing::Test {
  protected:
   ModelCheckTest() {
-    for (const char* variable : {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HF_HUB_OFFLINE"})
+    for (const char* variable :
+         {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"})
       ::unsetenv(variable);
+    paths_.home = root_.path();
   }
 
   fs::path write(const fs::path& below, std::string_view text) { return root_.write(below, text); }
@@ -64,6 +67,7 @@ class ModelCheckTest : public testing::Test {
 
   TestFolder root_;
   Catalog catalog_;
+  Paths paths_;
 };
 
 TEST_F(ModelCheckTest, ASoundModelIsNoProblem) {
@@ -129,14 +133,87 @@ TEST_F(ModelCheckTest, FilesBesideTheModelMustBeThereToo) {
 
 TEST_F(ModelCheckTest, AnArchitectureThatTheLibraryDoesNotKnowIsSaid) {
   const auto model = write("m.gguf", gguf("brandnew"));
-  const auto binary = write("llama/bin/llama-server", "");
+  const auto binary = write("llama/bin/llama-server", elf_program({"libllama.so.0"}, "$ORIGIN/../lib"));
   EXPECT_THAT(problems(llama(model), binary), IsEmpty()) << "no library is found: nothing is known";
   const std::string known("general.architecture\0xbrand\0qwen3\0", 34);
-  write("llama/lib/libllama.so", known);
+  write("llama/lib/libllama.so.0", known);
   EXPECT_THAT(problems(llama(model), binary), ElementsAre(HasSubstr("does not know the architecture brandnew")));
   EXPECT_THAT(problems(llama(write("q.gguf", gguf())), binary), IsEmpty());
-  write("llama/lib/libllama.so", known + std::string("brandnew\0", 9));
+  write("llama/lib/libllama.so.0", known + std::string("brandnew\0", 9));
   EXPECT_THAT(problems(llama(model), binary), IsEmpty());
+}
+
+TEST_F(ModelCheckTest, ALibraryThatTheProgramMayNotLoadSaysNothing) {
+  const auto model = write("m.gguf", gguf("brandnew"));
+  write("llama/lib/libllama.so.0", std::string("general.architecture\0qwen3\0", 27));
+  const auto binary = write("llama/bin/llama-server", "#!/bin/sh\nexec elsewhere/llama-server\n");
+  EXPECT_THAT(problems(llama(model), binary), IsEmpty()) << "a script";
+  for (const auto& program : {elf_program({"libc.so.6"}, "$ORIGIN/../lib"), elf_program({"libllama.so.0"}, ""),
+                              elf_program({"libllama.so.0"}, "relative:$ORIGIN/../lib"),
+                              elf_program({"libllama.so.0"}, "$LIB:$ORIGIN/../lib")}) {
+    write("llama/bin/llama-server", program);
+    EXPECT_THAT(problems(llama(model), binary), IsEmpty());
+  }
+  write("llama/bin/llama-server", elf_program({"libllama.so.0"}, (root_ / "none").string() + ":$ORIGIN/../lib"));
+  EXPECT_THAT(problems(llama(model), binary), ElementsAre(HasSubstr("brandnew")));
+  auto& settings = catalog_.settings.engines[EngineKind::llamacpp];
+  settings.environment.emplace("LD_LIBRARY_PATH", Secret("/opt/newer"));
+  EXPECT_THAT(problems(llama(model), binary), IsEmpty());
+}
+
+TEST_F(ModelCheckTest, WhatTheEnginesSettingsSayCountsAsAtItsStart) {
+  auto hub = vllm({});
+  hub.model.id = "Org/Model";
+  catalog_.settings.engines[EngineKind::vllm].environment.emplace("HF_HOME", Secret((root_ / "disk").string()));
+  write("disk/hub/models--Org--Model/snapshots/a/config.json", "{}");
+  write("disk/hub/models--Org--Model/snapshots/a/model.safetensors", shard("a"));
+  EXPECT_THAT(problems(hub), IsEmpty());
+  hub.environment.emplace("HF_HOME", Secret((root_ / "other").string()));
+  EXPECT_THAT(problems(hub), ElementsAre(HasSubstr("not in the cache " + (root_ / "other/hub").string())));
+
+  auto& words = catalog_.settings.engines[EngineKind::llamacpp].extra_args;
+  words = {"-m", write("m.gguf", gguf()).string()};
+  EXPECT_THAT(problems(llama(root_ / "gone.gguf")), IsEmpty()) << "llama-server takes the last that it is told of";
+  words = {"--mmproj", (root_ / "none.gguf").string()};
+  EXPECT_THAT(problems(llama(root_ / "m.gguf")),
+              ElementsAre(AllOf(HasSubstr("--mmproj"), HasSubstr("extra_args in gpumod.yaml"))));
+  auto own = llama(root_ / "m.gguf");
+  own.extra_args = {"--mmproj", write("mmproj.gguf", gguf("clip")).string()};
+  EXPECT_THAT(problems(own), IsEmpty()) << "the last counts";
+}
+
+TEST_F(ModelCheckTest, WhichFileOfARepositoryALlamaServerTakesIsItsAffair) {
+  auto service = llama({});
+  service.model.id = "Org/Model-GGUF";
+  write(".cache/huggingface/hub/models--Org--Model-GGUF/snapshots/a/model.gguf", gguf());
+  EXPECT_THAT(problems(service), IsEmpty());
+}
+
+TEST_F(ModelCheckTest, AdaptersMayStandBetweenCommas) {
+  auto service = llama(write("m.gguf", gguf()));
+  const auto one = write("one.gguf", gguf()), other = root_ / "other.gguf";
+  service.extra_args = {"--lora", one.string() + "," + other.string()};
+  EXPECT_THAT(problems(service), ElementsAre(HasSubstr("--lora " + other.string() + " is not there")));
+  write("other.gguf", gguf());
+  EXPECT_THAT(problems(service), IsEmpty());
+  service.extra_args = {"--lora", write("with,comma.gguf", gguf()).string()};
+  EXPECT_THAT(problems(service), IsEmpty());
+}
+
+TEST_F(ModelCheckTest, FilesThatTheEngineDoesNotReadStandInNobodysWay) {
+  write("hf/config.json", "{}");
+  write("hf/model.safetensors", shard("a"));
+  fs::create_symlink("gone", root_ / "hf/notes.json");
+  fs::create_symlink("gone", root_ / "hf/chat_template.jinja");
+  EXPECT_THAT(problems(vllm(root_ / "hf")), IsEmpty());
+  fs::create_symlink("gone", root_ / "hf/tokenizer.json");
+  EXPECT_THAT(problems(vllm(root_ / "hf")), ElementsAre(HasSubstr("tokenizer.json is a link that leads nowhere")));
+  auto other = vllm(root_ / "hf");
+  other.extra_args = {"--tokenizer=Org/Other"};
+  EXPECT_THAT(problems(other), IsEmpty());
+  write("gguf/model.gguf", gguf());
+  fs::create_symlink("gone", root_ / "gguf/mmproj-model.gguf");
+  EXPECT_THAT(problems(vllm(root_ / "gguf")), IsEmpty());
 }
 
 TEST_F(ModelCheckTest, AVllmModelNeedsItsShardsAndTheyMustBeSound) {
@@ -173,6 +250,12 @@ TEST_F(ModelCheckTest, AHubModelMustBeDownloadedToItsEnd) {
               ElementsAre(AllOf(HasSubstr("leads nowhere"), HasSubstr("Its download was not finished"))));
   write(model / "blobs/unfinished", shard("a"));
   EXPECT_THAT(problems(service), IsEmpty()) << "refs/main says which snapshot counts";
+  auto other_format = service;
+  other_format.extra_args = {"--load-format", "dummy"};
+  fs::remove(root_ / model / "snapshots/new/config.json");
+  fs::create_directory(root_ / model / "snapshots/new/config.json");
+  EXPECT_THAT(problems(other_format), ElementsAre(AllOf(HasSubstr("config.json"), HasSubstr("hf download Org/Model"))))
+      << "the place to mend it is the cache, not the service's file";
   service.model.id = "Org/Other";
   service.environment.emplace("HF_HUB_OFFLINE", Secret("0"));
   EXPECT_THAT(problems(service), IsEmpty()) << "it may download by itself";
@@ -211,36 +294,54 @@ TEST_F(ModelCheckTest, TokenizersThatAVllmIsKnownToFailOn) {
   EXPECT_THAT(problems(vllm(root_ / "hf"), binary), IsEmpty());
 }
 
+TEST_F(ModelCheckTest, APackageOfAnotherPythonIsNotTheProgramsOwn) {
+  const auto binary = write("venv/bin/vllm", "#!" + (root_ / "venv/bin/python").string() + "\nimport vllm\n");
+  const fs::path library = root_ / "venv/lib";
+  fs::create_directories(library / "python3.11/site-packages/vllm-0.11.2.dist-info");
+  fs::create_directories(library / "python3.12/site-packages/transformers-5.1.0.dist-info");
+  EXPECT_EQ(installed_package_version(binary, "vllm"), "") << "which of the two is not known";
+  write("usr/bin/python3.12", "");
+  fs::create_symlink(root_ / "usr/bin/python3.12", root_ / "venv/bin/python");
+  EXPECT_EQ(installed_package_version(binary, "vllm"), "");
+  EXPECT_EQ(installed_package_version(binary, "transformers"), "5.1.0");
+  fs::create_directories(root_ / "local/bin");
+  fs::create_directories(root_ / "local/lib/python3.12/site-packages/transformers-4.57.6.dist-info");
+  fs::create_symlink(binary, root_ / "local/bin/vllm");
+  EXPECT_EQ(installed_package_version(root_ / "local/bin/vllm", "transformers"), "5.1.0") << "a link into it";
+}
+
 TEST_F(ModelCheckTest, AnAdoptedUnitThatCannotSleepIsSaid) {
   auto service = vllm({});
   service.unit = "mine.service";
   service.sleep = SleepAbility::level1;
   const auto unit = write("mine.service", "[Service]\nExecStart=/opt/v/bin/vllm serve Qwen/Qwen3-8B \\\n  --port 1\n");
-  const auto found = adopted_unit_problems(service, unit);
+  const auto found = adopted_unit_problems(paths_, service, unit);
   ASSERT_EQ(found.size(), 1U);
   EXPECT_THAT(found.front().message, HasSubstr("mine.service starts vLLM without --enable-sleep-mode"));
-  for (const char* fine : {"ExecStart=/opt/v/bin/vllm serve M \\\n --enable-sleep-mode\n",
-                           "ExecStart=vllm serve M $MORE\n", "ExecStart=/home/me/start.sh\n"}) {
+  for (const char* fine :
+       {"ExecStart=/opt/v/bin/vllm serve M \\\n --enable-sleep-mode\n", "ExecStart=vllm serve M --enable_sleep_mode\n",
+        "ExecStart=vllm serve --config m.yaml\n", "ExecStart=vllm serve M $MORE\n", "ExecStart=/home/me/start.sh\n"}) {
     write("mine.service", fine);
-    EXPECT_TRUE(adopted_unit_problems(service, unit).empty()) << fine;
+    EXPECT_TRUE(adopted_unit_problems(paths_, service, unit).empty()) << fine;
   }
-  service.sleep = SleepAbility::none;
   write("mine.service", "ExecStart=vllm serve M\n");
-  EXPECT_TRUE(adopted_unit_problems(service, unit).empty());
+  EXPECT_EQ(adopted_unit_problems(paths_, service, unit).size(), 1U);
+  service.sleep = SleepAbility::none;
+  EXPECT_TRUE(adopted_unit_problems(paths_, service, unit).empty());
 }
 
-TEST_F(ModelCheckTest, WhatTheEnginesSettingsSayCountsAsAtItsStart) {
-  auto hub = vllm({});
-  hub.model.id = "Org/Model";
-  catalog_.settings.engines[EngineKind::vllm].environment.emplace("HF_HOME", Secret((root_ / "disk").string()));
-  write("disk/hub/models--Org--Model/snapshots/a/config.json", "{}");
-  write("disk/hub/models--Org--Model/snapshots/a/model.safetensors", shard("a"));
-  EXPECT_THAT(problems(hub), IsEmpty());
-  hub.environment.emplace("HF_HOME", Secret((root_ / "other").string()));
-  EXPECT_THAT(problems(hub), ElementsAre(HasSubstr("not in the cache " + (root_ / "other/hub").string())));
-
-  catalog_.settings.engines[EngineKind::llamacpp].extra_args = {"-m", write("m.gguf", gguf()).string()};
-  EXPECT_THAT(problems(llama(root_ / "gone.gguf")), IsEmpty()) << "llama-server takes the last that it is told of";
+TEST_F(ModelCheckTest, WhatIsAddedToAnAdoptedUnitMaySayOtherwise) {
+  auto service = vllm({});
+  service.sleep = SleepAbility::level1;
+  const auto unit = write("units/gpu-vllm@.service", "[Service]\nExecStart=/opt/v/bin/vllm serve M\n");
+  service.unit = "gpu-vllm@one.service";
+  EXPECT_EQ(adopted_unit_problems(paths_, service, unit).size(), 1U);
+  for (const char* folder : {"gpu-vllm@one.service.d", "gpu-vllm@.service.d", "gpu-.service.d", "service.d"}) {
+    const fs::path below = fs::path(".config/systemd/user") / folder;
+    write(below / "more.conf", "");
+    EXPECT_TRUE(adopted_unit_problems(paths_, service, unit).empty()) << folder;
+    fs::remove_all(root_ / below);
+  }
 }
 
 TEST_F(ModelCheckTest, ServicesThatNameNoModelHaveNoPlace) {
