@@ -125,8 +125,7 @@ class LibcurlWeb : public Web {
       std::string next;
       auto reply = TRY(get_once(request, url, web_origin(url) == origin, deadline, next));
       if (next.empty()) return reply;
-      const auto towards = web_origin(next);
-      if (towards.empty() || (url.starts_with("https:") && !towards.starts_with("https:")))
+      if (!may_lead_to(url, next))
         return fail(ErrorCode::environment,
                     fmt::format("{} leads to {}, where nothing is followed to", shown(url), shown(next)));
       url = std::move(next);
@@ -176,7 +175,10 @@ class LibcurlWeb : public Web {
     handle.set(CURLOPT_HEADERDATA, static_cast<void*>(&received));
     for (const auto& [name, value] : request.headers)
       handle.header(name + ": " + value);
-    if (trusted && !request.token.reveal().empty()) handle.header("Authorization: Bearer " + request.token.reveal());
+    if (trusted && !request.token.reveal().empty()) {
+      handle.header("Authorization: Bearer " + request.token.reveal());
+      if (!web_origin(url).starts_with("https:")) handle.set(CURLOPT_NOPROXY, "*");
+    }
     handle.set(CURLOPT_HTTPHEADER, handle.list);
     if (request.range) {
       const auto range = fmt::format("{}-{}", request.range->first, request.range->second);
@@ -232,6 +234,11 @@ std::string WebReply::header(const std::string& name) const {
   return found == headers.end() ? std::string() : found->second;
 }
 
+bool may_lead_to(std::string_view from, std::string_view to) {
+  const auto origin = web_origin(to);
+  return !origin.empty() && (origin.starts_with("https:") || web_origin(from).starts_with("http:"));
+}
+
 std::string web_origin(std::string_view text) {
   // What follows the authority is the server's affair, and often not as strict as the RFC.
   const auto authority = text.find("://");
@@ -240,8 +247,17 @@ std::string web_origin(std::string_view text) {
   if (!parsed) return {};
   const auto scheme = lower(std::string_view(parsed->scheme().data(), parsed->scheme().size()));
   if ((scheme != "http" && scheme != "https") || parsed->encoded_host().empty() || parsed->has_userinfo()) return {};
-  const std::string host(parsed->encoded_host().data(), parsed->encoded_host().size());
+  std::string host(parsed->encoded_host().data(), parsed->encoded_host().size());
   std::string port(parsed->port().data(), parsed->port().size());
+  // Boost 1.81 takes the name 127.0.0.1.example.com for that address, and for a path what is left of it.
+  if (const std::string_view rest(parsed->encoded_path().data(), parsed->encoded_path().size()); !rest.empty()) {
+    const auto colon = std::min(rest.find(':'), rest.size());
+    host += rest.substr(0, colon);
+    port = rest.substr(std::min(colon + 1, rest.size()));
+    if (lower(host).find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-.") != std::string::npos ||
+        port.find_first_not_of("0123456789") != std::string::npos)
+      return {};
+  }
   if (port.empty()) port = scheme == "https" ? "443" : "80";
   return fmt::format("{}://{}:{}", scheme, lower(host), port);
 }

@@ -4,7 +4,8 @@
 // rest of it (docs/decisions/0008). Its usual environment counts: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE.
 //
 // Redirects are followed here and not by libcurl, so that it can be seen who gets the token: the very server (scheme,
-// name and port) that it was meant for, and nobody else. From HTTPS nothing leads back to HTTP.
+// name and port) that it was meant for, and nobody else: where it would go over plain HTTP, no proxy is asked either, for
+// the proxy would read it. From HTTPS nothing leads back to HTTP.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +50,9 @@ class Web {
 
 /// Errors: environment, when there is no libcurl; GPUMOD_CURL_LIBRARY names another file than libcurl.so.4.
 Result<std::unique_ptr<Web>> open_web();
+
+/// True when a redirect from one address to the other may be followed.
+bool may_lead_to(std::string_view from, std::string_view to);
 
 /// "https://name:port" of an address, in lower case, the port always there; "" for what is no address of the web.
 std::string web_origin(std::string_view url);

@@ -135,6 +135,27 @@ TEST_F(WebTest, ARedirectTakesTheTokenAlongOnlyToTheSameServer) {
   EXPECT_THAT(other.requests().front(), Not(HasSubstr("Authorization")));
 }
 
+TEST_F(WebTest, NoProxyReadsAToken) {
+  TextServer proxy([](const std::string&) { return ok("from the proxy"); });
+  TextServer server([](const std::string&) { return ok("from the server"); });
+  ::unsetenv("NO_PROXY");
+  ::setenv("http_proxy", proxy.url("").c_str(), 1);
+  EXPECT_EQ(get(server.url())->body, "from the proxy");
+  EXPECT_EQ(get(server.url(), "hf_secret")->body, "from the server");
+  EXPECT_EQ(proxy.requests().size(), 1U);
+  ::unsetenv("http_proxy");
+  SetUpTestSuite();
+}
+
+TEST(WebRedirect, NothingLeadsBackToPlainHttp) {
+  EXPECT_TRUE(may_lead_to("https://hub.example/a", "https://cdn.example/b"));
+  EXPECT_TRUE(may_lead_to("http://hub.example/a", "HTTP://cdn.example/b"));
+  EXPECT_TRUE(may_lead_to("http://hub.example/a", "https://cdn.example/b"));
+  EXPECT_FALSE(may_lead_to("https://hub.example/a", "http://hub.example/b"));
+  EXPECT_FALSE(may_lead_to("HTTPS://hub.example/a", "http://hub.example/b"));
+  EXPECT_FALSE(may_lead_to("https://hub.example/a", "ftp://hub.example/b"));
+}
+
 TEST_F(WebTest, RedirectsEnd) {
   TextServer server([](const std::string&) { return redirect("/again"); });
   const auto reply = get(server.url());
@@ -198,6 +219,9 @@ TEST(WebOrigin, IsSchemeNameAndPort) {
   EXPECT_EQ(web_origin("https://HuggingFace.co/a?b#c"), "https://huggingface.co:443");
   EXPECT_EQ(web_origin("http://localhost:8080"), "http://localhost:8080");
   EXPECT_EQ(web_origin("http://[::1]:80/x y|z"), "http://[::1]:80");
+  EXPECT_EQ(web_origin("http://127.0.0.1.example.com:81/x"), "http://127.0.0.1.example.com:81");
+  EXPECT_EQ(web_origin("https://10.0.0.1.nip.io"), "https://10.0.0.1.nip.io:443");
+  EXPECT_EQ(web_origin("http://127.0.0.1;x"), "");
   EXPECT_EQ(web_origin("https://name:password@host/"), "");
   EXPECT_EQ(web_origin("https://a@b.c"), "");
 }

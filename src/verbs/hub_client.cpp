@@ -4,6 +4,7 @@
 #include <cctype>
 #include <charconv>
 
+#include <arpa/inet.h>
 #include <boost/json.hpp>
 #include <fmt/format.h>
 
@@ -31,9 +32,13 @@ std::string escaped(std::string_view path) {
   return out;
 }
 
-bool is_this_machine(const std::string& origin) {
-  return origin.starts_with("http://127.") || origin.starts_with("http://localhost:") ||
-         origin.starts_with("http://[::1]:");
+/// `origin`: "http://NAME:PORT". A name only begins like an address: "127.example.com" is somewhere else.
+bool is_this_machine(std::string_view origin) {
+  origin.remove_prefix(std::min(origin.find("://") + 3, origin.size()));
+  const std::string host(origin.substr(0, origin.rfind(':')));
+  in_addr address{};
+  if (::inet_pton(AF_INET, host.c_str(), &address) == 1) return ntohl(address.s_addr) >> 24 == 127;
+  return host == "localhost" || host == "[::1]";
 }
 
 bool is_temporary(int status) {
@@ -75,8 +80,7 @@ Result<HubSettings> hub_settings() {
   const bool clean = std::all_of(token.begin(), token.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
   if (!clean) return fail(ErrorCode::usage, "HF_TOKEN holds blanks or other characters that no token has");
   settings.token = Secret(token);
-  const auto offline = lower(environment_variable("HF_HUB_OFFLINE"));
-  settings.offline = offline == "1" || offline == "true" || offline == "yes" || offline == "on";
+  settings.offline = is_hub_offline(environment_variable("HF_HUB_OFFLINE"));
   if (const auto text = environment_variable("HF_HUB_ETAG_TIMEOUT"); !text.empty()) {
     int count = 0;
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), count);

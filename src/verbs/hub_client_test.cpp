@@ -229,8 +229,15 @@ TEST(HubSettingsTest, ATokenIsNotSentInTheClear) {
   const HubClient far(settings, "/nonexistent");
   EXPECT_TRUE(far.settings().token.reveal().empty());
   EXPECT_THAT(far.notices(), ElementsAre(HasSubstr("HF_TOKEN is not sent to http://hub.example")));
-  settings.endpoint = "http://127.0.0.1:8080";
-  EXPECT_FALSE(HubClient(settings, "/nonexistent").settings().token.reveal().empty());
+  for (const char* somewhere : {"http://127.evil.com", "http://127.0.0.1.evil.com:80", "http://localhost.evil.com",
+                                "http://128.0.0.1", "http://[::2]:80"}) {
+    settings.endpoint = somewhere;
+    EXPECT_TRUE(HubClient(settings, "/nonexistent").settings().token.reveal().empty()) << somewhere;
+  }
+  for (const char* here : {"http://127.0.0.1:8080", "http://127.1.2.3", "HTTP://LocalHost", "http://[::1]:80"}) {
+    settings.endpoint = here;
+    EXPECT_FALSE(HubClient(settings, "/nonexistent").settings().token.reveal().empty()) << here;
+  }
 }
 
 }  // namespace
