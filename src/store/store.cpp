@@ -479,40 +479,56 @@ bool has_models(SQLite::Database& database) {
   return database.tableExists("models");
 }
 
-}  // namespace
-
-Result<std::vector<StoredModel>> Store::models() const {
+/// Throws SQLite's exceptions, as the next does.
+std::vector<StoredModel> read_models(SQLite::Database& database) {
   std::vector<StoredModel> models;
-  try {
-    if (!state_->database || !has_models(*state_->database)) return models;
-    SQLite::Statement row(*state_->database,
-                          "SELECT id, source, path, hub_id, hub_file, facts, registered FROM models ORDER BY id");
-    while (row.executeStep())
-      models.push_back({row.getColumn(0).getString(), row.getColumn(1).getString(), row.getColumn(2).getString(),
-                        row.getColumn(3).getString(), row.getColumn(4).getString(), row.getColumn(5).getString(),
-                        wall_time(row.getColumn(6).getInt64())});
-  } catch (const std::exception& problem) {
-    return fail(from_sqlite("read the registered models", problem));
-  }
+  if (!has_models(database)) return models;
+  SQLite::Statement row(database,
+                        "SELECT id, source, path, hub_id, hub_file, facts, registered FROM models ORDER BY id");
+  while (row.executeStep())
+    models.push_back({row.getColumn(0).getString(), row.getColumn(1).getString(), row.getColumn(2).getString(),
+                      row.getColumn(3).getString(), row.getColumn(4).getString(), row.getColumn(5).getString(),
+                      wall_time(row.getColumn(6).getInt64())});
   return models;
 }
 
+/// False when its id is taken.
+bool insert_model(SQLite::Database& database, const StoredModel& model) {
+  SQLite::Statement insert(database,
+                           "INSERT INTO models (id, source, path, hub_id, hub_file, facts, registered) "
+                           "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING");
+  insert.bind(1, model.id);
+  insert.bind(2, model.source);
+  insert.bind(3, model.path.string());
+  insert.bind(4, model.hub_id);
+  insert.bind(5, model.hub_file);
+  insert.bind(6, model.facts);
+  insert.bind(7, microseconds(model.registered));
+  return insert.exec() > 0;
+}
+
+}  // namespace
+
+Result<std::vector<StoredModel>> Store::models() const {
+  if (!state_->database) return std::vector<StoredModel>();
+  try {
+    return read_models(*state_->database);
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the registered models", problem));
+  }
+}
+
 Result<bool> Store::add_model(const StoredModel& model) {
-  int added = 0;
-  TRY(in_transaction(*state_->database, "register a model", [&] {
-    SQLite::Statement insert(*state_->database,
-                             "INSERT INTO models (id, source, path, hub_id, hub_file, facts, registered) "
-                             "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING");
-    insert.bind(1, model.id);
-    insert.bind(2, model.source);
-    insert.bind(3, model.path.string());
-    insert.bind(4, model.hub_id);
-    insert.bind(5, model.hub_file);
-    insert.bind(6, model.facts);
-    insert.bind(7, microseconds(model.registered));
-    added = insert.exec();
-  }));
-  return added > 0;
+  bool added = false;
+  TRY(in_transaction(*state_->database, "register a model", [&] { added = insert_model(*state_->database, model); }));
+  return added;
+}
+
+Result<void> Store::add_models(const ChooseModels& choose) {
+  return in_transaction(*state_->database, "register models", [&] {
+    for (const auto& model : choose(read_models(*state_->database)))
+      insert_model(*state_->database, model);
+  });
 }
 
 Result<bool> Store::remove_model(const std::string& id) {

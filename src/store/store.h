@@ -9,6 +9,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -99,6 +100,10 @@ class Store {
   Result<std::vector<StoredModel>> models() const;
   /// False, and nothing changed, when there is one of that id already.
   Result<bool> add_model(const StoredModel& model);
+  /// Adds what `choose` makes of the records that are there, in one transaction: no other writer's come in between.
+  /// An id that is taken already is left out.
+  using ChooseModels = std::function<std::vector<StoredModel>(const std::vector<StoredModel>& there)>;
+  Result<void> add_models(const ChooseModels& choose);
   /// False when there is none of that id.
   Result<bool> remove_model(const std::string& id);
 

@@ -1,8 +1,10 @@
 #include "store/store.h"
 
 #include <fstream>
+#include <thread>
 
 #include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -309,6 +311,29 @@ TEST_F(StoreTest, ModelsAreKeptUnderOneIdEach) {
   EXPECT_FALSE(store.remove_model("a").value());
   EXPECT_EQ(store.models().value().size(), 1U);
   EXPECT_TRUE(store.knows_nothing().value()) << "a registered model is no intention about what runs";
+}
+
+TEST_F(StoreTest, WhoAddsModelsSeesWhatOthersAdded) {
+  ASSERT_TRUE(Store::open(folder));
+  std::vector<std::thread> writers;
+  for (int writer = 0; writer < 4; ++writer)
+    writers.emplace_back([&, writer] {
+      auto store = Store::open(folder).value();
+      for (int round = 0; round < 10; ++round) {
+        const auto path = fmt::format("/m/{}.gguf", round);
+        const auto added = store.add_models([&](const std::vector<StoredModel>& there) -> std::vector<StoredModel> {
+          for (const auto& other : there)
+            if (other.path == path) return {};
+          auto fresh = model(fmt::format("{}-{}", round, writer));
+          fresh.path = path;
+          return {fresh};
+        });
+        EXPECT_TRUE(added) << added.error().message;
+      }
+    });
+  for (auto& writer : writers)
+    writer.join();
+  EXPECT_EQ(Store::open(folder).value().models().value().size(), 10U) << "each path once";
 }
 
 TEST_F(StoreTest, AFileOfTheTimeBeforeModelsHasNoneAndGetsThem) {

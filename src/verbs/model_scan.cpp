@@ -1,7 +1,6 @@
 #include "verbs/model_scan.h"
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 
 #include <boost/json.hpp>
@@ -22,13 +21,6 @@ namespace json = boost::json;
 namespace {
 
 constexpr int levels = 8;
-
-bool ends_with_gguf(std::string_view name) {
-  constexpr std::string_view suffix = ".gguf";
-  return name.size() >= suffix.size() &&
-         std::equal(suffix.begin(), suffix.end(), name.end() - suffix.size(),
-                    [](char a, char b) { return a == static_cast<char>(std::tolower(static_cast<unsigned char>(b))); });
-}
 
 class Scan {
  public:
@@ -80,7 +72,7 @@ class Scan {
     entry.files = files_of_model(path);
     for (const auto& file : entry.files.files)
       if (file.role == ModelFile::Role::projector) owned_.insert(file.path);
-    if (const auto problems = entry.files.problems(); !problems.empty())
+    if (const auto problems = entry.files.obstacles(); !problems.empty())
       return leave_out(path, problems.size() == 1 ? problems.front()
                                                   : fmt::format("{}, and {} more of its files are missing",
                                                                 problems.front(), problems.size() - 1));
@@ -119,7 +111,7 @@ Result<ScannedModels> scan_for_models(const fs::path& folder, const fs::path& ho
   TRY(check_folder(folder));
   Scan scan;
   const auto wanted = [](std::string_view name) {
-    return ends_with_gguf(name) || name.ends_with(".safetensors") || name == "config.json";
+    return is_gguf_name(name) || name.ends_with(".safetensors") || name == "config.json";
   };
   const auto outcome =
       walk_folders({{folder, true, levels}}, home, mounts, limits, wanted, [&](WalkedFile file) { scan.file(file); });
@@ -131,36 +123,40 @@ Result<ScannedModels> scan_for_models(const fs::path& folder, const fs::path& ho
 
 namespace {
 
-/// Registers what is new among `models`, and marks what was there.
-Result<std::vector<std::string>> register_all(const fs::path& state, std::vector<ModelEntry>& models) {
-  auto store = TRY(Store::open(state, WhenCorrupt::refused));
-  std::set<std::string> taken;
-  for (const auto& record : TRY(store.models()))
-    taken.insert(record.id);
-  std::vector<std::string> registered;
-  for (auto& model : models) {
-    if (model.registered) continue;
-    const auto id = new_model_id(model.id, taken);
-    const bool added =
-        TRY(store.add_model({id, model.source, model.path, "", "",
-                             facts_to_store(model.summary, model.files, model.files.bytes()), wall_now()}));
-    if (!added) continue;
-    model.id = id;
-    model.registered = true;
-    taken.insert(id);
-    registered.push_back(id);
-  }
-  return registered;
-}
-
 /// What is known already keeps its id.
-void recognise(std::vector<ModelEntry>& models, const std::vector<StoredModel>& stored) {
+void recognise(std::vector<ModelEntry>& models, const std::vector<StoredModel>& stored, const fs::path& home) {
   std::map<fs::path, std::string> ids;
   for (const auto& record : stored)
-    if (!record.path.empty()) ids.emplace(same_place(record.path), record.id);
+    if (const auto known = entry_of(record, home); !known.path.empty()) ids.emplace(same_place(known.path), record.id);
   for (auto& model : models)
     if (const auto known = ids.find(same_place(model.path)); known != ids.end())
       model.registered = true, model.id = known->second;
+}
+
+/// Registers what is new among `models`, and marks what was there; the ids of the new ones. Another scan may be at it at
+/// the same time: what is new is decided inside of the transaction.
+Result<std::vector<std::string>> register_all(const fs::path& state, const fs::path& home,
+                                              std::vector<ModelEntry>& models) {
+  auto store = TRY(Store::open(state, WhenCorrupt::refused));
+  std::vector<std::string> registered;
+  TRY(store.add_models([&](const std::vector<StoredModel>& there) {
+    recognise(models, there, home);
+    std::set<std::string> taken;
+    for (const auto& record : there)
+      taken.insert(record.id);
+    std::vector<StoredModel> fresh;
+    for (auto& model : models) {
+      if (model.registered) continue;
+      model.id = new_model_id(model.id, taken);
+      model.registered = true;
+      taken.insert(model.id);
+      registered.push_back(model.id);
+      fresh.push_back({model.id, model.source, model.path, "", "",
+                       facts_to_store(model.summary, model.files, model.files.bytes()), wall_now()});
+    }
+    return fresh;
+  }));
+  return registered;
 }
 
 }  // namespace
@@ -175,14 +171,17 @@ Answer model_scan(Context& context, Request request) {
   const auto& home = context.paths().home;
   const std::function<void()> look = [&] {
     found = scan_for_models(folder, home, MountTable::of_this_machine(), WalkLimits());
-    if (found) recognise(found->models, *stored);
+    if (found) recognise(found->models, *stored, home);
   };
   co_await run_blocking(look);
   if (!found) co_return fail(found.error());
 
   json::array registered;
   if (flag_of(request, "register")) {
-    const auto ids = register_all(context.paths().state, found->models);
+    Result<std::vector<std::string>> ids = fail(ErrorCode::failed, "not registered");
+    const auto& state = context.paths().state;
+    const std::function<void()> enter = [&] { ids = register_all(state, home, found->models); };
+    co_await run_blocking(enter);
     if (!ids) co_return fail(ids.error());
     for (const auto& id : *ids)
       registered.emplace_back(id);
