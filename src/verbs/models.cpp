@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "engines/hub.h"
+#include "formats/gguf.h"
 #include "formats/model_file.h"
 #include "verbs/handlers.h"
 #include "verbs/hub_client.h"
@@ -70,7 +71,7 @@ json::array files_json(const ModelFiles& files) {
 
 std::string_view role_on_hub(const std::string& name) {
   if (is_projector_name(name)) return "projector";
-  return name.ends_with(".gguf") || name.ends_with(".safetensors") ? "weights" : "configuration";
+  return is_gguf_name(name) || name.ends_with(".safetensors") ? "weights" : "configuration";
 }
 
 json::array files_json(const std::vector<HubFile>& files) {
@@ -144,12 +145,52 @@ json::object kept_answer(const ModelEntry& entry) {
   answer["vram"] = nullptr;
   json::array notes;
   if (!entry.problem.empty()) notes.emplace_back(entry.problem);
-  if (!entry.files.problems().empty())
+  if (!entry.files.obstacles().empty())
     notes.emplace_back(entry.registered ? "Files are missing: shown is what was known when it was registered."
                                         : "Files are missing, so nothing can be read of it.");
-  else if (entry.files.layout == ModelLayout::local)
+  else if (!entry.absent() && entry.files.layout == ModelLayout::local)
     notes.emplace_back("It is neither GGUF nor safetensors with a config.json: only its files are known.");
   answer["notes"] = std::move(notes);
+  return answer;
+}
+
+/// A pattern that means this text and no other.
+std::string literal_pattern(const std::string& text) {
+  std::string pattern;
+  for (const char c : text)
+    pattern += std::string_view("*?[").find(c) == std::string_view::npos ? std::string(1, c) : fmt::format("[{}]", c);
+  return pattern;
+}
+
+/// How people fetch it: all of its files, a long series by a pattern.
+std::string fetching(const HubAnswer& hub) {
+  const auto& id = hub.repository.id;
+  if (hub.file.empty()) return download_command(id);
+  constexpr std::size_t most_names = 8;
+  const auto files = files_of_hub_model(hub.repository, hub.file);
+  const auto part = gguf_part_of(hub.file);
+  if (part && files.size() > most_names) {
+    const auto prefix = (fs::path(hub.file).parent_path() / part->prefix).string();
+    return download_command(id, {fmt::format("--include={}-*-of-{:05}.gguf", literal_pattern(prefix), part->count)});
+  }
+  std::vector<std::string> words;
+  for (const auto& file : files)
+    words.push_back(file.name);
+  const bool like_options = std::any_of(words.begin(), words.end(), [](const auto& word) { return word[0] == '-'; });
+  if (like_options) words.insert(words.begin(), "--");
+  return download_command(id, words);
+}
+
+/// The Hub gives no answer, and nothing of an earlier one was kept: then what was registered is what is known.
+json::value record_alone(const ModelEntry& entry, const Error& why) {
+  auto answer = kept_answer(entry);
+  add_record(answer, entry);
+  auto& hub = answer["hub"].get_object();
+  hub["revision"] = nullptr;
+  hub["gated"] = nullptr;
+  answer["files"] = json::array();
+  answer["notes"].get_array().emplace_back(
+      fmt::format("{}: shown is what was known when it was registered.", why.message));
   return answer;
 }
 
@@ -157,7 +198,8 @@ Answer info_from_hub(Context& context, ModelEntry entry, Request request) {
   const bool offline = flag_of(request, "offline");
   HubName name{entry.hub_id, entry.hub_file};
   auto asked = co_await ask_hub(context, std::move(name), offline);
-  if (!asked) co_return fail(asked.error());
+  if (!asked && (!entry.registered || asked.error().code == ErrorCode::usage)) co_return fail(asked.error());
+  if (!asked) co_return record_alone(entry, asked.error());
   auto options = inspect_options(std::move(request));
   auto answer = co_await describe_model(context, std::move(asked->facts), std::move(options), ModelIs::elsewhere);
   if (!answer) co_return fail(answer.error());
@@ -169,15 +211,13 @@ Answer info_from_hub(Context& context, ModelEntry entry, Request request) {
   hub["revision"] = text_or_null(asked->repository.revision);
   hub["gated"] = asked->repository.gated;
   auto& notes = (*answer)["notes"].get_array();
-  notes.emplace_back(fmt::format(
-      "It is on Hugging Face and not on this machine. {} fetches it.",
-      asked->file.empty() ? download_command(entry.hub_id) : download_command(entry.hub_id) + " " + asked->file));
+  notes.emplace_back(fmt::format("It is on Hugging Face and not on this machine. {} fetches it.", fetching(*asked)));
   co_return json::value(std::move(*answer));
 }
 
 Answer info_from_disk(Context& context, ModelEntry entry, Request request) {
   Result<ModelFacts> facts = fail(ErrorCode::failed, "not read");
-  if (entry.files.problems().empty() && entry.files.layout != ModelLayout::local) {
+  if (entry.files.obstacles().empty() && entry.files.layout != ModelLayout::local) {
     const std::function<void()> read = [&] { facts = read_model(entry.path); };
     co_await run_blocking(read);
     if (!facts && entry.problem.empty()) entry.problem = facts.error().message;
@@ -189,6 +229,9 @@ Answer info_from_disk(Context& context, ModelEntry entry, Request request) {
   }
   if (!answer) co_return fail(answer.error());
   add_record(*answer, entry);
+  if (entry.files.obstacles().empty())
+    for (const auto& problem : entry.files.problems())
+      (*answer)["notes"].get_array().emplace_back(fmt::format("{}: the model can be served without it.", problem));
   (*answer)["files"] = files_json(entry.files);
   co_return json::value(std::move(*answer));
 }
@@ -223,33 +266,42 @@ Answer model_info(Context& context, Request request) {
   if (wanted.empty()) co_return fail(ErrorCode::usage, "model info needs the id of a model, or a path");
   const auto entries = co_await gather(context);
   if (!entries) co_return fail(entries.error());
-  if (const auto* entry = find_entry(*entries, wanted)) {
+  const ModelEntry* entry = nullptr;
+  bool is_path = false;
+  const std::function<void()> search = [&] {
+    std::error_code problem;
+    entry = find_entry(*entries, wanted);
+    is_path = fs::exists(fs::symlink_status(wanted, problem));
+  };
+  co_await run_blocking(search);
+  if (entry) {
     if (entry->path.empty()) co_return co_await info_from_hub(context, *entry, std::move(request));
     co_return co_await info_from_disk(context, *entry, std::move(request));
   }
-  std::error_code problem;
-  if (fs::exists(fs::symlink_status(wanted, problem))) {
-    auto entry = entry_for(wanted);
-    const std::function<void()> look = [&] { look_at(entry); };
+  if (is_path) {
+    auto unknown = entry_for(wanted);
+    Result<void> readable;
+    const std::function<void()> look = [&] {
+      look_at(unknown);
+      // Nobody knows it: then what is wrong with it is the answer.
+      if (unknown.problem.empty() && unknown.files.obstacles().empty()) return;
+      if (const auto facts = read_model(unknown.path); !facts) readable = fail(facts.error());
+    };
     co_await run_blocking(look);
-    // Nobody knows it: then what is wrong with it is the answer.
-    if (!entry.problem.empty() || !entry.files.problems().empty()) {
-      const auto facts = read_model(entry.path);
-      if (!facts) co_return fail(facts.error());
-    }
-    co_return co_await info_from_disk(context, std::move(entry), std::move(request));
+    if (!readable) co_return fail(readable.error());
+    co_return co_await info_from_disk(context, std::move(unknown), std::move(request));
   }
   if (const auto name = parse_hub_name(wanted)) {
-    ModelEntry entry;
-    entry.id = name->id;
-    entry.source = "huggingface";
-    entry.hub_id = name->id;
-    entry.hub_file = name->file;
-    co_return co_await info_from_hub(context, std::move(entry), std::move(request));
+    ModelEntry remote;
+    remote.id = name->id;
+    remote.source = "huggingface";
+    remote.hub_id = name->id;
+    remote.hub_file = name->file;
+    co_return co_await info_from_hub(context, std::move(remote), std::move(request));
   }
   std::vector<std::string> ids;
-  for (const auto& entry : *entries)
-    ids.push_back(entry.id);
+  for (const auto& each : *entries)
+    ids.push_back(each.id);
   co_return fail(ErrorCode::not_found, fmt::format("there is no model '{}', and no such path", printable(wanted)),
                  did_you_mean(wanted, ids));
 }
@@ -260,7 +312,7 @@ namespace {
 Result<StoredModel> record_of_path(const std::string& id, const std::string& path) {
   auto entry = entry_for(path);
   entry.files = files_of_model(entry.path);
-  const auto problems = entry.files.problems();
+  const auto problems = entry.files.obstacles();
   if (entry.files.layout != ModelLayout::local) {
     const auto facts = TRY(read_model(entry.path));
     entry.summary = summary_of(facts);
@@ -283,6 +335,12 @@ StoredModel record_of_hub(const std::string& id, const HubAnswer& hub) {
     bytes += file.size.value_or(Bytes());
   return {id,        "huggingface", {}, hub.repository.id, hub.file, facts_to_store(summary_of(hub.facts), {}, bytes),
           wall_now()};
+}
+
+const StoredModel* find_record(const std::vector<StoredModel>& records, const std::string& id) {
+  for (const auto& record : records)
+    if (record.id == id) return &record;
+  return nullptr;
 }
 
 std::string where_is(const StoredModel& record) {
@@ -315,8 +373,7 @@ Answer model_register(Context& context, Request request) {
     return fail(ErrorCode::refused, fmt::format("there is a model '{}' already: {}", id, where_is(other)),
                 fmt::format("Choose another id, or remove that record: gpumod model remove {}.", id));
   };
-  for (const auto& other : *stored)
-    if (other.id == id) co_return taken(other);
+  if (const auto* other = find_record(*stored, id)) co_return taken(*other);
 
   Result<StoredModel> record = fail(ErrorCode::failed, "not read");
   if (!path.empty()) {
@@ -334,7 +391,11 @@ Answer model_register(Context& context, Request request) {
   if (!store) co_return fail(store.error());
   const auto added = store->add_model(*record);
   if (!added) co_return fail(added.error());
-  if (!*added) co_return taken(*record);  // somebody else was quicker
+  if (!*added) {  // somebody else was quicker
+    const auto since = store->models();
+    const auto* found = since ? find_record(*since, id) : nullptr;
+    co_return taken(found ? *found : *record);
+  }
   co_return json::value(json::object{{"registered", registered_json(*record)}});
 }
 

@@ -1,9 +1,12 @@
 // The registry of models: list, info, register, remove, scan.
+#include <thread>
+
 #include <boost/json.hpp>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "host/web_cache.h"
 #include "verbs/handlers.h"
 #include "verbs/model_registry.h"
 #include "verbs/tree_testing.h"
@@ -14,6 +17,7 @@ namespace {
 namespace json = boost::json;
 namespace fs = std::filesystem;
 using testing::AllOf;
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -221,6 +225,63 @@ TEST_F(Models, AskedForOnTheHubWhileOfflineAreSaidToBeUnknown) {
   EXPECT_THAT(error.message, HasSubstr("offline"));
 }
 
+TEST_F(Models, OnTheHubAreShownByTheirRecordWhenNothingElseIsThere) {
+  {
+    auto store = Store::open(tree_.paths().state);
+    ASSERT_TRUE(store);
+    ASSERT_TRUE(store->add_model({"far",
+                                  "huggingface",
+                                  {},
+                                  "Org/M",
+                                  "m.gguf",
+                                  R"({"architecture":"qwen3","parameters":5,"quantization":"Q4_K_M"})",
+                                  wall_now()}));
+  }
+  const auto info = ok(model_info, {{"model", "far"}});
+  EXPECT_EQ(info.at("architecture"), "qwen3");
+  EXPECT_EQ(info.at("hub").at("id"), "Org/M");
+  EXPECT_THAT(texts(info.at("notes")),
+              ElementsAre(AllOf(HasSubstr("offline"), HasSubstr("shown is what was known when it was registered"))));
+}
+
+TEST_F(Models, OnTheHubAreFetchedByACommandThatStrangersDoNotWrite) {
+  const auto part = [](unsigned number) {
+    auto file = number == 0 ? tiny_model("qwen3", 1024) : GgufWriter().tensor("blk.0.more.weight", {8, 4});
+    return file.number("split.no", number, GgufType::u16).number("split.count", 2, GgufType::u16).bytes();
+  };
+  const std::map<std::string, std::string> files{{"$(reboot).GGUF", chat_model()},
+                                                 {"in/m-00001-of-00002.gguf", part(0)},
+                                                 {"in/m-00002-of-00002.gguf", part(1)},
+                                                 {"mmproj-$(reboot).gguf", "x"}};
+  WebCache kept(tree_.paths().cache / "hub");
+  const std::string hub = "https://huggingface.co/";
+  json::array siblings;
+  for (const auto& [name, content] : files)
+    siblings.push_back({{"rfilename", name}, {"size", content.size()}});
+  const json::object listing{{"id", "Org/M"}, {"sha", "c0ffee"}, {"siblings", std::move(siblings)}};
+  ASSERT_TRUE(kept.keep(hub + "api/models/Org/M?blobs=true", {"", json::serialize(listing), wall_now()}));
+  for (const auto& [name, content] : files) {
+    const auto path = name[0] == '$' ? "%24%28reboot%29.GGUF" : name;
+    ASSERT_TRUE(kept.keep(hub + "Org/M/resolve/c0ffee/" + path + "#header", {"", content, wall_now()}));
+  }
+  EXPECT_THAT(texts(ok(model_info, {{"model", "Org/M:reboot"}}).at("notes")),
+              Contains(HasSubstr("hf download Org/M '$(reboot).GGUF' 'mmproj-$(reboot).gguf' fetches it")));
+  EXPECT_THAT(texts(ok(model_info, {{"model", "Org/M:in/m"}}).at("notes")),
+              Contains(HasSubstr("hf download Org/M in/m-00001-of-00002.gguf in/m-00002-of-00002.gguf fetches it")));
+}
+
+TEST_F(Models, DoWithoutAProjectorThatIsNotThere) {
+  tree_.write("d/v.gguf", chat_model());
+  fs::create_symlink("gone", tree_ / "d/mmproj-v.gguf");
+  EXPECT_THAT(ids(ok(model_scan, {{"folder", (tree_ / "d").string()}})), ElementsAre("v"));
+  ok(model_register, {{"model", "v"}, {"path", (tree_ / "d/v.gguf").string()}});
+  const auto info = ok(model_info, {{"model", "v"}});
+  EXPECT_FALSE(info.at("vram").is_null());
+  EXPECT_THAT(texts(info.at("notes")), Contains(AllOf(HasSubstr("mmproj-v.gguf is a link that leads nowhere"),
+                                                      HasSubstr("can be served without it"))));
+  EXPECT_THAT(texts(model("v").at("missing")), ElementsAre(HasSubstr("mmproj-v.gguf")));
+}
+
 TEST_F(Models, AScanJoinsPartsAndSaysWhatItLeftOut) {
   tree_.write("d/chat.gguf", chat_model());
   tree_.write("d/vision/v-Q4.gguf", chat_model());
@@ -255,6 +316,29 @@ TEST_F(Models, AScanRegistersWhatIsNewAndKeepsWhatIsKnown) {
   EXPECT_THAT(ids(ok(model_list)), ElementsAre("mine", "model", "model-2"));
   EXPECT_THAT(texts(ok(model_scan, {{"folder", (tree_ / "d").string()}, {"register", true}}).at("registered")),
               IsEmpty());
+}
+
+TEST_F(Models, AScanKnowsWhatWasDownloadedOfAModelOfTheHub) {
+  tree_.write("hub/models--Org--M/snapshots/1/m.gguf", chat_model());
+  {
+    auto store = Store::open(tree_.paths().state);
+    ASSERT_TRUE(store);
+    ASSERT_TRUE(store->add_model({"far", "huggingface", {}, "Org/M", "m.gguf", "{}", wall_now()}));
+  }
+  const auto answer = ok(model_scan, {{"folder", (tree_ / "hub").string()}, {"register", true}});
+  EXPECT_THAT(ids(answer), ElementsAre("far"));
+  EXPECT_THAT(texts(answer.at("registered")), IsEmpty());
+}
+
+TEST_F(Models, ScansAtTheSameTimeRegisterEachModelOnce) {
+  for (int i = 0; i < 20; ++i)
+    tree_.write(fmt::format("d/m{}.gguf", i), chat_model());
+  std::vector<std::thread> scans;
+  for (int i = 0; i < 4; ++i)
+    scans.emplace_back([&] { ok(model_scan, {{"folder", (tree_ / "d").string()}, {"register", true}}); });
+  for (auto& scan : scans)
+    scan.join();
+  EXPECT_EQ(ids(ok(model_list)).size(), 20U);
 }
 
 TEST_F(Models, AScanNeedsAFolder) {

@@ -8,7 +8,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "support"))
 
 from fake_hub import FakeHub, Storage  # noqa: E402
-from harness import MODELS, Case, free_port, needs_llama  # noqa: E402
+from harness import LLAMA, MODELS, Case, free_port, needs_llama  # noqa: E402
 
 NAME = "Org/Tiny-GGUF"
 SECRET = "hf_thisisasecret"
@@ -82,6 +82,35 @@ class Registry(Case):
         self.assertIn("at byte", dry.json["error"]["message"])
         self.assertEqual(self.services()["stays"]["pid"], pid)
 
+    def test_what_the_engines_settings_add_is_looked_at_before_anything_stops(self):
+        self.write("services/coder.yaml", f"""
+            id: coder
+            engine: llamacpp
+            port: {free_port()}
+            vram: 0
+            model: {{path: {self.models}/coder.gguf}}
+            """)
+        self.mode("code", "coder")
+        self.write("gpumod.yaml", f"""
+            engines:
+              llamacpp:
+                binary: {LLAMA}
+                extra_args: [--lora, "{self.models}/embed.gguf,{self.models}/none.gguf"]
+            """)
+        dry = self.gpumod("mode", "switch", "code", "--dry-run", "--json")
+        self.assertEqual(dry.code, 3, dry)
+        self.assertIn("none.gguf is not there", dry.json["error"]["message"])
+        self.assertIn("gpumod.yaml", dry.json["error"]["hint"])
+
+    def test_a_model_does_without_a_projector_that_went(self):
+        projector = self.models / "vision/mmproj-vision.gguf"
+        projector.unlink()
+        projector.symlink_to("nowhere")
+        self.ok("model", "register", "see", "--path", self.models / "vision/vision-Q4.gguf")
+        info = self.ok("model", "info", "see", "--json").json
+        self.assertIsNotNone(info["vram"])
+        self.assertIn("mmproj-vision.gguf is a link that leads nowhere", info["missing"][0])
+
     def test_bad_paths_are_named(self):
         os.mkfifo(self.models / "pipe.gguf")
         for path, code in (("pipe.gguf", 6), ("none.gguf", 4), ("broken.gguf", 6)):
@@ -131,6 +160,10 @@ class Hub(Case):
         self.hub.close()
         gone = self.ok("model", "info", "tiny")
         self.assertIn("shown is what was known on", gone.err)
+        shutil.rmtree(self.root / "cache/hub")
+        recorded = self.ok("model", "info", "tiny", "--json").json
+        self.assertEqual(recorded["parameters"], local["parameters"])
+        self.assertIn("shown is what was known when it was registered", " ".join(recorded["notes"]))
 
     def test_unchanged_listings_are_not_sent_again(self):
         self.ok("model", "info", f"{NAME}:Q8_0")
