@@ -17,6 +17,7 @@ namespace gpumod {
 namespace {
 
 constexpr std::size_t output_limit = 1 << 20;
+constexpr Duration patience_after_kill = 1s;
 
 struct Child {
   pid_t pid = -1;
@@ -87,7 +88,14 @@ Task<Result<RunOutcome>> run_program(std::vector<std::string> argv, Duration tim
     auto ended = co_await wait_process_end(child.pidfd, deadline);
     outcome.timed_out = !ended || !*ended;
   }
-  if (outcome.timed_out) ::kill(-child.pid, SIGKILL);
+  if (outcome.timed_out) {
+    ::kill(-child.pid, SIGKILL);
+    // What hangs in the kernel, in a driver or a network drive, does not end even now: it is left behind.
+    if (child.pidfd) {
+      auto ended = co_await wait_process_end(child.pidfd, now() + patience_after_kill);
+      if (!ended || !*ended) co_return outcome;
+    }
+  }
   int status = 0;
   while (::waitpid(child.pid, &status, 0) < 0 && errno == EINTR) {
   }

@@ -14,7 +14,8 @@ struct RunOutcome {
   bool timed_out = false;
 };
 
-/// argv[0] must be absolute. Standard input is empty. Errors: failed when it cannot be started.
+/// argv[0] must be absolute. Standard input is empty. A program that not even SIGKILL ends holds nobody up: a second
+/// after its deadline it is left to init. Errors: failed when it cannot be started.
 Task<Result<RunOutcome>> run_program(std::vector<std::string> argv, Duration timeout);
 
 /// The first executable of that name in the directories of PATH (`path_variable`); a name with a slash is taken as it
