@@ -62,10 +62,13 @@ class NvmlMonitor final : public GpuMonitor {
 
 }  // namespace
 
+std::string nvml_file() {
+  const auto named = environment_variable("GPUMOD_NVML_LIBRARY");
+  return named.empty() ? "libnvidia-ml.so.1" : named;
+}
+
 Result<std::unique_ptr<GpuMonitor>> open_nvml() {
-  std::string file = environment_variable("GPUMOD_NVML_LIBRARY");
-  if (file.empty()) file = "libnvidia-ml.so.1";
-  auto library = TRY(nvml::Library::open(file));
+  auto library = TRY(nvml::Library::open(nvml_file()));
   return std::unique_ptr<GpuMonitor>(std::make_unique<NvmlMonitor>(std::move(library)));
 }
 

@@ -22,7 +22,10 @@ class GpuMonitor {
   virtual Task<Result<GpuInventory>> inventory() = 0;
 };
 
-/// Loads $GPUMOD_NVML_LIBRARY or libnvidia-ml.so.1. Errors: environment, saying which step failed (no library, no
+/// The library that is loaded: $GPUMOD_NVML_LIBRARY or libnvidia-ml.so.1.
+std::string nvml_file();
+
+/// Loads nvml_file(). Errors: environment, saying which step failed (no library, no
 /// symbol, driver not running) and what to do.
 Result<std::unique_ptr<GpuMonitor>> open_nvml();
 
