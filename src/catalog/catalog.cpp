@@ -359,7 +359,14 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   if (problem)
     return fail(ErrorCode::environment, fmt::format("{} cannot be read: {}", paths.config.string(), problem.message()));
 
-  Assembly assembly(surroundings_of(paths, std::move(variables)));
+  std::set<fs::path> open_files;
+  auto around = surroundings_of(paths, std::move(variables));
+  around.read = [&open_files](const fs::path& path) {
+    auto file = read_environment_text(path);
+    if (file && file->others_may_read) open_files.insert(path);
+    return file;
+  };
+  Assembly assembly(std::move(around));
   read_settings(assembly, paths);
   const auto take_service = [&](const std::string& file, const std::string& text) {
     assembly.add_service_file(file, text);
@@ -371,7 +378,9 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   Folder(assembly, paths.config, take_service, lose_service).read("services", false);
   Folder(assembly, paths.config, take_service, lose_service).read("presets", true);
   Folder(assembly, paths.config, take_mode, lose_mode).read("modes", false);
-  return assembly.finish();
+  auto catalog = assembly.finish();
+  catalog.open_env_files = std::move(open_files);
+  return catalog;
 }
 
 Catalog read_catalog_text(FileKind kind, std::string_view file_name, std::string_view text, VariableLookup variables) {

@@ -42,6 +42,8 @@ struct Catalog {
   std::map<ServiceId, SourceLocation> service_faults;
   std::map<ModeId, SourceLocation> mode_faults;
 
+  std::set<std::filesystem::path> open_env_files;  ///< that others may read; a warning tells of each
+
   bool has_errors() const;
   /// Errors: not_found with the nearest names; configuration when the file that defines it is broken, with its
   /// problems.

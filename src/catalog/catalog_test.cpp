@@ -266,6 +266,7 @@ TEST(LoadCatalog, secrets_come_from_files_and_are_never_shown) {
                   HasSubstr("services/c.yaml:4:11: error: " + (folder.paths.config / "bad.env").string() +
                             ", line 2: expected NAME=VALUE"),
                   HasSubstr("services/d.yaml:4:11: error: the environment file cannot be read")));
+  EXPECT_THAT(catalog.open_env_files, ElementsAre(folder.paths.config / "open.env"));
   for (const auto& line : lines)
     EXPECT_EQ(line.find("hunter2"), std::string::npos) << line;
 }

@@ -8,7 +8,7 @@
 
 namespace gpumod {
 
-Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& settings) {
+Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& settings, WithGpus with_gpus) {
   TRY(ensure_runtime_directory(paths));
   Machine machine;
   machine.loop = &loop;
@@ -24,6 +24,10 @@ Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& set
   machine.units =
       kind == UnitManagerKind::local ? TRY(open_local_supervisor(loop, paths)) : TRY(connect_systemd(loop, paths));
   machine.http = make_http_client(loop);
+  if (with_gpus == WithGpus::no) {
+    machine.gpu_problem = Error{ErrorCode::environment, "the GPUs were not looked at", {}, {}};
+    return machine;
+  }
   auto gpus = open_nvml();
   if (gpus)
     machine.gpus = std::move(*gpus);

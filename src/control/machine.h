@@ -27,9 +27,12 @@ struct Machine {
   std::unique_ptr<HttpClient> http;
 };
 
+/// no: the driver is left alone, because it is known not to answer; gpu_problem says so.
+enum class WithGpus { yes, no };
+
 /// Connects to the unit manager that the settings (or GPUMOD_UNIT_MANAGER) name, and to NVML if it is there.
 /// Errors: environment when there is no unit manager. A missing NVML is no error: it is remembered.
-Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& settings);
+Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& settings, WithGpus gpus = WithGpus::yes);
 
 /// Creates the runtime directory (0700) and refuses one that somebody else could have made.
 Result<void> ensure_runtime_directory(const Paths& paths);
