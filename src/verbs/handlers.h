@@ -13,6 +13,7 @@ using Answer = Task<Result<boost::json::value>>;
 
 Answer status(Context& context, Request request);
 Answer repair(Context& context, Request request);
+Answer doctor(Context& context, Request request);
 Answer config_check(Context& context, Request request);
 
 Answer mode_list(Context& context, Request request);

@@ -5,11 +5,11 @@
 #include <boost/json.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <pwd.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/text.h"
+#include "host/box.h"
 #include "host/gpu_monitor.h"
 #include "host/processes.h"
 #include "host/unit_manager.h"
@@ -30,11 +30,6 @@ struct Around {
   std::vector<std::string> advice;
 };
 
-std::string user_name() {
-  const passwd* entry = ::getpwuid(::getuid());
-  return entry ? entry->pw_name : environment_variable("USER");
-}
-
 /// Who will run the services: what people decided, or what answers.
 void find_unit_manager(Context& context, const Catalog& catalog, Around& around) {
   const auto override = environment_variable("GPUMOD_UNIT_MANAGER");
@@ -49,10 +44,7 @@ void find_unit_manager(Context& context, const Catalog& catalog, Around& around)
     around.advice.push_back(
         fmt::format("Services run under gpumod's own supervisor here: {}.", reached.error().message));
   }
-  std::error_code ignored;
-  const auto user = user_name();
-  if (around.unit_manager == "systemd" && !user.empty() &&
-      !fs::exists(fs::path("/var/lib/systemd/linger") / user, ignored))
+  if (around.unit_manager == "systemd" && !lingers(own_user(), "/"))
     around.advice.push_back(
         "Services end when you log out of this machine's last session. To keep them: loginctl enable-linger");
 }

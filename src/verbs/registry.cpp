@@ -299,6 +299,20 @@ std::vector<Verb> declare() {
        {dry_run()},
        switch_shape,
        repair},
+      {"doctor",
+       "Look at everything this machine needs, say what is wrong, and how to mend it",
+       "Driver, unit manager, memory, disks, programs, files, ports and what runs: each look has a deadline, and one "
+       "that\n"
+       "fails hides no other. Exit code 0: in order, notes included; 8: warnings; 7: something is broken. --fix mends "
+       "what is\n"
+       "safe and yours (lingering, folders, modes of files), after showing it; what needs root is printed as a "
+       "command.",
+       Effect::edits,
+       {{"fix", Kind::flag, false, false, "mend what is safe, after asking"},
+        {"yes", Kind::flag, false, false, "do not ask", Names::none, "", 'y'},
+        {"apply", Kind::flag, false, false, "mend it (what faces send after consent)"}},
+       R"({"state":"ok|note|warning|failure","checks":[{"id","group","title","state":"ok|skipped|note|warning|failure","why","findings":[{"state","text","mend"}]}],"fixes":[{"check","text"}],"fixed":[{"check","text","done":true or false,"problem"}],"seconds"})",
+       doctor},
       {"unit show",
        "Print the systemd unit of a service as text",
        "",

@@ -31,6 +31,8 @@ constexpr Example examples[] = {
     {"gpu processes", "gpumod gpu processes", "whose the processes on the GPUs are"},
     {"gpu watch", "gpumod gpu watch", "the memory of the GPUs while it changes"},
     {"gpu watch", "gpumod gpu watch --json --interval 0.5 | jq -c .gpus[].ledger.free", "for scripts"},
+    {"doctor", "gpumod doctor", "what is wrong with this machine, and how to mend it"},
+    {"doctor", "gpumod doctor --json | jq -r '.checks[] | select(.state == \"failure\") | .id'", "for scripts"},
     {"mode switch", "gpumod mode switch code", "switch, and wait until every service has answered"},
     {"mode switch", "gpumod mode switch rag --dry-run", "what would be stopped and started"},
     {"mode switch", "gpumod mode switch rag --json | jq -r .switch.result", "for scripts"},
@@ -181,6 +183,7 @@ const std::vector<ExitCode>& exit_codes() {
       {5, "busy: another change is under way"},
       {6, "the configuration is invalid"},
       {7, "the machine lacks something: no systemd, no NVML, …"},
+      {8, "doctor found warnings, and nothing worse"},
       {130, "cancelled by Ctrl-C: what ran before runs again"},
   };
   return codes;

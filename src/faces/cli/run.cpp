@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "faces/cli/completion.h"
 #include "faces/cli/demo.h"
+#include "faces/cli/doctor.h"
 #include "faces/cli/editor.h"
 #include "faces/cli/fields.h"
 #include "faces/cli/first_steps.h"
@@ -166,6 +167,7 @@ namespace {
 int run_verb(const Paths& paths, const Invocation& invocation, const Output& output) {
   const Verb& verb = *invocation.verb;
   if (verb.name == "init") return run_init(paths, invocation, output);
+  if (verb.name == "doctor") return run_doctor(paths, invocation, output);
   if (verb.name == "gpu watch") return run_gpu_watch(paths, invocation, output);
   if (verb.name == "demo") return run_demo(paths, invocation, output);
   if (verb.name == "mode edit" && !invocation.request.contains("text") && !output.json)
