@@ -19,14 +19,6 @@ namespace {
 constexpr Duration vram_interval = 250ms;
 constexpr Duration last_sample_patience = 5s;
 
-json::value bytes_or_null(const std::optional<Bytes>& amount) {
-  return amount ? json::value(amount->count()) : json::value(nullptr);
-}
-
-double rounded_seconds(Duration d) {
-  return static_cast<double>(d.count() / 1'000'000) / 1000.0;
-}
-
 json::value seconds_or_null(const std::optional<Duration>& took) {
   return took ? json::value(rounded_seconds(*took)) : json::value(nullptr);
 }

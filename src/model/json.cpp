@@ -6,6 +6,14 @@ namespace gpumod {
 
 namespace json = boost::json;
 
+json::value bytes_or_null(const std::optional<Bytes>& amount) {
+  return amount ? json::value(amount->count()) : json::value(nullptr);
+}
+
+double rounded_seconds(Duration took) {
+  return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(took).count()) / 1000.0;
+}
+
 json::value to_json(const Goal& goal) {
   json::object wanted;
   for (const auto& [id, residency] : goal.wanted)

@@ -8,6 +8,11 @@
 
 namespace gpumod {
 
+/// Null for what is not known.
+boost::json::value bytes_or_null(const std::optional<Bytes>& amount);
+/// To the millisecond.
+double rounded_seconds(Duration took);
+
 /// {"mode": "code", "exclusive": true, "wanted": {"chat": "running"}}
 boost::json::value to_json(const Goal& goal);
 /// Errors: failed when the shape is not that of a goal.

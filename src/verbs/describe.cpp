@@ -2,13 +2,11 @@
 
 #include <fmt/format.h>
 
+#include "model/json.h"
+
 namespace gpumod {
 
 namespace json = boost::json;
-
-json::value bytes_or_null(const std::optional<Bytes>& amount) {
-  return amount ? json::value(amount->count()) : json::value(nullptr);
-}
 
 json::object describe_declared(const Service& service) {
   return {{"id", service.id},

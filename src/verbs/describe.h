@@ -28,6 +28,5 @@ boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalo
 /// "why","name","services","unit","user","used","complete","processes":[{"pid","used"}]}],"slices":[…]}: see
 /// model/ledger.h. A slice is {"gpu_instance","devices":[{"uuid","name","compute_instance"}]} and the same figures.
 boost::json::object describe_ledger(const GpuLedger& ledger);
-boost::json::value bytes_or_null(const std::optional<Bytes>& amount);
 
 }  // namespace gpumod

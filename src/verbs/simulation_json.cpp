@@ -7,6 +7,7 @@
 
 #include "control/director.h"
 #include "fit/claim.h"
+#include "model/json.h"
 
 namespace gpumod {
 
@@ -59,10 +60,6 @@ json::value low_json(const Foresight& foresight, GpuIndex gpu) {
   const auto low = foresight.timeline.lowest.find(gpu);
   if (low == foresight.timeline.lowest.end()) return nullptr;
   return json::object{{"free", low->second.free.count()}, {"moment", low->second.moment}};
-}
-
-json::value bytes_or_null(std::optional<Bytes> bytes) {
-  return bytes ? json::value(bytes->count()) : json::value(nullptr);
 }
 
 json::array gpus_json(const Snapshot& snapshot, const Foresight& foresight) {
