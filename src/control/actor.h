@@ -50,7 +50,7 @@ class Actor {
                           std::shared_ptr<StartLog> watched = nullptr);
   void say_cause(Event& out, FailureCause cause, const Service& service) const;
   Task<Result<std::vector<GpuSample>>> sample(TimePoint deadline);
-  Task<void> learn_owners();
+  Task<void> learn_owners(std::vector<GpuSample> gpus);
   void note_baseline(const Snapshot& snapshot);
   std::string who_holds(const std::vector<GpuSample>& gpus, GpuIndex gpu) const;
   const Service* service_of(const Command& command) const;

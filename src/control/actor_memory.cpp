@@ -1,13 +1,13 @@
 // The actor's proofs about memory: that there is room before a start, that it came back after a stop, that it fell
 // after a sleep. It samples; what the samples prove is decided in switching/memory_watch.
 #include <algorithm>
-#include <set>
 
 #include <fmt/format.h>
 
 #include "base/log.h"
 #include "base/text.h"
 #include "control/actor.h"
+#include "control/observe.h"
 #include "host/processes.h"
 #include "switching/memory_watch.h"
 
@@ -74,16 +74,11 @@ Task<Result<std::vector<GpuSample>>> Actor::sample(TimePoint deadline) {
 }
 
 /// Who belongs to which unit changes while services start and end: asked anew before anybody is called foreign.
-Task<void> Actor::learn_owners() {
-  std::set<std::string> names;
-  for (const auto& [id, service] : catalog_.services)
-    names.insert(service.unit_name());
-  std::vector<std::string> wanted(names.begin(), names.end());
-  const auto units = co_await machine_.units->survey(std::move(wanted), SurveyDepth::presence);
-  if (!units) co_return;
-  for (const auto& unit : *units)
-    for (const auto pid : unit.pids)
-      unit_of_pid_[pid] = unit.name;
+Task<void> Actor::learn_owners(std::vector<GpuSample> gpus) {
+  const auto owners = co_await units_of_processes(machine_, catalog_, std::move(gpus));
+  if (!owners) co_return;
+  for (const auto& [pid, unit] : *owners)
+    unit_of_pid_[pid] = unit;
 }
 
 std::string Actor::who_holds(const std::vector<GpuSample>& gpus, GpuIndex index) const {
@@ -128,7 +123,8 @@ Task<Event> Actor::check_memory(Command command) {
     if (answer.verdict == RoomWatch::Verdict::room) co_return event(command, Event::Kind::memory_ok);
     if (answer.verdict == RoomWatch::Verdict::none) {
       if (answer.short_of) {
-        co_await learn_owners();
+        std::vector<GpuSample> shown = gpus;
+        co_await learn_owners(std::move(shown));
         answer.missing += "; its memory is held by " + who_holds(gpus, *answer.short_of);
       }
       co_return event(command, Event::Kind::memory_short, std::move(answer.missing));

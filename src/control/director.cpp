@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "control/observe.h"
 #include "host/processes.h"
 #include "model/json.h"
 
@@ -92,8 +93,7 @@ json::object SwitchOutcome::to_json() const {
 struct Director::Sampling {
   explicit Sampling(Loop& loop) : soon(loop) {}
   bool finished = false;
-  Signal soon;                     // a sample is wanted before its time
-  std::vector<std::string> units;  // of the catalogue
+  Signal soon;  // a sample is wanted before its time
   std::map<pid_t, std::string> owners;
   std::set<pid_t> strangers;  // processes of nobody's unit: who is one once is not asked about again
 
@@ -103,11 +103,10 @@ struct Director::Sampling {
         if (!owners.contains(process.pid) && !strangers.contains(process.pid)) return false;
     return true;
   }
-  void learn(const std::vector<GpuSample>& gpus, const Result<std::vector<UnitStatus>>& survey) {
-    if (!survey) return;
-    for (const auto& unit : *survey)
-      for (const auto pid : unit.pids)
-        owners[pid] = unit.name;
+  void learn(const std::vector<GpuSample>& gpus, const Result<std::map<pid_t, std::string>>& found) {
+    if (!found) return;
+    for (const auto& [pid, unit] : *found)
+      owners[pid] = unit;
     for (const auto& gpu : gpus)
       for (const auto& process : gpu.processes)
         if (!owners.contains(process.pid)) strangers.insert(process.pid);
@@ -116,6 +115,7 @@ struct Director::Sampling {
 
 Director::Director(Machine& machine, const Catalog& catalog, Store& store, ProgressSink progress)
     : machine_(machine),
+      catalog_(catalog),
       store_(store),
       progress_(std::move(progress)),
       actor_(machine, catalog),
@@ -149,11 +149,6 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
 
   recorder_ = std::make_unique<Recorder>(std::move(order.footprint_keys), order.request.knowledge);
   const auto sampling = std::make_shared<Sampling>(*machine_.loop);
-  for (const auto& [service_id, service] : order.request.knowledge.services)
-    sampling->units.push_back(service.unit_name());
-  std::sort(sampling->units.begin(), sampling->units.end());
-  sampling->units.erase(std::unique(sampling->units.begin(), sampling->units.end()), sampling->units.end());
-
   switch_ = std::make_unique<Switch>(std::move(order.request));
   std::optional<Bytes> vram_before;
   if (machine_.gpus) machine_.loop->spawn(sample_vram(sampling));
@@ -208,17 +203,17 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
 
 /// May outlive run() by one wait.
 Task<void> Director::sample_vram(std::shared_ptr<Sampling> sampling) {
-  auto& monitor = *machine_.gpus;
-  auto& manager = *machine_.units;
+  auto& machine = machine_;
+  const auto& catalog = catalog_;
   while (!sampling->finished) {
     sampling->soon.reset();
-    const auto gpus = co_await monitor.sample();
+    const auto gpus = co_await machine.gpus->sample();
     if (sampling->finished) co_return;
     if (gpus && !sampling->knows_all(*gpus)) {
-      std::vector<std::string> units = sampling->units;
-      const auto survey = co_await manager.survey(std::move(units), SurveyDepth::presence);
+      std::vector<GpuSample> seen = *gpus;
+      const auto owners = co_await units_of_processes(machine, catalog, std::move(seen));
       if (sampling->finished) co_return;
-      sampling->learn(*gpus, survey);
+      sampling->learn(*gpus, owners);
     }
     if (gpus) {
       note_gpus(*sampling, *gpus);
@@ -234,10 +229,10 @@ Task<void> Director::sample_last(std::shared_ptr<Sampling> sampling) {
   const auto gpus = co_await within(*machine_.loop, deadline, machine_.gpus->sample());
   if (!gpus || !*gpus) co_return;
   if (!sampling->knows_all(**gpus)) {
-    std::vector<std::string> units = sampling->units;
-    const auto survey =
-        co_await within(*machine_.loop, deadline, machine_.units->survey(std::move(units), SurveyDepth::presence));
-    if (survey) sampling->learn(**gpus, *survey);
+    std::vector<GpuSample> seen = **gpus;
+    const auto owners =
+        co_await within(*machine_.loop, deadline, units_of_processes(machine_, catalog_, std::move(seen)));
+    if (owners) sampling->learn(**gpus, *owners);
   }
   note_gpus(*sampling, **gpus);
 }

@@ -42,6 +42,7 @@ struct SwitchOutcome {
 
 class Director {
  public:
+  /// Machine and catalogue outlive it by as long as one look at the machine takes: see Sampling.
   Director(Machine& machine, const Catalog& catalog, Store& store, ProgressSink progress);
 
   /// Errors: only when nothing could be begun (the journal cannot be read). How the switch went is in the outcome.
@@ -62,6 +63,7 @@ class Director {
   void show_vram(const std::vector<GpuSample>& gpus);
 
   Machine& machine_;
+  const Catalog& catalog_;
   Store& store_;
   ProgressSink progress_;
   Actor actor_;

@@ -242,20 +242,27 @@ Task<void> survey_units(Machine& machine, std::vector<std::string> units, Survey
   }
 }
 
-/// Units, their processes, and what NVML says.
-Task<Result<void>> look(Machine& machine, const Catalog& catalog, SurveyDepth depth, Snapshot& snapshot) {
+std::vector<std::string> units_of(const Catalog& catalog) {
   std::set<std::string> names;
   for (const auto& [id, service] : catalog.services)
     names.insert(service.unit_name());
-  std::vector<std::string> wanted_names(names.begin(), names.end());
-  Result<void> outcome;
-  std::vector<Task<void>> looking;
-  looking.push_back(survey_units(machine, std::move(wanted_names), depth, snapshot, outcome));
-  looking.push_back(sample_gpus(machine, snapshot));
-  co_await run_all(std::move(looking));
+  return {names.begin(), names.end()};
+}
+
+void join_units(Snapshot& snapshot) {
   for (const auto& [name, unit] : snapshot.units)
     for (const auto pid : unit.pids)
       snapshot.unit_of_pid[pid] = name;
+}
+
+/// Units, their processes, and what NVML says.
+Task<Result<void>> look(Machine& machine, const Catalog& catalog, SurveyDepth depth, Snapshot& snapshot) {
+  Result<void> outcome;
+  std::vector<Task<void>> looking;
+  looking.push_back(survey_units(machine, units_of(catalog), depth, snapshot, outcome));
+  looking.push_back(sample_gpus(machine, snapshot));
+  co_await run_all(std::move(looking));
+  join_units(snapshot);
   co_return outcome;
 }
 
@@ -267,6 +274,18 @@ Task<Result<Snapshot>> observe_memory(Machine& machine, const Catalog& catalog, 
   if (!looked) co_return fail(looked.error());
   co_await see_clients(machine, catalog, snapshot);
   co_return snapshot;
+}
+
+Task<Result<std::map<pid_t, std::string>>> units_of_processes(Machine& machine, const Catalog& catalog,
+                                                              std::vector<GpuSample> gpus) {
+  Snapshot snapshot;
+  snapshot.gpus = std::move(gpus);
+  Result<void> outcome;
+  co_await survey_units(machine, units_of(catalog), SurveyDepth::presence, snapshot, outcome);
+  if (!outcome) co_return fail(outcome.error());
+  join_units(snapshot);
+  co_await see_clients(machine, catalog, snapshot);
+  co_return std::move(snapshot.unit_of_pid);
 }
 
 Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth) {

@@ -14,6 +14,11 @@ constexpr Duration observe_timeout = 2s;
 /// gpu_problem.
 Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyDepth depth = SurveyDepth::presence);
 
+/// Whose the processes are: every one of a unit of ours, and those on these GPUs that are of a container which a service
+/// declares. Errors: environment when the unit manager cannot be reached.
+Task<Result<std::map<pid_t, std::string>>> units_of_processes(Machine& machine, const Catalog& catalog,
+                                                              std::vector<GpuSample> gpus);
+
 /// Units, GPUs and the processes on them: all that the ledger needs. No server is asked and no port looked at, so that
 /// it can be done again and again; `services` and `ports` stay empty. Errors: as above.
 Task<Result<Snapshot>> observe_memory(Machine& machine, const Catalog& catalog,

@@ -16,7 +16,7 @@ import termios
 import threading
 import unittest
 
-from harness import GPUMOD, MANAGER, SIM, Case, until
+from harness import GPUMOD, MANAGER, SIM, SUPPORT, Case, free_port, until
 
 BUILD = pathlib.Path(GPUMOD).resolve().parent.parent
 NVML = BUILD / "lib/libgpumod-sim-nvml.so"
@@ -179,6 +179,35 @@ class GpuCommands(GpuCase):
             self.assertEqual(self.status()["gpus"][0]["ledger"]["managed"], 2048 * MIB)
         self.env["DOCKER_HOST"] = "unix:///nonexistent"
         self.assertEqual(self.by_command()["contained"]["holder"], "foreign", "nobody there to say whose it is")
+
+    @unittest.skipUnless(MANAGER == "systemd", "a container's cgroup is made by systemd here")
+    def test_what_a_container_takes_is_measured(self):
+        container = "fedcba9876543210" * 4
+        scope, said = f"docker-{container}.scope", self.root / "contained"
+        self.addCleanup(subprocess.run, ["systemctl", "--user", "kill", "--signal=KILL", scope], env=self.env,
+                        stderr=subprocess.DEVNULL)
+        # What runs in a container has its own environment, without the mark of a service.
+        script = (f"env -u GPUMOD_SERVICE systemd-run --user --scope --quiet --unit={scope} "
+                  f"{SIM} desktop --as contained --list compute --holds 2GiB > {said} & until grep -q ready {said}; do sleep 0.05; done; "
+                  f"exec python3 {SUPPORT}/toy_server.py --port ${{PORT}}")
+        bus = {name: self.env[name] for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS") if name in self.env}
+        self.write("services/boxed.yaml", f"""
+            engine: command
+            cmd: {json.dumps(["/bin/sh", "-c", script])}
+            env: {json.dumps({**bus, "GPUMOD_SIM_GPU": str(self.socket)})}
+            container: box
+            port: {free_port()}
+            check: /health
+            vram: 1024 MiB
+            stop_timeout: 2s
+            """)
+        self.mode("boxed", "boxed")
+        self.env["DOCKER_HOST"] = f"unix://{self.root}/docker.sock"
+        with DockerStandIn(self.root / "docker.sock", "box", container):
+            self.switch("boxed")
+        memory = self.ok("service", "show", "boxed", "--json").json["service"]["memory"]
+        self.assertEqual([entry["peak"] for entry in memory["measured"]], [2048 * MIB])
+        self.assertIn("1024 MiB are declared, but it takes 2048 MiB (measured in 1 run)", memory["warnings"][0])
 
 
 class DockerStandIn:
