@@ -171,6 +171,22 @@ TEST(LoadCatalog, members_of_a_router_agree) {
   EXPECT_EQ(folder.load().services_of_unit("gpumod-router-r.service").size(), 2u);
 }
 
+TEST(LoadCatalog, what_a_server_gets_beside_its_own) {
+  Folder folder;
+  folder.write("gpumod.yaml", "engines:\n  llamacpp:\n    extra_args: --fit off\n    env: {A: engine, B: engine}\n");
+  folder.write("services/a.yaml", routed(7070, "extra_args: -np 1\n"));
+  folder.write("services/b.yaml", routed(7070, "extra_args: -ub 256\nenv: {B: b}\n"));
+  folder.write("services/mine.yaml", "engine: llamacpp\nport: 7071\nmodel: /m/x.gguf\nunit: mine.service\n");
+  const auto catalog = folder.load();
+  const auto& a = catalog.services.at("a");
+  EXPECT_THAT(a.added_words(), ElementsAre("--fit", "off", "-ub", "256", "-np", "1"));
+  ASSERT_TRUE(a.variable("A") && a.variable("B"));
+  EXPECT_EQ(a.variable("A")->reveal(), "engine");
+  EXPECT_EQ(a.variable("B")->reveal(), "b") << "the router has one environment";
+  EXPECT_EQ(a.variable("C"), nullptr);
+  EXPECT_THAT(catalog.services.at("mine").added_words(), IsEmpty()) << "its command line is people's own";
+}
+
 TEST(LoadCatalog, a_unit_runs_one_service) {
   Folder folder;
   folder.write("services/a.yaml", "engine: command\nunit: mine.service\n");

@@ -150,6 +150,18 @@ std::string to_string(const SourceLocation& location) {
   return fmt::format("{}:{}:{}", location.file, location.line, location.column);
 }
 
+std::vector<std::string> Service::added_words() const {
+  auto words = inherited_args;
+  words.insert(words.end(), extra_args.begin(), extra_args.end());
+  return words;
+}
+
+const Secret* Service::variable(const std::string& variable) const {
+  for (const auto* people : {&environment, &inherited_environment})
+    if (const auto found = people->find(variable); found != people->end()) return &found->second;
+  return nullptr;
+}
+
 std::string Service::unit_name() const {
   if (!unit.empty()) return unit;
   if (!router.empty()) return "gpumod-router-" + router + ".service";

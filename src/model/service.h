@@ -136,7 +136,11 @@ struct Service {
   std::vector<std::string> extra_args;
   std::filesystem::path working_directory;
   std::map<std::string, Secret> environment;  ///< `env:` over `env_file:`, expanded
-  std::filesystem::path binary;               ///< absolute; empty: settings, then PATH
+  /// What its server gets beside its own, and before it: of its engine's settings, and of the others of its unit. Filled in
+  /// by the catalogue; nothing for people's own unit.
+  std::vector<std::string> inherited_args;
+  std::map<std::string, Secret> inherited_environment;
+  std::filesystem::path binary;  ///< absolute; empty: settings, then PATH
   Probe probe;
   SourceLocation source;
 
@@ -146,6 +150,10 @@ struct Service {
   const CommandOptions* command() const { return std::get_if<CommandOptions>(&options); }
   /// True when the service is a model inside a router process, its own or a shared one.
   bool in_router() const { return llama() && llama()->router_mode(); }
+  /// The arguments that people add to its command line, what it inherits first: the last one counts.
+  std::vector<std::string> added_words() const;
+  /// A variable that people set for it; null when they do not.
+  const Secret* variable(const std::string& variable) const;
   /// The unit that runs it: the adopted one, the router's, or "gpumod-<id>.service".
   std::string unit_name() const;
 };
