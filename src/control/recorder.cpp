@@ -34,6 +34,7 @@ std::optional<Phase> phase_in(Action action, Stage stage) {
 }  // namespace
 
 void Recorder::note_steps(const Switch& about, TimePoint at) {
+  if (!first_look_ && about.first_snapshot()) first_look_ = *about.first_snapshot();
   const auto& reports = about.reports();
   watched_.resize(reports.size());
   for (std::size_t i = 0; i < reports.size(); ++i)
@@ -63,8 +64,13 @@ void Recorder::begin_load(const StepReport& report, Watched& watched) {
     watched.blind = watched.blind || earlier.own.empty();
   }
   watched.loads = true;
-  for (const auto& [pid, unit] : owners_)
-    if (unit == report.unit) watched.before.insert(pid);
+  // A step may begin before anything was sampled: what the switch itself has seen first was there before it in any case.
+  const auto note = [&](const std::map<pid_t, std::string>& owners) {
+    for (const auto& [pid, unit] : owners)
+      if (unit == report.unit) watched.before.insert(pid);
+  };
+  note(owners_);
+  if (first_look_) note(first_look_->unit_of_pid);
 }
 
 void Recorder::note_gpus(const std::vector<GpuSample>& gpus, const std::map<pid_t, std::string>& owners) {
@@ -105,7 +111,9 @@ std::vector<Measurement> Recorder::learned(const Switch& about, WallTime at) con
     Measurement one;
     one.subject = report.subject;
     one.key = key->second;
-    one.gpu = gpu_name(step->gpus, gpus_);
+    const auto gpu = name_of(step->gpus);
+    if (!gpu) continue;
+    one.gpu = *gpu;
     one.at = at;
     one.phases = watched_[i].phases;
     add_memory(*step, watched_[i], one);
@@ -125,6 +133,12 @@ std::vector<Measurement> Recorder::learned(const Switch& about, WallTime at) con
     runs.push_back(std::move(run));
   }
   return runs;
+}
+
+/// A GPU that the last sample lacks was there when it was planned on.
+std::optional<std::string> Recorder::name_of(const std::vector<GpuIndex>& gpus) const {
+  const auto name = gpu_name(gpus, gpus_);
+  return name || !first_look_ ? name : gpu_name(gpus, first_look_->gpus);
 }
 
 /// On the GPU where it took most.

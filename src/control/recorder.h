@@ -54,6 +54,7 @@ class Recorder {
   void note_step(const StepReport& report, Switch::Stage stage, Watched& watched, TimePoint at);
   void begin_load(const StepReport& report, Watched& watched);
   void note_held(Watched& watched) const;
+  std::optional<std::string> name_of(const std::vector<GpuIndex>& gpus) const;
   void add_memory(const Step& step, const Watched& watched, Measurement& measured) const;
 
   std::map<std::string, std::string> keys_;
@@ -61,6 +62,7 @@ class Recorder {
   std::vector<Watched> watched_;  // by step
   std::vector<GpuSample> gpus_;   // of the last sample
   std::map<pid_t, std::string> owners_;
+  std::optional<Snapshot> first_look_;  // what the first plan was made from
   bool wants_a_sample_ = false;
 };
 

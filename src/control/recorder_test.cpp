@@ -124,6 +124,25 @@ TEST_F(RecorderTest, WithoutFiguresOfProcessesOnlySecondsAreLearned) {
   EXPECT_EQ(runs.at("chat").phases.size(), 2u);
 }
 
+TEST_F(RecorderTest, AGpuThatCannotBeReadAtTheEndIsNotNone) {
+  bool over = false;
+  edit = [&](GpuSample& gpu, auto&) { gpu.index = over ? 7 : 0; };
+  world.run_unit("gpumod-chat.service");
+  Switch machine({goal({{"embed", Residency::running}}), std::nullopt, OnFailure::rollback, world.knowledge});
+  Recorder recorder(keys, world.knowledge);
+  world.run(machine, [&](Switch& about, int) {
+    recorder.note_steps(about, world.clock);
+    sample(recorder);
+  });
+  recorder.note_steps(machine, world.clock);
+  over = true;
+  sample(recorder);
+  const auto runs = recorder.learned(machine, WallTime());
+  EXPECT_EQ(runs.size(), 2u);
+  for (const auto& run : runs)
+    EXPECT_EQ(run.gpu, "Simulated");
+}
+
 TEST_F(RecorderTest, WhatHasNoKeyIsNotLearned) {
   keys.erase("chat");
   EXPECT_THAT(learned({{"chat", Residency::running}}), IsEmpty());
@@ -188,6 +207,24 @@ TEST_F(RouterRecorderTest, WhoseMemoryItIsMustBeTold) {
   const auto runs = learned({{"a", Residency::running}, {"b", Residency::running}});
   EXPECT_FALSE(runs.at("a").peak);
   EXPECT_FALSE(runs.at("b").peak);
+}
+
+TEST_F(RouterRecorderTest, WhatWasThereBeforeTheFirstSampleIsNotItsOwn) {
+  edit = nullptr;  // the router itself holds what its models take
+  world.run_unit("gpumod-router-llama.service", {"a"});
+  Switch machine({goal({{"a", Residency::running}, {"b", Residency::running}}), std::nullopt, OnFailure::rollback,
+                  world.knowledge});
+  Recorder recorder(keys, world.knowledge);
+  world.run(machine, [&](Switch& about, int) {
+    recorder.note_steps(about, world.clock);
+    if (world.did("load_model b")) sample(recorder);
+  });
+  recorder.note_steps(machine, world.clock);
+  sample(recorder);
+  const auto runs = recorder.learned(machine, WallTime());
+  ASSERT_EQ(runs.size(), 1u);
+  EXPECT_EQ(runs[0].subject, "b");
+  EXPECT_FALSE(runs[0].peak) << "what 'a' holds, too, is in that process";
 }
 
 }  // namespace

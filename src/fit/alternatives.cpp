@@ -191,6 +191,11 @@ Ladder without_it(const Subject& subject) {
   return ladder;
 }
 
+/// Of a llama-server: with it, it takes something else on whichever GPU.
+bool changes_memory(Change::Kind kind) {
+  return kind != Change::Kind::gpu && kind != Change::Kind::sleep && kind != Change::Kind::drop;
+}
+
 class Finder {
  public:
   Finder(const std::vector<Ladder>& ladders, const Trial& trial) : ladders_(ladders), trial_(trial) {}
@@ -297,6 +302,10 @@ std::vector<Ladder> ladders_for(const Subject& subject, const std::vector<GpuSam
     ladders.push_back(fewer_layers(subject));
   }
   std::erase_if(ladders, [](const Ladder& ladder) { return ladder.rungs.empty(); });
+  if (subject.flags && subject.service->vram)
+    for (auto& ladder : ladders)
+      for (auto& rung : ladder.rungs)
+        if (changes_memory(rung.kind)) rung.edit += "; and remove vram:, which speaks of what it takes now";
   return ladders;
 }
 

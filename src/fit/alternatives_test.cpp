@@ -126,6 +126,7 @@ TEST(Alternatives, AContextIsNeverChangedWithoutBeingSaid) {
 TEST(Alternatives, WhatWasMeasuredWithOtherSettingsDoesNotCount) {
   Chat chat;
   chat.known.measured["A"].peak = Bytes::mib(20000);
+  chat.service.vram = Bytes::mib(20000);
   ASSERT_EQ(chat.claim(), Bytes::mib(20000));
   Change half;
   half.service = "chat";
@@ -133,7 +134,9 @@ TEST(Alternatives, WhatWasMeasuredWithOtherSettingsDoesNotCount) {
   const auto changed = with_changes(chat.subject, {half});
   const auto claim = claim_of(changed->service, changed->known, one_gpu.front());
   EXPECT_EQ(claim.source, ClaimSource::estimated);
-  EXPECT_LT(*claim.bytes, Bytes::mib(10000));
+  EXPECT_LT(*claim.bytes, Bytes::mib(10000)) << "nor does what was declared with them";
+  for (const auto& ladder : all_ladders({&chat.subject}))
+    EXPECT_THAT(ladder.rungs.front().edit, HasSubstr("; and remove vram:")) << ladder.rungs.front().text;
   half.service = "somebody else";
   EXPECT_EQ(with_changes(chat.subject, {half})->known.measured.at("A").peak, Bytes::mib(20000));
   Change elsewhere;
@@ -145,7 +148,8 @@ TEST(Alternatives, WhatWasMeasuredWithOtherSettingsDoesNotCount) {
 
 TEST(Alternatives, AnotherQuantizationOfTheSameModel) {
   Chat chat;
-  const auto small = model_of_8b(Bytes::mib(110), "/models/m-Q4_K_M.gguf"), large = model_of_8b(Bytes::mib(400), "/m-F16.gguf");
+  const auto small = model_of_8b(Bytes::mib(110), "/models/m-Q4_K_M.gguf"),
+             large = model_of_8b(Bytes::mib(400), "/m-F16.gguf");
   chat.subject.others = {&large, &small};
   const Room room{{&chat.subject}, chat.claim() - Bytes::mib(2500)};
   const auto found = find_alternatives(all_ladders({&chat.subject}), std::ref(room), 10);

@@ -1,5 +1,6 @@
 #include "fit/claim.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace gpumod {
@@ -9,6 +10,16 @@ namespace {
 Bytes vllm_claim(const VllmOptions& options, Bytes total) {
   const double utilization = options.gpu_memory_utilization.value_or(0.9);
   return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));
+}
+
+/// Of two that are the same, the better known one.
+Claim larger_of(const Claim& known_less, const Claim& known_better) {
+  return known_less.bytes > known_better.bytes ? known_less : known_better;
+}
+
+/// As llama-server reads it.
+bool says_no(std::string_view state) {
+  return state == "off" || state == "disabled" || state == "false" || state == "0";
 }
 
 }  // namespace
@@ -36,11 +47,30 @@ Claim claim_of(const Service& service, const Footprint& known, const GpuSample& 
     return {vllm_claim(*vllm, gpu.total.value_or(Bytes())), ClaimSource::utilization};
   const auto* estimate = counted_estimate(service, known, gpu);
   const Bytes least = estimate ? estimate->exact() : Bytes();
-  if (const auto measured = known.measured.find(gpu.name); measured != known.measured.end() && measured->second.peak)
-    return {std::max(*measured->second.peak, least), ClaimSource::measured};
-  if (estimate && !estimate->rough) return {with_reserve(*estimate), ClaimSource::estimated};
-  if (service.vram) return {std::max(*service.vram, least), ClaimSource::declared};
-  return {};
+  Claim claim;
+  if (service.vram) claim = {std::max(*service.vram, least), ClaimSource::declared};
+  if (const auto measured = known.measured.find(gpu.name); measured != known.measured.end() && measured->second.peak) {
+    const auto peak = std::max(*measured->second.peak, least);
+    // Where nobody knows the program, it may have been seen before it loaded what it needs.
+    return service.llama() ? Claim{peak, ClaimSource::measured} : larger_of(claim, {peak, ClaimSource::measured});
+  }
+  if (estimate && !estimate->rough) return larger_of(claim, {with_reserve(*estimate), ClaimSource::estimated});
+  return claim;
+}
+
+Claim vouched_claim(const Service& service, Footprint known, const GpuSample& gpu) {
+  known.estimated.reset();
+  return claim_of(service, known, gpu);
+}
+
+bool names(const GpuSelector& selector, const GpuSample& gpu) {
+  return std::any_of(selector.devices.begin(), selector.devices.end(), [&](const std::string& device) {
+    return device == gpu.uuid || device == std::to_string(gpu.index);
+  });
+}
+
+bool may_use(const Service& service, const GpuSample& gpu) {
+  return service.gpu.any() || names(service.gpu, gpu);
 }
 
 bool needs_gpu(const Service& service) {
@@ -51,12 +81,21 @@ bool needs_gpu(const Service& service) {
 bool may_shrink_itself(const Service& service) {
   const auto* llama = service.llama();
   if (!llama || (llama->context_size && llama->gpu_layers)) return false;
-  const auto& words = service.extra_args;
+  const auto* variable = service.variable("LLAMA_ARG_FIT");
+  bool may = !variable || !says_no(variable->reveal());
+  const auto words = service.added_words();
   for (std::size_t i = 0; i < words.size(); ++i) {
-    if (words[i] == "--fit=off") return false;
-    if ((words[i] == "--fit" || words[i] == "-fit") && i + 1 < words.size() && words[i + 1] == "off") return false;
+    if (words[i].starts_with("--fit=")) may = !says_no(std::string_view(words[i]).substr(6));
+    if ((words[i] == "--fit" || words[i] == "-fit") && i + 1 < words.size()) may = !says_no(words[i + 1]);
   }
-  return true;
+  return may;
+}
+
+bool leaves_another_amount(const Service& service) {
+  const auto words = service.added_words();
+  return service.variable("LLAMA_ARG_FIT_TARGET") || std::any_of(words.begin(), words.end(), [](const auto& word) {
+           return word == "-fitt" || word.starts_with("--fit-target");
+         });
 }
 
 bool is_squeezed(const Service& service, Bytes claim, Bytes held) {

@@ -17,9 +17,18 @@ struct Claim {
 
 /// What the service takes on this GPU at its peak: everybody who asks asks here. The rule, and why, is in
 /// docs/decisions/0007-what-a-service-claims.md: `vram: 0` uses no GPU; a vLLM takes ceil(total × utilization), whatever is
-/// declared or measured; else measured counts before estimated before declared, and never less than the weights and caches
-/// of an estimate that counts.
+/// declared or measured. A llama-server takes what was measured; before that, the larger of what is estimated and what is
+/// declared. Any other program takes the larger of what was measured and what is declared. Never less than the weights and
+/// caches of an estimate that counts.
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu);
+
+/// The same by what was measured or declared alone: what a server that runs can be held against. An estimate may be wrong.
+Claim vouched_claim(const Service& service, Footprint known, const GpuSample& gpu);
+
+/// True when the service may run on this GPU.
+bool may_use(const Service& service, const GpuSample& gpu);
+/// True when the selector names this GPU, by its index or its UUID.
+bool names(const GpuSelector& selector, const GpuSample& gpu);
 
 /// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).
 constexpr Bytes left_by_fit = Bytes::gib(1);
@@ -40,8 +49,10 @@ inline constexpr Bytes most_kept_by_router = Bytes::gib(1);
 bool needs_gpu(const Service& service);
 
 /// True for a llama-server that may shrink itself to what is free at its start, because its file does not pin both context
-/// and layers.
+/// and layers, and nobody has turned that off: in its file, in its engine's settings, in its environment.
 bool may_shrink_itself(const Service& service);
+/// People said themselves how much it leaves free then (--fit-target).
+bool leaves_another_amount(const Service& service);
 
 /// llama-server may shrink itself (--fit, on by default): fewer layers on the GPU, a smaller context, so that it fits
 /// what is free at its start. It then looks healthy and is slow for ever. True when it may, and holds less than half of

@@ -75,16 +75,34 @@ TEST(ClaimTest, OthersTakeWhatTheyDeclareAndSilenceIsUnknown) {
   EXPECT_FALSE(needs_gpu(service(Bytes(0))));
 }
 
-TEST(ClaimTest, MeasuredCountsBeforeEstimatedBeforeDeclared) {
+TEST(ClaimTest, MeasuredCountsBeforeTheLargerOfEstimatedAndDeclared) {
   auto known = estimated();
-  auto claim = claim_of(llama(Bytes::mib(20000)), known, gpu);
+  auto claim = claim_of(llama(Bytes::mib(11000)), known, gpu);
   EXPECT_EQ(mib_of(claim), 11500) << "half of what is approximate comes on top";
   EXPECT_EQ(claim.source, ClaimSource::estimated);
+  claim = claim_of(llama(Bytes::mib(20000)), known, gpu);
+  EXPECT_EQ(mib_of(claim), 20000) << "who declares more may know better, until it was measured";
+  EXPECT_EQ(claim.source, ClaimSource::declared);
   known.measured = measured(Bytes::mib(10700)).measured;
   claim = claim_of(llama(Bytes::mib(20000)), known, gpu);
   EXPECT_EQ(mib_of(claim), 10700);
   EXPECT_EQ(claim.source, ClaimSource::measured);
   EXPECT_EQ(mib_of(claim_of(service(Bytes::mib(5000)), measured(Bytes::mib(6000)), gpu)), 6000) << "of any engine";
+}
+
+TEST(ClaimTest, AProgramThatLoadsLaterDoesNotLowerItsClaim) {
+  const auto claim = claim_of(service(Bytes::mib(5000)), measured(Bytes::mib(400)), gpu);
+  EXPECT_EQ(mib_of(claim), 5000);
+  EXPECT_EQ(claim.source, ClaimSource::declared);
+  EXPECT_EQ(mib_of(claim_of(service(std::nullopt), measured(Bytes::mib(400)), gpu)), 400);
+}
+
+TEST(ClaimTest, AnEstimateVouchesForNothing) {
+  EXPECT_FALSE(vouched_claim(llama(std::nullopt), estimated(), gpu).bytes);
+  EXPECT_EQ(mib_of(vouched_claim(llama(Bytes::mib(3000)), estimated(), gpu)), 3000) << "as people said it";
+  auto known = estimated();
+  known.measured = measured(Bytes::mib(4000)).measured;
+  EXPECT_EQ(mib_of(vouched_claim(llama(Bytes::mib(3000)), known, gpu)), 4000) << "as it was seen";
 }
 
 TEST(ClaimTest, WhatWasMeasuredOnAnotherKindOfGpuDoesNotCount) {
@@ -139,6 +157,20 @@ TEST(Squeezed, ALlamaServerFarUnderItsClaim) {
   service.options = LlamaOptions{};
   service.extra_args = {"--fit", "off"};
   EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1)));
+
+  service.extra_args.clear();
+  service.inherited_args = {"--fit", "off"};
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1))) << "for every llama-server";
+  service.extra_args = {"-fit", "on"};
+  EXPECT_TRUE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1))) << "the last word counts";
+  service.extra_args.clear();
+  service.inherited_args.clear();
+  service.inherited_environment["LLAMA_ARG_FIT"] = Secret("0");
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1)));
+  service.environment["LLAMA_ARG_FIT"] = Secret("on");
+  EXPECT_TRUE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1))) << "its own variable replaces the other one";
+  service.extra_args = {"--fit=off"};
+  EXPECT_FALSE(is_squeezed(service, Bytes::gib(20), Bytes::gib(1))) << "the command line counts before the environment";
 
   service.engine = EngineKind::vllm;
   service.extra_args.clear();

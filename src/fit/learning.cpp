@@ -14,12 +14,6 @@ T median_of(std::vector<T> values) {
   return values[values.size() / 2];  // of an even number the longer, the larger: the cautious one
 }
 
-/// People's own --fit-target.
-bool leaves_another_amount(const Service& service) {
-  return std::any_of(service.extra_args.begin(), service.extra_args.end(),
-                     [](const std::string& word) { return word == "-fitt" || word.starts_with("--fit-target"); });
-}
-
 PhaseSeconds seconds_over(const std::vector<Duration>& runs) {
   PhaseSeconds seen;
   seen.median = median_of(runs);
@@ -37,10 +31,8 @@ bool may_be_learned(const Service& service, const Footprint& known, const GpuSam
                     std::optional<Bytes> least_free) {
   if (peak <= Bytes()) return false;
   if (!may_shrink_itself(service)) return true;
-  if (known.estimated) {
-    const auto* estimate = counted_estimate(service, known, gpu);
-    return estimate && peak >= estimate->exact();
-  }
+  const auto* estimate = counted_estimate(service, known, gpu);
+  if (estimate && peak >= estimate->exact()) return true;
   // It shrinks by layers and by pieces of context: a tenth is more than either.
   return least_free && !leaves_another_amount(service) && *least_free >= left_by_fit + Bytes(peak.count() / 10);
 }
@@ -75,16 +67,18 @@ std::map<std::string, MeasuredFootprint> summaries_of(const std::vector<Measurem
   return all;
 }
 
-std::string gpu_name(const std::vector<GpuIndex>& gpus, const std::vector<GpuSample>& samples) {
+std::optional<std::string> gpu_name(const std::vector<GpuIndex>& gpus, const std::vector<GpuSample>& samples) {
+  if (gpus.empty()) return "";
   for (const auto index : gpus)
     for (const auto& sample : samples)
       if (sample.index == index) return sample.name;
-  return {};
+  return std::nullopt;
 }
 
 const MeasuredFootprint* measured_on(const Footprint& known, const std::vector<GpuIndex>& gpus,
                                      const std::vector<GpuSample>& samples) {
-  const auto found = known.measured.find(gpu_name(gpus, samples));
+  const auto name = gpu_name(gpus, samples);
+  const auto found = name ? known.measured.find(*name) : known.measured.end();
   return found == known.measured.end() ? nullptr : &found->second;
 }
 

@@ -8,9 +8,8 @@
 namespace gpumod {
 
 /// May this peak stand for what the service takes? Not when it may have been squeezed: a llama-server that may shrink
-/// itself must have held the weights and caches of its estimate. Where there is none, memory must have been left over: who
-/// shrinks leaves as much as it was told to (1 GiB), or little more. `least_free` on that GPU while it came up; unset: not
-/// known.
+/// itself must have held the weights and caches of its estimate, or memory must have been left over: who shrinks leaves as
+/// much as it was told to (1 GiB), or little more. `least_free` on that GPU while it came up; unset: not known.
 bool may_be_learned(const Service& service, const Footprint& known, const GpuSample& gpu, Bytes peak,
                     std::optional<Bytes> least_free);
 
@@ -24,8 +23,8 @@ std::map<std::string, MeasuredFootprint> summaries_of(const std::vector<Measurem
 const MeasuredFootprint* measured_on(const Footprint& known, const std::vector<GpuIndex>& gpus,
                                      const std::vector<GpuSample>& samples);
 
-/// The name under which that is kept.
-std::string gpu_name(const std::vector<GpuIndex>& gpus, const std::vector<GpuSample>& samples);
+/// The name under which that is kept; unset while none of them can be read.
+std::optional<std::string> gpu_name(const std::vector<GpuIndex>& gpus, const std::vector<GpuSample>& samples);
 
 /// How long these phases take together. Unset: one of them was never seen.
 std::optional<Duration> seconds_of(const MeasuredFootprint* measured, std::initializer_list<Phase> phases);

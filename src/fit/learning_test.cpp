@@ -43,12 +43,23 @@ TEST(MayBeLearned, WhoMayShrinkMustHaveHeldWeightsAndCaches) {
   EXPECT_FALSE(learned(llama(std::nullopt, false), larger_than_the_card, 23000));
 }
 
+TEST(MayBeLearned, WhereMemoryWasLeftOverTheEstimateWasWrong) {
+  EXPECT_TRUE(learned(llama(std::nullopt, false), estimated(), 5000, Bytes::mib(1524)));
+  EXPECT_FALSE(learned(llama(std::nullopt, false), estimated(), 5000, Bytes::mib(1523)));
+}
+
 TEST(MayBeLearned, WithoutAnEstimateWhatWasLeftOverTells) {
   auto service = llama(Bytes::mib(6000), false);
   EXPECT_TRUE(learned(service, {}, 10000, Bytes::mib(2024)));
   EXPECT_FALSE(learned(service, {}, 10000, Bytes::mib(2023))) << "it may have shrunk to leave that";
   EXPECT_FALSE(learned(service, {}, 10000)) << "who knows";
   service.extra_args = {"--fit-target", "4096"};
+  EXPECT_FALSE(learned(service, {}, 10000, Bytes::mib(5000)));
+  service.extra_args.clear();
+  service.inherited_args = {"--fit-target=4096"};
+  EXPECT_FALSE(learned(service, {}, 10000, Bytes::mib(5000))) << "every llama-server leaves that";
+  service.inherited_args.clear();
+  service.environment["LLAMA_ARG_FIT_TARGET"] = Secret("4096");
   EXPECT_FALSE(learned(service, {}, 10000, Bytes::mib(5000)));
   service.extra_args = {"--fit", "off"};
   EXPECT_TRUE(learned(service, {}, 10000)) << "then it cannot";
@@ -96,6 +107,10 @@ TEST(Summary, EachKindOfGpuForItself) {
   known.measured = all;
   EXPECT_EQ(measured_on(known, {0}, {card})->peak, Bytes::mib(10000));
   EXPECT_EQ(measured_on(known, {}, {card}), nullptr);
+  known.measured[""] = summary_of({run(0, 1)});
+  EXPECT_EQ(measured_on(known, {1}, {card}), nullptr) << "a GPU that cannot be read is not none at all";
+  EXPECT_FALSE(gpu_name({1}, {card}));
+  EXPECT_EQ(gpu_name({}, {card}), "");
 }
 
 TEST(Seconds, AreASumOrUnknown) {

@@ -12,26 +12,19 @@ namespace gpumod {
 
 namespace {
 
-/// Beginnings of flags with which more is loaded, or elsewhere, than the arithmetic knows of.
-constexpr std::array not_covered{"--mmproj",      "-mm",
-                                 "--lora",        "--control-vector",
-                                 "--model-draft", "-md",
-                                 "--draft",       "-cd",
-                                 "--spec",        "--rpc",
-                                 "--device",      "-dev",
-                                 "--override-kv", "-m",
-                                 "--model",       "-hf",
-                                 "--hf-",         "--lazy-mode",
-                                 "-lzm",          "-ncffn",
-                                 "--n-cpu-ffn",   "--moe-cache-mib"};
+/// Flags with which more is loaded, or elsewhere, than the arithmetic knows of, by how they begin.
+constexpr std::array not_covered{"--mmproj",       "--lora",        "--control-vector", "--model-draft", "--draft",
+                                 "--spec",         "--rpc",         "--device",         "--hf-repo",     "--hf-file",
+                                 "--model-url",    "--docker-repo", "--lazy-mode",      "--override-kv", "--n-cpu-ffn",
+                                 "--moe-cache-mib"};
 /// The same where a letter more means something else.
-constexpr std::array whole_words{"-mm", "-md", "-cd", "-dev", "-m", "-hf", "-lzm", "-ncffn", "--model"};
+constexpr std::array not_covered_words{"-mm", "-mmu", "-md",  "-cd",   "-dev", "-m",  "--model", "-mu",
+                                       "-hf", "-hfr", "-hfd", "-hfrd", "-hff", "-dr", "-lzm",    "-ncffn"};
 
 bool is_not_covered(std::string_view flag) {
-  return std::any_of(not_covered.begin(), not_covered.end(), [&](std::string_view beginning) {
-    const bool whole = std::find(whole_words.begin(), whole_words.end(), beginning) != whole_words.end();
-    return whole ? flag == beginning : flag.starts_with(beginning);
-  });
+  return std::find(not_covered_words.begin(), not_covered_words.end(), flag) != not_covered_words.end() ||
+         std::any_of(not_covered.begin(), not_covered.end(),
+                     [&](std::string_view beginning) { return flag.starts_with(beginning); });
 }
 
 class Reader {
@@ -135,11 +128,13 @@ class Reader {
 
 /// llama-server reads its flags from the environment, too: whoever uses that says more than is looked at here.
 std::optional<std::string> flag_in_environment(const Service& service) {
-  static constexpr std::array harmless{"LLAMA_ARG_HOST",    "LLAMA_ARG_PORT",  "LLAMA_ARG_API_KEY",
-                                       "LLAMA_ARG_THREADS", "LLAMA_ARG_ALIAS", "LLAMA_ARG_ENDPOINT_METRICS"};
-  for (const auto& [name, value] : service.environment)
-    if (name.starts_with("LLAMA_ARG_") && std::find(harmless.begin(), harmless.end(), name) == harmless.end())
-      return name;
+  static constexpr std::array harmless{"LLAMA_ARG_HOST",    "LLAMA_ARG_PORT",       "LLAMA_ARG_API_KEY",
+                                       "LLAMA_ARG_THREADS", "LLAMA_ARG_ALIAS",      "LLAMA_ARG_ENDPOINT_METRICS",
+                                       "LLAMA_ARG_FIT",     "LLAMA_ARG_FIT_TARGET", "LLAMA_ARG_FIT_CTX"};
+  for (const auto* environment : {&service.environment, &service.inherited_environment})
+    for (const auto& [name, value] : *environment)
+      if (name.starts_with("LLAMA_ARG_") && std::find(harmless.begin(), harmless.end(), name) == harmless.end())
+        return name;
   return std::nullopt;
 }
 

@@ -59,13 +59,24 @@ TEST(LlamaFlagsTest, FlashAttentionMayStandAlone) {
   EXPECT_FALSE(flags_of({"--flash-attn=off"}).flash_attention);
 }
 
+TEST(LlamaFlagsTest, TheEnvironmentOfEveryLlamaServerIsLookedAtToo) {
+  auto service = llama();
+  service.inherited_environment["LLAMA_ARG_CACHE_TYPE_K"] = Secret("q8_0");
+  EXPECT_THAT(llama_flags_of(service, {}).error().message, HasSubstr("LLAMA_ARG_CACHE_TYPE_K is not covered"));
+  service.inherited_environment.clear();
+  service.inherited_environment["LLAMA_ARG_FIT"] = Secret("off");
+  EXPECT_TRUE(llama_flags_of(service, {})) << "it changes what happens when it does not fit, not what it would take";
+}
+
 TEST(LlamaFlagsTest, WhatTakesNoMemoryIsPassedOver) {
-  EXPECT_EQ(flags_of({"--temp", "0.7", "--jinja", "--metrics", "-to", "600", "--min-p", "0"}).context, 8192);
+  EXPECT_EQ(flags_of({"--temp", "0.7", "--jinja", "--metrics", "-to", "600", "--min-p", "0", "-hft", "x"}).context,
+            8192);
   EXPECT_EQ(flags_of({"-mg", "0", "--mlock"}).context, 8192) << "-m and --m… are other words";
 }
 
 TEST(LlamaFlagsTest, WhatIsNotCoveredIsNamed) {
-  for (const char* flag : {"--mmproj", "-md", "--lora-scaled", "--rpc", "--spec-type", "-m", "--model"}) {
+  for (const char* flag : {"--mmproj", "-md", "--lora-scaled", "--rpc", "--spec-type", "-m", "--model", "-mmu", "-hfr",
+                           "-hff", "--hf-repo-draft", "-mu", "-dr"}) {
     const auto refused = llama_flags_of(llama(), {"-c", "4096", flag, "x"});
     ASSERT_FALSE(refused) << flag;
     EXPECT_THAT(refused.error().message, HasSubstr(flag));

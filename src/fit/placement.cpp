@@ -329,6 +329,10 @@ class Search {
     } else {
       error.message = fmt::format("service '{}' needs {} of VRAM, but GPU {} ({}) would have only {} to give",
                                   service.id, to_string(need), gpu.index, gpu.name, to_string(std::max(Bytes(), room)));
+      const auto& estimated = footprint_of(known_, service.id).estimated;
+      if (best && asking.source[*best] == ClaimSource::declared && estimated && !estimated->rough)
+        error.hint = fmt::format("So much its vram: says; by its model's file and its flags it takes {}.",
+                                 to_string(estimated->total()));
     }
     return error;
   }

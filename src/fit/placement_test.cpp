@@ -99,6 +99,22 @@ TEST(Placement, WhatDoesNotFitNowNamesTheBestGpuAndItsRoom) {
   EXPECT_EQ(memory.at("has").as_int64(), Bytes::mib(714).count());
 }
 
+TEST(Placement, WhatIsDeclaredAboveTheEstimateIsNamedWhereItDoesNotFit) {
+  const std::vector<GpuSample> one{gpu(0, Bytes::gib(24))};
+  auto coder = service(Bytes::gib(20), "coder");
+  coder.engine = EngineKind::llamacpp;
+  LlamaOptions pinned;
+  pinned.context_size = 8192;
+  pinned.gpu_layers = 99;
+  coder.options = pinned;
+  Footprints known;
+  known["coder"].estimated = EstimatedMemory{Bytes::gib(10), Bytes::gib(1), {}, {}, false, {}};
+  const auto refusal = [&] { return place_together(one, {{0, Bytes::gib(8)}}, {{&coder, {}}}, known).error().hint; };
+  EXPECT_EQ(refusal(), "So much its vram: says; by its model's file and its flags it takes 11264 MiB.");
+  coder.vram.reset();
+  EXPECT_EQ(refusal(), "");
+}
+
 TEST(Placement, ATensorParallelSetTakesSeveralGpus) {
   EXPECT_THAT(place_one(two_gpus, free_of(two_gpus), set_of(2, 0.5))->gpus, ElementsAre(0, 1));
   const auto refused = place_one(two_gpus, free_of(two_gpus), set_of(3, 0.5));

@@ -59,6 +59,7 @@ Result<Changed> with_changes(const Subject& subject, const std::vector<Change>& 
   }
   if (!other_memory) return changed;
   changed.known = Footprint();
+  if (changed.service.vram != Bytes(0)) changed.service.vram.reset();  // it speaks of what ran before
   if (model) changed.known.estimated = TRY(estimated_memory(*model, *flags));
   return changed;
 }

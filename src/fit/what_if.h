@@ -17,7 +17,8 @@ struct Changed {
   Footprint known;
 };
 /// The service as these changes make it; those of other services are passed over. With other settings a llama-server was
-/// never measured: then only the estimate of what they come to is known, as it will be once they stand in its file.
+/// never measured, and what is declared speaks of the settings it had: then only the estimate of what they come to is
+/// known, as it will be once they stand in its file.
 /// Sleeping and leaving out are not the service's. Errors: usage where a type of caches does not go with the model.
 Result<Changed> with_changes(const Subject& subject, const std::vector<Change>& changes);
 

@@ -303,17 +303,11 @@ std::vector<GpuIndex> Planner::gpus_used_by(const std::string& unit) const {
   return used;
 }
 
-bool Planner::names(const GpuSelector& selector, const GpuSample& gpu) {
-  return std::any_of(selector.devices.begin(), selector.devices.end(), [&](const std::string& device) {
-    return device == gpu.uuid || device == std::to_string(gpu.index);
-  });
-}
-
 /// Empty for a service that uses none.
 std::vector<GpuIndex> Planner::gpus_open_to(const Service& service) const {
   std::vector<GpuIndex> open;
   for (const auto& gpu : snapshot_.gpus)
-    if (service.vram != Bytes(0) && (service.gpu.any() || names(service.gpu, gpu))) open.push_back(gpu.index);
+    if (service.vram != Bytes(0) && may_use(service, gpu)) open.push_back(gpu.index);
   return open;
 }
 

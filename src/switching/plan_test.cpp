@@ -252,7 +252,7 @@ void seen(Knowledge& knowledge, const std::string& subject, std::map<Phase, Dura
 TEST_F(PlanTest, WhatWasMeasuredIsPlannedWith) {
   gpu(24000);
   add(make_service("a", 7001, Bytes::mib(20000)));
-  add(make_service("b", 7002, Bytes::mib(15000)));
+  add(make_service("b", 7002, Bytes::mib(8000)));
   is("a", Residency::running, {{0, 8000}});
   const auto goal = only({{"a", Residency::running}, {"b", Residency::running}});
   ASSERT_TRUE(plan(snapshot, goal, knowledge));

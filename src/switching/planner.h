@@ -75,7 +75,6 @@ class Planner {
   bool is_unloaded(const Service& member) const;
   Error explain(Error error) const;
   std::vector<GpuIndex> gpus_used_by(const std::string& unit) const;
-  static bool names(const GpuSelector& selector, const GpuSample& gpu);
   std::vector<GpuIndex> gpus_open_to(const Service& service) const;
   std::vector<GpuIndex> gpus_declared_in(const std::string& unit) const;
   Claim claim_of(const Service& service, const GpuSample& gpu) const;

@@ -8,27 +8,13 @@
 #include "base/text.h"
 #include "fit/claim.h"
 #include "fit/learning.h"
+#include "model/json.h"
 
 namespace gpumod {
 
 namespace json = boost::json;
 
 namespace {
-
-double rounded_seconds(Duration took) {
-  return static_cast<double>(took.count() / 1'000'000) / 1000.0;
-}
-
-json::value bytes_or_null(const std::optional<Bytes>& amount) {
-  return amount ? json::value(amount->count()) : json::value(nullptr);
-}
-
-bool may_use(const Service& service, const GpuSample& gpu) {
-  const auto& devices = service.gpu.devices;
-  return devices.empty() || std::any_of(devices.begin(), devices.end(), [&](const std::string& device) {
-           return device == gpu.uuid || device == std::to_string(gpu.index);
-         });
-}
 
 json::value describe_estimate(const Footprint& known) {
   if (!known.estimated) return nullptr;
@@ -62,12 +48,13 @@ json::array describe_measured(const Footprint& known) {
   return all;
 }
 
-/// The best that is known of what it takes on this GPU, declared apart, and how it is known.
+/// The best that is known of what it takes on this GPU, but for what is declared, and how it is known.
 struct Known {
   Bytes bytes;
   std::string how;
 };
-std::optional<Known> best_known(const Service& service, const Footprint& known, const GpuSample& gpu) {
+std::optional<Known> best_known(Service service, const Footprint& known, const GpuSample& gpu) {
+  service.vram.reset();
   const auto claim = claim_of(service, known, gpu);
   if (claim.bytes && claim.source == ClaimSource::utilization)
     return Known{*claim.bytes, "its gpu_memory_utilization of what the GPU has"};
@@ -77,6 +64,16 @@ std::optional<Known> best_known(const Service& service, const Footprint& known, 
   if (claim.bytes && claim.source == ClaimSource::estimated)
     return Known{known.estimated->total(), "by its model's file and its flags"};
   return std::nullopt;
+}
+
+/// What is declared disagrees with what is known better, and may count all the same.
+std::string declared_wrongly(const Service& service, const Known& better, ClaimSource counted) {
+  const auto place = to_string(service.source);
+  if (counted != ClaimSource::declared)
+    return fmt::format("{} are declared, but it takes {} ({}): correct vram: in {}", to_string(*service.vram),
+                       to_string(better.bytes), better.how, place);
+  return fmt::format("{} are declared, and count, but it takes {} ({}): correct vram: in {} unless it can take more",
+                     to_string(*service.vram), to_string(better.bytes), better.how, place);
 }
 
 }  // namespace
@@ -92,8 +89,7 @@ std::vector<std::string> disagreements(const Service& service, const Footprint& 
     if (!may_use(service, gpu)) continue;
     const auto better = best_known(service, known, gpu);
     if (better && service.vram && disagree(better->bytes, *service.vram))
-      say(fmt::format("{} are declared, but it takes {} ({}): correct vram: in {}", to_string(*service.vram),
-                      to_string(better->bytes), better->how, to_string(service.source)));
+      say(declared_wrongly(service, *better, claim_of(service, known, gpu).source));
     const auto measured = known.measured.find(gpu.name);
     if (measured == known.measured.end() || !measured->second.peak) continue;
     const auto peak = *measured->second.peak;

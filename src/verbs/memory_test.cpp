@@ -67,7 +67,19 @@ TEST(Disagreements, OfWhatIsEstimated) {
               ElementsAre("11000 MiB are estimated, but 13000 MiB were measured"));
   known.measured.clear();
   EXPECT_THAT(disagreements(llama(Bytes::mib(15000)), known, one_card),
-              ElementsAre(HasSubstr("it takes 11000 MiB (by its model's file and its flags)")));
+              ElementsAre("15000 MiB are declared, and count, but it takes 11000 MiB (by its model's file and its "
+                          "flags): correct vram: in services/chat.yaml unless it can take more"));
+  EXPECT_THAT(disagreements(llama(Bytes::mib(8000)), known, one_card),
+              ElementsAre("8000 MiB are declared, but it takes 11000 MiB (by its model's file and its flags): correct "
+                          "vram: in services/chat.yaml"));
+}
+
+TEST(Disagreements, OfAProgramThatMayLoadLater) {
+  auto service = vllm(Bytes::mib(8000));
+  service.engine = EngineKind::command;
+  service.options = CommandOptions{};
+  EXPECT_THAT(disagreements(service, measured(Bytes::mib(400)), one_card),
+              ElementsAre(HasSubstr("8000 MiB are declared, and count, but it takes 400 MiB (measured in 3 runs)")));
 }
 
 TEST(Disagreements, OnlyOfGpusThatItMayUse) {
