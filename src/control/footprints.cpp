@@ -1,7 +1,6 @@
 #include "control/footprints.h"
 
 #include <algorithm>
-#include <array>
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
@@ -17,6 +16,7 @@
 #include "fit/learning.h"
 #include "fit/llama_flags.h"
 #include "formats/model_file.h"
+#include "formats/model_files.h"
 
 namespace gpumod {
 
@@ -45,51 +45,40 @@ class Digest {
   std::uint64_t one_ = 0xcbf29ce484222325u, other_ = 0x9ae16a3b2f90404fu;
 };
 
-/// Arguments that take a value, and those that take none, of which it is known that they cost no memory.
-constexpr std::array idle_with_value{"--port",       "--host",
-                                     "--alias",      "-a",
-                                     "--api-key",    "--api-key-file",
-                                     "--log-file",   "--served-model-name",
-                                     "--timeout",    "-to",
-                                     "--root-path",  "--uvicorn-log-level",
-                                     "--models-dir", "--models-preset",
-                                     "--model",      "-m"};
-constexpr std::array idle_alone{"--metrics", "--offline", "--log-disable", "--no-models-autoload", "--no-webui"};
+/// Words and variables, but for those that its engine is known to take no memory or time for. Secrets leave no more than
+/// their part in the hash.
+class Configuration {
+ public:
+  Configuration(Digest& digest, EngineKind engine) : digest_(digest), idle_(engine_for(engine).idle_names()) {}
 
-template <typename Names>
-bool is_among(const Names& names, std::string_view word) {
-  return std::find(names.begin(), names.end(), word) != names.end();
-}
-
-void add_words(Digest& digest, const std::vector<std::string>& words) {
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string_view word = words[i];
-    const auto flag = word.substr(0, word.find('='));
-    if (is_among(idle_alone, flag)) continue;
-    if (is_among(idle_with_value, flag)) {
-      if (flag.size() == word.size()) ++i;
-      continue;
+  void add_words(const std::vector<std::string>& words) {
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const std::string_view word = words[i];
+      const auto flag = word.substr(0, word.find('='));
+      if (is_among(idle_.alone, flag)) continue;
+      if (is_among(idle_.with_value, flag)) {
+        if (flag.size() == word.size()) ++i;
+        continue;
+      }
+      digest_.add(word);
     }
-    digest.add(word);
   }
-}
 
-/// What is secret, or says only where something is, or who is who.
-bool is_idle_variable(std::string_view name) {
-  static constexpr std::array idle{"GPUMOD_SERVICE", "CUDA_VISIBLE_DEVICES", "PATH", "HOME", "VIRTUAL_ENV", "LANG"};
-  static constexpr std::array secret{"TOKEN", "KEY", "SECRET", "PASSWORD"};
-  return is_among(idle, name) || name.ends_with("_PORT") || name.ends_with("_HOST") ||
-         std::any_of(secret.begin(), secret.end(),
-                     [&](std::string_view part) { return name.find(part) != std::string_view::npos; });
-}
-
-void add_environment(Digest& digest, const std::map<std::string, Secret>& environment) {
-  for (const auto& [name, value] : environment) {
-    if (is_idle_variable(name)) continue;
-    digest.add(name);
-    digest.add(value.reveal());
+  void add_environment(const std::map<std::string, Secret>& environment) {
+    for (const auto& [name, value] : environment) {
+      if (is_among(idle_.variables, name)) continue;
+      digest_.add(name);
+      digest_.add(value.reveal());
+    }
   }
-}
+
+ private:
+  static bool is_among(const std::vector<std::string_view>& names, std::string_view word) {
+    return std::find(names.begin(), names.end(), word) != names.end();
+  }
+  Digest& digest_;
+  IdleNames idle_;
+};
 
 /// Size and time of change: what is not there is something else than what is.
 void add_file(Digest& digest, const fs::path& path) {
@@ -97,6 +86,13 @@ void add_file(Digest& digest, const fs::path& path) {
   digest.add(path.native());
   if (::stat(path.c_str(), &info) == 0)
     digest.add(fmt::format("{} {} {}", info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec));
+}
+
+/// A model's file, and the other parts of its series.
+void add_model_file(Digest& digest, const fs::path& path) {
+  digest.add(path.native());
+  for (const auto& part : files_of_model(path).files)
+    if (part.role == ModelFile::Role::weights) add_file(digest, part.path);
 }
 
 /// The files of a folder, by name.
@@ -123,7 +119,7 @@ void add_model(Digest& digest, const Paths& paths, const Catalog& catalog, const
   }
   const auto path = model_path_of(service, added, paths.home);
   std::error_code problem;
-  fs::is_directory(path, problem) ? add_folder(digest, path) : add_file(digest, path);
+  fs::is_directory(path, problem) ? add_folder(digest, path) : add_model_file(digest, path);
 }
 
 /// People's own unit: what it runs is in its file and its drop-ins.
@@ -139,12 +135,13 @@ bool add_adopted(Digest& digest, const Paths& paths, const std::string& unit) {
 /// What a router's models have in common.
 Result<void> add_router(Digest& digest, const Catalog& catalog, const std::vector<const Service*>& members) {
   const auto plan = TRY(plan_router(members));
-  add_words(digest, plan.extra_args);
-  add_environment(digest, plan.environment);
+  Configuration configuration(digest, members.front()->engine);
+  configuration.add_words(plan.extra_args);
+  configuration.add_environment(plan.environment);
   if (!plan.models_preset.empty()) add_file(digest, plan.models_preset);
   if (const auto* settings = engine_settings(catalog, members.front()->engine)) {
-    add_words(digest, settings->extra_args);
-    add_environment(digest, settings->environment);
+    configuration.add_words(settings->extra_args);
+    configuration.add_environment(settings->environment);
   }
   return {};
 }
@@ -166,15 +163,20 @@ Result<void> add_launch(Digest& digest, const Paths& paths, const Catalog& catal
   context.settings = engine_settings(catalog, service.engine);
   context.unit = service.unit_name();
   const auto unit = TRY(engine_for(service.engine).launch(service, context));
-  add_words(digest, {unit.argv.begin() + 1, unit.argv.end()});
-  add_environment(digest, unit.environment);
+  Configuration configuration(digest, service.engine);
+  configuration.add_words({unit.argv.begin() + 1, unit.argv.end()});
+  configuration.add_environment(unit.environment);
+  digest.add(unit.working_directory.native());
   return {};
 }
+
+/// Another rule makes other keys: what was remembered under those of an earlier one is not found again.
+constexpr std::string_view rule_of_keys = "2";
 
 std::optional<std::string> key_of(const Paths& paths, const Catalog& catalog, const std::string& driver,
                                   const Service& service) {
   Digest digest;
-  digest.add("1");  // of this rule
+  digest.add(rule_of_keys);
   digest.add(driver);
   digest.add(to_string(service.engine));
   if (!service.unit.empty()) {
@@ -190,7 +192,7 @@ std::optional<std::string> key_of(const Paths& paths, const Catalog& catalog, co
 std::optional<std::string> key_of_router(const Paths& paths, const Catalog& catalog, const std::string& driver,
                                          const std::vector<const Service*>& members) {
   Digest digest;
-  digest.add("1");
+  digest.add(rule_of_keys);
   digest.add(driver);
   const auto& first = *members.front();
   if (!first.unit.empty()) {
@@ -229,9 +231,7 @@ std::string text_of_flags(const LlamaFlags& flags) {
                      flags.flash_attention, flags.n_cpu_moe, flags.cpu_moe, overrides);
 }
 
-json::value to_json(const Footprint& footprint) {
-  if (!footprint.estimated) return json::object{{"problem", footprint.not_estimated}};
-  const auto& memory = *footprint.estimated;
+json::value to_json(const EstimatedMemory& memory) {
   return json::object{{"weights", memory.weights.count()},
                       {"kv", memory.kv.count()},
                       {"compute", memory.compute.count()},
@@ -240,7 +240,7 @@ json::value to_json(const Footprint& footprint) {
                       {"assumptions", json::value_from(memory.assumptions)}};
 }
 
-std::optional<Footprint> from_cache(const fs::path& file) {
+std::optional<EstimatedMemory> from_cache(const fs::path& file) {
   const auto text = read_file(file, 1 << 16);
   if (!text) return std::nullopt;
   std::error_code malformed;
@@ -248,17 +248,12 @@ std::optional<Footprint> from_cache(const fs::path& file) {
   if (malformed) return std::nullopt;
   try {
     const auto& object = value.as_object();
-    Footprint footprint;
-    if (const auto* problem = object.if_contains("problem")) {
-      footprint.not_estimated = std::string(problem->as_string());
-      return footprint;
-    }
     const auto bytes = [&](const char* name) { return Bytes(object.at(name).as_int64()); };
-    footprint.estimated = EstimatedMemory{
+    EstimatedMemory memory{
         bytes("weights"), bytes("kv"), bytes("compute"), bytes("context"), object.at("rough").as_bool(), {}};
     for (const auto& words : object.at("assumptions").as_array())
-      footprint.estimated->assumptions.emplace_back(words.as_string());
-    return footprint;
+      memory.assumptions.emplace_back(words.as_string());
+    return memory;
   } catch (const std::exception&) {
     return std::nullopt;
   }
@@ -298,14 +293,16 @@ Footprint estimate_of(const Paths& paths, const Catalog& catalog, const Service&
     return footprint;
   }
   Digest digest;
-  digest.add("1");  // of the arithmetic
-  add_file(digest, path);
+  digest.add("2");  // of the arithmetic
+  add_model_file(digest, path);
   digest.add(text_of_flags(*flags));
   const auto kept = paths.cache / "estimates" / (digest.text() + ".json");
-  if (auto cached = from_cache(kept)) return *cached;
+  footprint.estimated = from_cache(kept);
+  if (footprint.estimated) return footprint;
   footprint = from_file(path, *flags);
-  if (make_directories(kept.parent_path(), 0700))
-    (void)write_file_atomically(kept, json::serialize(to_json(footprint)), 0600);
+  // What could not be read may be readable tomorrow, and a later gpumod may know more architectures.
+  if (footprint.estimated && make_directories(kept.parent_path(), 0700))
+    (void)write_file_atomically(kept, json::serialize(to_json(*footprint.estimated)), 0600);
   return footprint;
 }
 

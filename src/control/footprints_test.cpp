@@ -1,8 +1,11 @@
 #include "control/footprints.h"
 
 #include <fstream>
+#include <functional>
+#include <set>
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -78,6 +81,47 @@ TEST_F(FootprintsTest, AKeyIsTheSameUntilSomethingThatMattersChanges) {
   EXPECT_EQ(key(), before) << "nothing of that takes memory or time";
 }
 
+TEST_F(FootprintsTest, OfAProgramThatNobodyKnowsEverythingMatters) {
+  coder().engine = EngineKind::command;
+  coder().options = CommandOptions{{(folder / "bin/server").string()}, {}, {}};
+  std::set<std::string> seen{key()};
+  const auto is_new = [&](const char* what) { EXPECT_TRUE(seen.insert(key()).second) << what; };
+  coder().extra_args = {"-a", "whisper-small"};
+  is_new("what is another server's alias");
+  coder().extra_args = {"-a", "whisper-large"};
+  is_new("and its value");
+  coder().environment["MAX_TOKENS"] = Secret("1");
+  is_new("a variable that sounds like a secret");
+  coder().environment["API_KEY"] = Secret("a");
+  is_new("one that is");
+  coder().environment["API_KEY"] = Secret("b");
+  is_new("another secret");
+  coder().working_directory = folder / "models";
+  is_new("where it looks for its files");
+}
+
+TEST_F(FootprintsTest, OnlyTheNamesThatAnEngineIsKnownToUseAreIdle) {
+  const auto before = key();
+  coder().environment["LLAMA_API_KEY"] = Secret("secret");
+  EXPECT_EQ(key(), before);
+  coder().environment["CACHE_TOKENS"] = Secret("4096");
+  EXPECT_NE(key(), before);
+  coder().environment.clear();
+  coder().extra_args = {"-m", (folder / "models/other.gguf").string()};
+  EXPECT_NE(key(), before) << "it runs another model than its file says";
+}
+
+TEST_F(FootprintsTest, EveryPartOfASeriesMatters) {
+  folder.write("models/big-00001-of-00002.gguf", "GGUF");
+  coder().model.path = folder / "models/big-00001-of-00002.gguf";
+  const auto without = key();
+  folder.write("models/big-00002-of-00002.gguf", "GGUF");
+  const auto whole = key();
+  EXPECT_NE(whole, without);
+  folder.write("models/big-00002-of-00002.gguf", "GGUF, another one");
+  EXPECT_NE(key(), whole);
+}
+
 TEST_F(FootprintsTest, EverythingThatMattersChangesIt) {
   std::set<std::string> seen{key()};
   const auto is_new = [&](const char* what) { EXPECT_TRUE(seen.insert(key()).second) << what; };
@@ -129,6 +173,14 @@ TEST_F(FootprintsTest, APeoplesUnitIsKnownByItsFile) {
   EXPECT_NE(first, "none");
   folder.write("xdg/systemd/user/mine.service.d/more.conf", "[Service]\nEnvironment=A=1\n");
   EXPECT_NE(key(), first);
+  // Drop-ins may also be said for all instances of a template, for a family of names, and for every service.
+  coder().unit = "llama-big@coder.service";
+  folder.write("xdg/systemd/user/llama-big@.service", "[Service]\nExecStart=/bin/true\n");
+  std::set<std::string> seen{key()};
+  for (const char* place : {"llama-big@coder.service.d", "llama-big@.service.d", "llama-.service.d", "service.d"}) {
+    folder.write(fmt::format("xdg/systemd/user/{}/more.conf", place), "[Service]\nEnvironment=A=1\n");
+    EXPECT_TRUE(seen.insert(key()).second) << place;
+  }
   was ? ::setenv("XDG_CONFIG_HOME", before.c_str(), 1) : ::unsetenv("XDG_CONFIG_HOME");
 }
 
@@ -141,15 +193,19 @@ TEST_F(FootprintsTest, AnEstimateComesFromTheFileAndTheFlags) {
   EXPECT_EQ(known().estimated->kv.count(), 2 * 2 * 2 * 16 * 2 * 8192);
 }
 
-TEST_F(FootprintsTest, AHeaderIsReadOnceAndThenAgainWhenTheFileChanges) {
-  const auto first = known();
-  // The same size and time of change: the file is not looked into again, and what was found is still there.
+/// Other bytes, of the same size and time of change.
+void replace_unnoticed(const fs::path& file, const std::function<std::string(std::size_t)>& bytes_of) {
   struct stat info {};
-  const auto file = folder / "models/coder.gguf";
   ASSERT_EQ(::stat(file.c_str(), &info), 0);
-  std::ofstream(file, std::ios::binary) << std::string(static_cast<std::size_t>(info.st_size), 'x');
+  std::ofstream(file, std::ios::binary) << bytes_of(static_cast<std::size_t>(info.st_size));
   const timespec times[2] = {info.st_atim, info.st_mtim};
   ASSERT_EQ(::utimensat(AT_FDCWD, file.c_str(), times, 0), 0);
+}
+
+TEST_F(FootprintsTest, AHeaderIsReadOnceAndThenAgainWhenTheFileChanges) {
+  const auto first = known();
+  // The file is not looked into again, and what was found is still there.
+  replace_unnoticed(folder / "models/coder.gguf", [](std::size_t size) { return std::string(size, 'x'); });
   const auto again = known();
   ASSERT_TRUE(again.estimated);
   EXPECT_EQ(again.estimated->total(), first.estimated->total());
@@ -158,10 +214,23 @@ TEST_F(FootprintsTest, AHeaderIsReadOnceAndThenAgainWhenTheFileChanges) {
   EXPECT_GT(known().estimated->weights, first.estimated->weights);
 }
 
+TEST_F(FootprintsTest, WhatCouldNotBeReadIsTriedAgain) {
+  const auto model = tiny_model(2);
+  folder.write("models/coder.gguf", std::string(model.size(), 'x'));
+  EXPECT_FALSE(known().estimated);
+  replace_unnoticed(folder / "models/coder.gguf", [&](std::size_t) { return model; });
+  EXPECT_TRUE(known().estimated) << known().not_estimated;
+}
+
 TEST_F(FootprintsTest, WhyThereIsNoneIsSaid) {
   coder().extra_args = {"--mmproj", "eyes.gguf"};
   EXPECT_THAT(known().not_estimated, HasSubstr("--mmproj"));
   coder().extra_args.clear();
+  catalog.settings.engines[EngineKind::llamacpp].environment["LLAMA_ARG_CTX_SIZE"] = Secret("99");
+  pass_on_what_is_shared(catalog);
+  EXPECT_THAT(known().not_estimated, HasSubstr("LLAMA_ARG_CTX_SIZE"));
+  catalog.settings.engines.clear();
+  pass_on_what_is_shared(catalog);
   coder().model.path = folder / "models/nothing.gguf";
   EXPECT_THAT(known().not_estimated, HasSubstr("nothing.gguf is not there"));
   folder.write("models/broken.gguf", "GGUF");

@@ -61,6 +61,14 @@ struct FailureCause {
 };
 std::string_view to_string(FailureCause::Class kind);
 
+/// Of what stands on a server's command line and in its environment, what is known to change neither the memory that it
+/// takes nor how long its steps last. Everything else may.
+struct IdleNames {
+  std::vector<std::string_view> with_value;  ///< flags that take one: "--port 80" or "--port=80"
+  std::vector<std::string_view> alone;       ///< flags that take none
+  std::vector<std::string_view> variables;
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -109,6 +117,9 @@ class Engine {
   /// Arguments that make the binary print its flags, for unknown_flags(): tried in order, the first whose output names
   /// any flag counts (older vLLM knows only the second). Empty: the program cannot be asked.
   virtual std::vector<std::vector<std::string>> help_arguments(const Service& service) const = 0;
+
+  /// Empty for a program of people's own: nobody knows what it makes of its arguments.
+  virtual IdleNames idle_names() const = 0;
 };
 
 const Engine& engine_for(EngineKind kind);

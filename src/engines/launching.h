@@ -91,6 +91,7 @@ class PlainEngine : public Engine {
   std::optional<HttpRequest> identity_request(const Service&) const override { return std::nullopt; }
   Result<void> judge_identity(const Service&, const HttpReply&) const override { return {}; }
   std::vector<std::vector<std::string>> help_arguments(const Service&) const override { return {{"--help"}}; }
+  IdleNames idle_names() const override { return {}; }
 };
 
 const Engine& vllm_engine();

@@ -189,6 +189,14 @@ class LlamaCpp final : public PlainEngine {
     return conclusive_cause(EngineKind::llamacpp, line.text);
   }
 
+  IdleNames idle_names() const override {
+    return {{"--port", "--host", "--alias", "-a", "--api-key", "--api-key-file", "--hf-token", "-hft", "--log-file",
+             "--timeout", "-to"},
+            {"--metrics", "--offline", "--log-disable", "--no-models-autoload", "--no-webui"},
+            {"LLAMA_ARG_HOST", "LLAMA_ARG_PORT", "LLAMA_ARG_ALIAS", "LLAMA_ARG_API_KEY", "LLAMA_API_KEY",
+             "LLAMA_ARG_ENDPOINT_METRICS", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PATH", "LANG"}};
+  }
+
  private:
   static std::optional<HttpRequest> order(const Service& service, const char* target) {
     if (!service.in_router()) return std::nullopt;

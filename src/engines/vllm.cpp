@@ -199,6 +199,13 @@ class Vllm final : public PlainEngine {
     return {{"serve", "--help=all"}, {"serve", "--help"}};
   }
 
+  IdleNames idle_names() const override {
+    return {
+        {"--port", "--host", "--api-key", "--served-model-name", "--root-path", "--uvicorn-log-level"},
+        {},
+        {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PATH", "LANG", "VIRTUAL_ENV"}};
+  }
+
  private:
   static ProbeKind kind_of_probe(const Service& service) {
     if (service.probe.kind != ProbeKind::automatic) return service.probe.kind;
