@@ -10,7 +10,6 @@
 #include "host/processes.h"
 #include "model/json.h"
 #include "switching/plan.h"
-#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -93,7 +92,8 @@ std::set<ServiceId> Context::changed_by_hand() {
   for (const auto& past : (*known)->history(far_enough).value_or(std::vector<StoredSwitch>())) {
     const bool reached =
         past.result == to_string(SwitchResult::committed) || past.result == to_string(SwitchResult::unchanged);
-    if (past.kind == "mode switch" && reached) break;
+    if (!reached) continue;
+    if (past.kind == "mode switch") break;
     if (past.goal.exclusive) continue;
     for (const auto& [id, residency] : past.goal.wanted)
       changed.insert(id);
@@ -210,12 +210,17 @@ Task<Context::Known> Context::known(std::set<ServiceId> services) {
   co_return known;
 }
 
-Task<Footprints> Context::known_of_squeezable(const Snapshot& snapshot) {
+Task<SqueezeEvidence> Context::evidence_of_squeeze(const Snapshot& snapshot) {
+  constexpr std::size_t far_enough = 50;
+  SqueezeEvidence evidence;
   const auto files = catalog();
-  auto services = files ? may_be_squeezed(snapshot, **files) : std::set<ServiceId>();
-  if (services.empty()) co_return Footprints();
-  auto all = co_await known(std::move(services));
-  co_return std::move(all.footprints);
+  if (!files || !may_be_squeezed(snapshot, **files)) co_return evidence;
+  std::set<ServiceId> estimates_of_nobody;
+  auto all = co_await known(std::move(estimates_of_nobody));
+  evidence.known = std::move(all.footprints);
+  if (const auto remembering = reading(); remembering && *remembering)
+    evidence.tried = last_started_by_repair((*remembering)->history(far_enough).value_or(std::vector<StoredSwitch>()));
+  co_return evidence;
 }
 
 Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previous) {

@@ -9,6 +9,7 @@
 #include "control/machine.h"
 #include "store/store.h"
 #include "switching/recovery.h"
+#include "verbs/drift.h"
 
 namespace gpumod {
 
@@ -36,7 +37,8 @@ class Context {
   Result<std::optional<StoredSwitch>> interrupted_switch();
   /// None when there is no state file yet.
   Result<std::vector<StoredModel>> registered_models();
-  /// The services that were changed by themselves since the last mode switch, as far as the history tells.
+  /// The services that were changed by themselves since the last mode switch, as far as the history tells. What was refused
+  /// or taken back has changed nothing.
   std::set<ServiceId> changed_by_hand();
 
   /// What is known of services beyond their files, and the keys under which that is remembered (control/footprints.h).
@@ -48,7 +50,7 @@ class Context {
   Task<Known> known(std::set<ServiceId> services);
 
   /// As much of it as it takes to tell who is squeezed: mostly nothing, and then nothing is read.
-  Task<Footprints> known_of_squeezable(const Snapshot& snapshot);
+  Task<SqueezeEvidence> evidence_of_squeeze(const Snapshot& snapshot);
 
   /// Carries a goal out. With `dry_run` only the plan is made, and answered.
   struct Order {

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include <boost/json.hpp>
 #include <fmt/format.h>
 
+#include "engines/reply.h"
 #include "fit/claim.h"
 #include "switching/plan.h"
 
@@ -39,8 +41,8 @@ std::optional<Residency> wanted_by(const std::optional<Goal>& goal, const Servic
 class Drift {
  public:
   Drift(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
-        const std::optional<Interruption>& cut_off, const Footprints& known)
-      : goal_(goal), snapshot_(snapshot), catalog_(catalog), cut_off_(cut_off), known_(known) {}
+        const std::optional<Interruption>& cut_off, const SqueezeEvidence& evidence)
+      : goal_(goal), snapshot_(snapshot), catalog_(catalog), cut_off_(cut_off), evidence_(evidence) {}
 
   std::vector<Difference> find() {
     for (const auto& [id, view] : snapshot_.services) {
@@ -148,7 +150,8 @@ class Drift {
     return fmt::format("pid {} ({}, user {}), which is not ours", holder.pid, holder.command, holder.user);
   }
 
-  /// What its unit holds on the GPU where it holds most, against what all that run in that unit claim there.
+  /// What its unit holds on the GPU where it holds most, against what all that run in that unit are known to take there. An
+  /// estimate is not held against it: where that is wrong, no restart would ever help.
   void look_for_squeeze(const Service& service, const ServiceView& view) {
     const GpuSample* most = nullptr;
     Bytes held_most;
@@ -164,19 +167,33 @@ class Drift {
     for (const auto* member : catalog_.services_of_unit(view.unit)) {
       const auto seen = snapshot_.services.find(member->id);
       if (seen == snapshot_.services.end() || seen->second.residency != Residency::running) continue;
-      const auto one = claim_of(*member, footprint_of(known_, member->id), *most);
+      const auto one = vouched_claim(*member, footprint_of(evidence_.known, member->id), *most);
       if (!one.bytes) return;
       claim += *one.bytes;
       source = one.source;
       ++sharers;
     }
     if (!is_squeezed(service, claim, held_most)) return;
+    const bool tried = evidence_.tried.contains(view.unit);
+    const bool room = most->free && *most->free + held_most >= claim + left_by_fit;
     add(Kind::squeezed, service.id, "running", view.residency,
         fmt::format("'{}' runs with {} of VRAM where {} are {}{}: --fit has probably shrunk it to what was free "
                     "at its start, and it is slow{}",
                     service.id, to_string(held_most), to_string(claim), sharers > 1 ? "claimed" : to_string(source),
                     sharers > 1 ? fmt::format(" for the {} models of its router", sharers) : "",
-                    source == ClaimSource::declared ? "; if a restart does not help, its vram: is too high" : ""));
+                    what_a_restart_does(*most, source, room, tried)));
+    found_.back().restart_may_help = room && !tried;
+  }
+
+  static std::string what_a_restart_does(const GpuSample& gpu, ClaimSource source, bool room, bool tried) {
+    if (!room)
+      return fmt::format("; {} more are free now, too little for a restart to help",
+                         to_string(gpu.free.value_or(Bytes())));
+    const bool declared = source == ClaimSource::declared;
+    if (tried)
+      return fmt::format("; gpumod repair has restarted it, and that changed nothing{}",
+                         declared ? ": its vram: may be too high" : "");
+    return declared ? "; if a restart does not help, its vram: is too high" : "";
   }
 
   void add(Kind kind, const ServiceId& id, std::string_view wanted, Residency is, std::string text) {
@@ -187,7 +204,7 @@ class Drift {
   const Snapshot& snapshot_;
   const Catalog& catalog_;
   const std::optional<Interruption>& cut_off_;
-  const Footprints& known_;
+  const SqueezeEvidence& evidence_;
   std::vector<Difference> found_;
 };
 
@@ -208,8 +225,8 @@ std::string_view to_string(Difference::Kind kind) {
 
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
                                        const Catalog& catalog, const std::optional<Interruption>& cut_off,
-                                       const Footprints& known) {
-  return Drift(goal, snapshot, catalog, cut_off, known).find();
+                                       const SqueezeEvidence& evidence) {
+  return Drift(goal, snapshot, catalog, cut_off, evidence).find();
 }
 
 std::string_view to_string(Deviation::Kind kind) {
@@ -250,24 +267,39 @@ std::vector<Deviation> deviations_of(const std::optional<Goal>& goal, const Cata
   return found;
 }
 
-std::set<ServiceId> may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog) {
-  std::set<ServiceId> running;
-  bool one_may = false;
-  for (const auto& [id, view] : snapshot.services) {
-    const auto service = catalog.services.find(id);
-    if (service == catalog.services.end() || view.residency != Residency::running || !service->second.llama()) continue;
-    running.insert(id);
-    one_may = one_may || (may_shrink_itself(service->second) && service->second.vram != Bytes(0));
-  }
-  return one_may && !snapshot.gpus.empty() ? running : std::set<ServiceId>();
+bool may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog) {
+  return !snapshot.gpus.empty() &&
+         std::any_of(snapshot.services.begin(), snapshot.services.end(), [&](const auto& entry) {
+           const auto service = catalog.services.find(entry.first);
+           return service != catalog.services.end() && entry.second.residency == Residency::running &&
+                  service->second.vram != Bytes(0) && may_shrink_itself(service->second);
+         });
 }
 
 std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
-                                     const Footprints& known) {
+                                     const SqueezeEvidence& evidence) {
   std::set<std::string> units;
-  for (const auto& difference : differences_of(goal, snapshot, catalog, {}, known))
-    if (difference.kind == Kind::squeezed) units.insert(catalog.services.at(difference.service).unit_name());
+  for (const auto& difference : differences_of(goal, snapshot, catalog, {}, evidence))
+    if (difference.kind == Kind::squeezed && difference.restart_may_help)
+      units.insert(catalog.services.at(difference.service).unit_name());
   return units;
+}
+
+std::set<std::string> last_started_by_repair(const std::vector<StoredSwitch>& history) {
+  std::set<std::string> seen, by_repair;
+  for (const auto& past : history) {
+    std::error_code malformed;
+    const auto report = boost::json::parse(past.report, malformed);
+    const auto* steps = malformed ? nullptr : find(report, {"switch", "steps"});
+    if (!steps || !steps->is_array()) continue;
+    for (const auto& step : steps->get_array()) {
+      const auto action = string_at(step, {"action"});
+      if (string_at(step, {"result"}) != "done" || (action != "start" && action != "load")) continue;
+      const auto unit = string_at(step, {"unit"});
+      if (seen.insert(unit).second && past.kind == "repair") by_repair.insert(unit);
+    }
+  }
+  return by_repair;
 }
 
 std::optional<Goal> goal_of_what_runs(const Snapshot& snapshot, const Catalog& catalog) {

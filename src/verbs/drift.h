@@ -19,6 +19,7 @@
 #include "catalog/catalog.h"
 #include "model/footprint.h"
 #include "model/snapshot.h"
+#include "store/store.h"
 
 namespace gpumod {
 
@@ -28,8 +29,16 @@ struct Difference {
   std::string wanted;
   Residency is = Residency::stopped;
   std::string text;  ///< for people
+  /// Of a squeezed one: another start may give it more. Not while there is no room for more, nor where repair has tried.
+  bool restart_may_help = false;
 };
 std::string_view to_string(Difference::Kind kind);
+
+/// What it takes to tell who is squeezed, and whether a restart would help.
+struct SqueezeEvidence {
+  Footprints known;
+  std::set<std::string> tried;  ///< units whose last start was a repair
+};
 
 /// A switch that was cut off: what it was bringing about, and what repair will.
 struct Interruption {
@@ -40,15 +49,18 @@ struct Interruption {
 
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
                                        const Catalog& catalog, const std::optional<Interruption>& cut_off = {},
-                                       const Footprints& known = {});
+                                       const SqueezeEvidence& evidence = {});
 
-/// Of whom more than their files has to be known before it can be told who is squeezed: the llama-servers that run, if one
-/// of them may shrink itself.
-std::set<ServiceId> may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog);
+/// More than their files has to be known before it can be told who is squeezed: a llama-server runs that may have shrunk
+/// itself.
+bool may_be_squeezed(const Snapshot& snapshot, const Catalog& catalog);
 
-/// The units of squeezed services: to be restarted, where they may get the memory that they lacked.
+/// The units of squeezed services that may get the memory that they lacked: to be restarted.
 std::set<std::string> squeezed_units(const std::optional<Goal>& goal, const Snapshot& snapshot, const Catalog& catalog,
-                                     const Footprints& known = {});
+                                     const SqueezeEvidence& evidence = {});
+
+/// For SqueezeEvidence, from what the journal tells of the latest switches, the newest first.
+std::set<std::string> last_started_by_repair(const std::vector<StoredSwitch>& history);
 
 /// How the goal differs from the mode whose name it bears, because people changed single services since, or the mode's
 /// file. It is no difference between what runs and what should.

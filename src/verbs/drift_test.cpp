@@ -105,9 +105,11 @@ TEST_F(DriftTest, AStrangerOnThePortOfWhatNobodyWantsIsNoDifference) {
 
 TEST_F(DriftTest, AServiceThatFitHasShrunkIsSqueezed) {
   snapshot.gpus[0].processes[0].used = Bytes::gib(6);
+  snapshot.gpus[0].free = Bytes::gib(16);
   EXPECT_EQ(only().kind, Kind::squeezed);
   EXPECT_THAT(only().text, HasSubstr("'coder' runs with 6144 MiB of VRAM where 20480 MiB are declared"));
   EXPECT_THAT(squeezed_units(goal, snapshot, catalog), testing::ElementsAre("gpumod-coder.service"));
+  EXPECT_THAT(only().text, HasSubstr("if a restart does not help, its vram: is too high"));
   snapshot.gpus[0].processes.clear();
   EXPECT_EQ(only().kind, Kind::squeezed) << "it runs on the CPU alone";
   snapshot.gpus.clear();
@@ -117,19 +119,62 @@ TEST_F(DriftTest, AServiceThatFitHasShrunkIsSqueezed) {
 TEST_F(DriftTest, SqueezedIsWhoHoldsLessThanHalfOfWhatIsKnownBest) {
   snapshot.gpus[0].processes[0].used = Bytes::gib(6);
   snapshot.gpus[0].name = "A card";
-  Footprints known;
-  known["coder"].measured["A card"].peak = Bytes::gib(11);
-  EXPECT_TRUE(differences_of(goal, snapshot, catalog, {}, known).empty()) << "its vram: is too high";
-  known["coder"].measured["A card"].peak = Bytes::gib(13);
-  const auto found = differences_of(goal, snapshot, catalog, {}, known);
+  SqueezeEvidence evidence;
+  evidence.known["coder"].measured["A card"].peak = Bytes::gib(11);
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog, {}, evidence).empty()) << "its vram: is too high";
+  evidence.known["coder"].measured["A card"].peak = Bytes::gib(13);
+  const auto found = differences_of(goal, snapshot, catalog, {}, evidence);
   ASSERT_EQ(found.size(), 1u);
   EXPECT_THAT(found[0].text, HasSubstr("6144 MiB of VRAM where 13312 MiB are measured"));
-  EXPECT_THAT(may_be_squeezed(snapshot, catalog), testing::ElementsAre("coder"));
+  EXPECT_TRUE(may_be_squeezed(snapshot, catalog));
   LlamaOptions pinned;
   pinned.context_size = 8192;
   pinned.gpu_layers = 99;
   catalog.services["coder"].options = pinned;
-  EXPECT_TRUE(may_be_squeezed(snapshot, catalog).empty()) << "then nothing more needs to be known";
+  EXPECT_FALSE(may_be_squeezed(snapshot, catalog)) << "then nothing more needs to be known";
+}
+
+TEST_F(DriftTest, AnEstimateAloneMakesNobodySqueezed) {
+  catalog.services["coder"].vram.reset();
+  snapshot.gpus[0].processes[0].used = Bytes::gib(6);
+  SqueezeEvidence evidence;
+  evidence.known["coder"].estimated = EstimatedMemory{Bytes::gib(18), Bytes::gib(1), {}, {}, false, {}};
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog, {}, evidence).empty());
+  evidence.known["coder"].measured[""].peak = Bytes::gib(7);
+  EXPECT_TRUE(differences_of(goal, snapshot, catalog, {}, evidence).empty()) << "it takes what it took before";
+}
+
+TEST_F(DriftTest, ARestartIsForWhomItMayHelp) {
+  snapshot.gpus[0].processes[0].used = Bytes::gib(6);
+  snapshot.gpus[0].free = Bytes::gib(15);
+  EXPECT_THAT(squeezed_units(goal, snapshot, catalog), testing::ElementsAre("gpumod-coder.service"));
+  snapshot.gpus[0].free = Bytes::gib(15) - Bytes::mib(1);  // --fit leaves 1 GiB of 21
+  EXPECT_TRUE(squeezed_units(goal, snapshot, catalog).empty());
+  EXPECT_THAT(only().text, HasSubstr("; 15359 MiB more are free now, too little for a restart to help"));
+  snapshot.gpus[0].free = Bytes::gib(18);
+  const SqueezeEvidence tried{{}, {"gpumod-coder.service"}};
+  EXPECT_TRUE(squeezed_units(goal, snapshot, catalog, tried).empty());
+  const auto found = differences_of(goal, snapshot, catalog, {}, tried);
+  ASSERT_EQ(found.size(), 1u) << "it is as it was";
+  EXPECT_THAT(found[0].text, HasSubstr("; gpumod repair has restarted it, and that changed nothing: its vram: may be"));
+}
+
+TEST(SqueezeHistory, WhoseLastStartWasARepair) {
+  const auto past = [](const std::string& kind, const std::string& steps) {
+    StoredSwitch stored;
+    stored.kind = kind;
+    stored.report = R"({"switch":{"steps":[)" + steps + "]}}";
+    return stored;
+  };
+  const std::string a = R"({"unit":"a","action":"start","result":"done"})";
+  const std::string b = R"({"unit":"b","action":"load","result":"done"})";
+  const std::string c =
+      R"({"unit":"c","action":"start","result":"failed"},{"unit":"d","action":"verify","result":"done"})";
+  StoredSwitch running;
+  running.kind = "repair";
+  EXPECT_THAT(last_started_by_repair({running, past("repair", c), past("mode switch", a), past("repair", a + "," + b)}),
+              testing::ElementsAre("b"));
+  EXPECT_THAT(last_started_by_repair({past("repair", "7"), past("repair", a)}), testing::ElementsAre("a"));
 }
 
 TEST_F(DriftTest, FiguresThatNvmlDoesNotGiveProveNothing) {

@@ -101,9 +101,9 @@ Answer mode_status(Context& context, Request) {
       services.push_back(std::move(line));
     }
   auto unfinished = find_unfinished(context, *goal, (*catalog)->settings);
-  const auto footprints = co_await context.known_of_squeezable(*snapshot);
+  const auto evidence = co_await context.evidence_of_squeeze(*snapshot);
   auto differences =
-      describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, footprints));
+      describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, evidence));
   auto orphans = describe_orphans(*snapshot, **catalog);
   const bool in_order = *goal && differences.empty() && orphans.empty() && unfinished.described.is_null();
   co_return json::value(

@@ -62,9 +62,9 @@ Answer status(Context& context, Request) {
   answer["gpu_problem"] = snapshot->gpu_problem ? to_json(*snapshot->gpu_problem) : json::value(nullptr);
   answer["services"] = std::move(services);
   answer["orphans"] = describe_orphans(*snapshot, **catalog);
-  const auto footprints = co_await context.known_of_squeezable(*snapshot);
+  const auto evidence = co_await context.evidence_of_squeeze(*snapshot);
   answer["differences"] =
-      describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, footprints));
+      describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, evidence));
   answer["deviations"] = describe_deviations(context, *goal, **catalog);
   answer["switch"] = std::move(unfinished.described);
   answer["problems"] = describe_problems(**catalog);
@@ -99,8 +99,8 @@ Answer repair(Context& context, Request request) {
   }
   order.goal.exclusive = true;
   std::erase_if(order.goal.wanted, [&](const auto& entry) { return !(*catalog)->services.contains(entry.first); });
-  const auto footprints = co_await context.known_of_squeezable(*snapshot);
-  order.distrusted = squeezed_units(order.goal, *snapshot, **catalog, footprints);
+  const auto evidence = co_await context.evidence_of_squeeze(*snapshot);
+  order.distrusted = squeezed_units(order.goal, *snapshot, **catalog, evidence);
   co_return co_await context.carry_out(std::move(order));
 }
 

@@ -477,6 +477,14 @@ class SingleServices(Case):
         self.assertEqual([line["text"] for line in self.status()["deviations"]],
                          ["mode one without 'b': the mode's file names it only since; gpumod mode switch one brings it up"])
 
+    def test_what_was_tried_and_taken_back_was_not_done_by_hand(self):
+        self.toy("b", self.ports["b"], "--exit-at-once", 3)
+        self.switch("one")
+        self.assertEqual(self.gpumod("service", "start", "b").code, 1)
+        self.mode("one", "a", "b")
+        self.assertEqual([line["text"] for line in self.status()["deviations"]],
+                         ["mode one without 'b': the mode's file names it only since; gpumod mode switch one brings it up"])
+
     def test_logs_of_what_never_ran_and_numbers_that_make_no_sense(self):
         self.toy("never-ran", free_port())  # the journal remembers what other tests ran
         # Where parts of the journal cannot be read, it may also have run: then it is an error.

@@ -130,7 +130,7 @@ class Squeezed(Case):
         self.gpu_holds(300, pid)
         differences = self.status()["differences"]
         self.assertEqual([(line["service"], line["kind"]) for line in differences], [("chat", "squeezed")])
-        self.assertRegex(differences[0]["text"], r"^'chat' runs with 300 MiB of VRAM where \d+ MiB are estimated")
+        self.assertRegex(differences[0]["text"], r"^'chat' runs with 300 MiB of VRAM where 2000 MiB are declared")
         plan = self.ok("repair", "--dry-run", "--json").json["plan"]
         self.assertEqual([step["action"] for step in plan["steps"]], ["stop", "start"])
         repair = self.start_gpumod("repair")
@@ -138,9 +138,15 @@ class Squeezed(Case):
         self.gpu_holds(0)  # the driver has let go of it
         _, complaint = repair.communicate(timeout=60)
         self.assertEqual(repair.returncode, 0, complaint)
-        self.assertNotEqual(self.services()["chat"]["pid"], pid)
-        self.gpu_holds(1900, self.services()["chat"]["pid"])
+        again = self.services()["chat"]["pid"]
+        self.assertNotEqual(again, pid)
+        self.gpu_holds(1900, again)
         self.assertEqual(self.status()["differences"], [])
+        # Where the restart has changed nothing, there is no second one.
+        self.gpu_holds(300, again)
+        self.assertIn("gpumod repair has restarted it, and that changed nothing", self.status()["differences"][0]["text"])
+        self.ok("repair")
+        self.assertEqual(self.services()["chat"]["pid"], again)
 
     def test_without_vram_its_file_and_its_flags_say_what_it_takes(self):
         service = self.config / "services/chat.yaml"
