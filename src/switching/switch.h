@@ -151,6 +151,8 @@ class Switch {
   Command command(Command::Kind kind, const Live& live, TimePoint deadline = TimePoint::max()) const;
   StepReport& report(const Live& live) { return reports_[static_cast<std::size_t>(live.step.index)]; }
   bool router_process_only(const Step& step) const;
+  bool is_model_of_router(const Step& step) const;
+  gpumod::Phase phase_of_coming_up(const Step& step) const;
   Duration startup_timeout(const Step& step) const;
   Duration patience_with(const Step& step) const;
   bool passed_over(const Live& first, const Live& next) const;

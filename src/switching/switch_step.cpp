@@ -65,8 +65,7 @@ void Switch::await(Live& live, TimePoint now, Commands& out) {
   auto& line = report(live);
   const auto action = live.step.action;
   // A router is ready without its models: one that is still loading must not be taken for one that does not answer.
-  const bool model_of_router = action == Action::verify && !live.step.service.empty() &&
-                               request_.knowledge.services.at(live.step.service).in_router();
+  const bool model_of_router = action == Action::verify && is_model_of_router(live.step);
   if (action == Action::load || action == Action::unload || action == Action::sleep || model_of_router) {
     const bool comes_up = action == Action::load || model_of_router;
     const auto patience = comes_up                   ? patience_with(live.step)
@@ -338,6 +337,10 @@ bool Switch::router_process_only(const Step& step) const {
   return request_.knowledge.services.at(step.service).in_router();
 }
 
+bool Switch::is_model_of_router(const Step& step) const {
+  return !step.service.empty() && request_.knowledge.services.at(step.service).in_router();
+}
+
 Duration Switch::startup_timeout(const Step& step) const {
   Duration longest = 60s;
   for (const auto& [id, service] : request_.knowledge.services)
@@ -352,13 +355,28 @@ Duration Switch::startup_timeout(const Step& step) const {
 Duration Switch::patience_with(const Step& step) const {
   const auto floor = startup_timeout(step);
   if (!first_snapshot_) return floor;
-  const auto* seen =
-      measured_on(footprint_of(request_.knowledge.footprints, step.subject()), step.gpus, first_snapshot_->gpus);
-  const auto phase = step.action == Action::load   ? gpumod::Phase::load
-                     : step.action == Action::wake ? gpumod::Phase::wake
-                                                   : gpumod::Phase::ready;
-  const auto found = seen ? seen->phases.find(phase) : std::map<gpumod::Phase, PhaseSeconds>::const_iterator();
-  return seen && found != seen->phases.end() ? patience_for(found->second, floor) : floor;
+  const auto phase = phase_of_coming_up(step);
+  const auto patience = [&](const MeasuredFootprint& seen) {
+    const auto found = seen.phases.find(phase);
+    return found == seen.phases.end() ? floor : patience_for(found->second, floor);
+  };
+  const auto& known = footprint_of(request_.knowledge.footprints, step.subject());
+  if (step.action != Action::verify) {
+    const auto* seen = measured_on(known, step.gpus, first_snapshot_->gpus);
+    return seen ? patience(*seen) : floor;
+  }
+  // Where one is that is only asked, nobody has planned: it gets the longest that it ever took.
+  auto longest = floor;
+  for (const auto& [gpu, seen] : known.measured)
+    longest = std::max(longest, patience(seen));
+  return longest;
+}
+
+/// Who is asked whether it runs may be on its way up: a model of a router then loads.
+gpumod::Phase Switch::phase_of_coming_up(const Step& step) const {
+  if (step.action == Action::wake) return gpumod::Phase::wake;
+  const bool loads = step.action == Action::load || (step.action == Action::verify && is_model_of_router(step));
+  return loads ? gpumod::Phase::load : gpumod::Phase::ready;
 }
 
 }  // namespace gpumod

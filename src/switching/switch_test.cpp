@@ -11,6 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing_world::make_router_service;
 using testing_world::make_service;
 using testing_world::mode;
 using testing_world::only;
@@ -568,6 +569,30 @@ TEST_F(SwitchTest, WhoIsKnownToBeSlowGetsMoreTime) {
   EXPECT_EQ(patience(), 60s) << "it is never less";
   ready = {70s, 5s, 5};
   EXPECT_EQ(patience(), 125s);
+}
+
+TEST_F(SwitchTest, WhoIsOnItsWayUpGetsTheTimeThatItIsKnownToNeed) {
+  world.add(make_router_service("a", "llama", 7071, Bytes::mib(2000)));
+  world.knowledge.footprints["a"].measured["Simulated"].phases[Phase::load] = {70s, 5s, 5};
+  world.knowledge.footprints["cpu"].measured[""].phases[Phase::ready] = {100s, 0s, 5};
+  const auto patience_with = [&](const ServiceId& id, Residency residency) {
+    World other;
+    other.knowledge = world.knowledge;
+    other.run_unit(other.knowledge.services.at(id).unit_name(), {id});
+    Switch machine({mode({id}), std::nullopt, OnFailure::rollback, other.knowledge});
+    machine.begin(other.clock);
+    Event seen;
+    seen.kind = Event::Kind::observed;
+    seen.snapshot = other.observe();
+    seen.snapshot->services[id].residency = residency;
+    const auto commands = machine.on(seen, other.clock);
+    EXPECT_EQ(commands.size(), 1u);
+    return commands.empty() ? Duration{} : commands.front().deadline - other.clock;
+  };
+  EXPECT_EQ(patience_with("a", Residency::starting), 125s);
+  EXPECT_EQ(patience_with("a", Residency::running), 125s) << "nobody says where it runs";
+  EXPECT_EQ(patience_with("cpu", Residency::starting), 150s);
+  EXPECT_EQ(patience_with("small", Residency::starting), 60s);
 }
 
 }  // namespace
