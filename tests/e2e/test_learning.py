@@ -126,10 +126,29 @@ class Learning(SimulatedGpu):
         self.assertGreater(claim, 13000 * MIB)
 
     def test_what_fails_teaches_nothing(self):
+        self.model("small", "weights=4000MiB", "kv-per-1k=100MiB", "compute=200MiB", "load=2s")
+        self.write("services/small.yaml", f"""
+            engine: llamacpp
+            port: {free_port()}
+            model: {self.models}/small.gguf
+            vram: 6000
+            context_size: 4096
+            gpu_layers: 99
+            stop_timeout: 3s
+            """)
+        self.mode("both", "small", "vllm-embedding")
+        self.mode("small", "small")
         self.vllm("fault=model-error")
-        self.assertEqual(self.gpumod("mode", "switch", "rag", timeout=120).code, 1)
-        self.vllm()
+        run = self.gpumod("mode", "switch", "both", "--json", timeout=120)
+        self.assertEqual(run.code, 1, run)
+        came = {(step["service"], step["result"]) for step in run.json["switch"]["steps"]
+                if step["action"] == "start"}
+        self.assertEqual(came, {("small", "done"), ("vllm-embedding", "failed")})
+        # Under the very configuration that was tried: neither of what failed nor of what came up before that.
         self.assertEqual(self.memory("vllm-embedding")["measured"], [])
+        self.assertEqual(self.memory("small")["measured"], [])
+        self.switch("small")
+        self.assertEqual(len(self.memory("small")["measured"]), 1)
 
     def test_a_sleeper_shows_what_it_keeps(self):
         self.switch("rag", timeout=120)
