@@ -104,7 +104,8 @@ class Assembly {
       else
         lost_services_.emplace(draft.service.id, draft.service.source);
     }
-    pass_on_what_is_shared(catalog_);
+    for (auto& [id, service] : catalog_.services)
+      inherit(catalog_, service);
     settle_faults(lost_services_, catalog_.services, catalog_.broken_services, catalog_.service_faults);
     std::map<ModeId, SourceLocation> first;
     for (const auto& draft : modes_) {
@@ -326,23 +327,20 @@ std::vector<const Service*> Catalog::services_of_unit(std::string_view unit) con
   return found;
 }
 
-void pass_on_what_is_shared(Catalog& catalog) {
-  for (auto& [id, service] : catalog.services) {
-    service.inherited_args.clear();
-    service.inherited_environment.clear();
-    if (!service.unit.empty()) continue;
-    if (const auto settings = catalog.settings.engines.find(service.engine);
-        settings != catalog.settings.engines.end()) {
-      service.inherited_args = settings->second.extra_args;
-      service.inherited_environment = settings->second.environment;
-    }
-    if (service.router.empty()) continue;
-    for (const auto* other : catalog.services_of_unit(service.unit_name())) {
-      if (other->id == id) continue;
-      service.inherited_args.insert(service.inherited_args.end(), other->extra_args.begin(), other->extra_args.end());
-      for (const auto& [name, value] : other->environment)
-        service.inherited_environment.insert_or_assign(name, value);
-    }
+void inherit(const Catalog& catalog, Service& service) {
+  service.inherited_args.clear();
+  service.inherited_environment.clear();
+  if (!service.unit.empty()) return;
+  if (const auto settings = catalog.settings.engines.find(service.engine); settings != catalog.settings.engines.end()) {
+    service.inherited_args = settings->second.extra_args;
+    service.inherited_environment = settings->second.environment;
+  }
+  if (service.router.empty()) return;
+  for (const auto* other : catalog.services_of_unit(service.unit_name())) {
+    if (other->id == service.id) continue;
+    service.inherited_args.insert(service.inherited_args.end(), other->extra_args.begin(), other->extra_args.end());
+    for (const auto& [name, value] : other->environment)
+      service.inherited_environment.insert_or_assign(name, value);
   }
 }
 

@@ -59,8 +59,9 @@ struct Catalog {
 using VariableLookup = std::function<std::optional<std::string>(const std::string&)>;
 Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables = nullptr);
 
-/// Tells every service what it inherits: of the settings, and of the others of its unit. A loaded catalogue has done so.
-void pass_on_what_is_shared(Catalog& catalog);
+/// Fills in what a service inherits, of its engine's settings and of the others of its unit. A loaded catalogue has done so
+/// for all of its own.
+void inherit(const Catalog& catalog, Service& service);
 
 /// The settings alone, as load_catalog would read them; its problems are for load_catalog to tell. For whoever must
 /// know early with whom to speak.

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "control/launch.h"
-
 namespace gpumod {
 
 namespace {
@@ -17,20 +15,11 @@ bool is_option(std::string_view word, OptionNames names) {
 }  // namespace
 
 Additions additions_of(const Catalog& catalog, const Service& service) {
-  Additions added;
-  if (const auto* settings = engine_settings(catalog, service.engine)) {
-    added.words = settings->extra_args;
-    added.environment = settings->environment;
-  }
-  const auto take = [&](const Service& member) {
-    for (const auto& [name, value] : member.environment)
-      added.environment.insert_or_assign(name, value);
-  };
-  for (const auto* member : catalog.services_of_unit(service.unit_name())) {
-    added.words.insert(added.words.end(), member->extra_args.begin(), member->extra_args.end());
-    take(*member);
-  }
-  take(service);  // a router's members cannot differ, but may while their files are being corrected
+  Service whole = service;
+  inherit(catalog, whole);
+  Additions added{whole.added_words(), std::move(whole.inherited_environment)};
+  for (const auto& [name, value] : service.environment)
+    added.environment.insert_or_assign(name, value);
   return added;
 }
 

@@ -12,7 +12,7 @@
 
 namespace gpumod {
 
-/// Its engine's settings first, then what the services of its unit say: as the engines put it together.
+/// What it inherits, then its own. Of an adopted unit only its own: the settings are for units of ours.
 struct Additions {
   std::vector<std::string> words;             ///< of the command line
   std::map<std::string, Secret> environment;  ///< without what the engine sets by itself

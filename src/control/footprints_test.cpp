@@ -227,10 +227,10 @@ TEST_F(FootprintsTest, WhyThereIsNoneIsSaid) {
   EXPECT_THAT(known().not_estimated, HasSubstr("--mmproj"));
   coder().extra_args.clear();
   catalog.settings.engines[EngineKind::llamacpp].environment["LLAMA_ARG_CTX_SIZE"] = Secret("99");
-  pass_on_what_is_shared(catalog);
+  inherit(catalog, coder());
   EXPECT_THAT(known().not_estimated, HasSubstr("LLAMA_ARG_CTX_SIZE"));
   catalog.settings.engines.clear();
-  pass_on_what_is_shared(catalog);
+  inherit(catalog, coder());
   coder().model.path = folder / "models/nothing.gguf";
   EXPECT_THAT(known().not_estimated, HasSubstr("nothing.gguf is not there"));
   folder.write("models/broken.gguf", "GGUF");
