@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "control/actor.h"
+#include "host/containers.h"
 #include "host/processes.h"
 #include "switching/memory_watch.h"
 
@@ -70,7 +71,7 @@ Task<Result<std::vector<GpuSample>>> Actor::sample(TimePoint deadline) {
     co_return fail(gpus->error());
   }
   note_gpus(**gpus);
-  co_return std::move(**gpus);
+  co_return placeable(std::move(**gpus));
 }
 
 /// Who belongs to which unit changes while services start and end: asked anew before anybody is called foreign.
@@ -140,6 +141,7 @@ Task<Event> Actor::check_memory(Command command) {
 Task<Event> Actor::prove_release(Command command) {
   const std::string unit = command.unit;
   const std::vector<pid_t> pids = stopped_[unit];
+  const std::set<std::string> containers = containers_[unit];
   const auto alive = co_await machine_.units->wait_gone(unit, pids, command.deadline);
   if (!alive) co_return event(command, Event::Kind::survived, alive.error().message);
   if (!alive->empty()) {
@@ -158,9 +160,15 @@ Task<Event> Actor::prove_release(Command command) {
     const auto gpus = sampled.value_or(std::vector<GpuSample>());
     std::string listed = sampled ? "" : fmt::format("its release cannot be proven: {}", sampled.error().message);
     for (const auto& gpu : gpus)
-      for (const auto& process : gpu.processes)
-        if (std::find(pids.begin(), pids.end(), process.pid) != pids.end() && !process_info(process.pid))
-          listed = fmt::format("NVML still lists pid {} of {} on GPU {}", process.pid, unit, gpu.index);
+      for (const auto& process : gpu.processes) {
+        const auto info = process_info(process.pid);
+        if (!info && std::find(pids.begin(), pids.end(), process.pid) != pids.end())
+          listed = fmt::format("NVML still lists pid {} of {} on {}", process.pid, unit, gpu_in_words(gpu.index));
+        if (info && containers.contains(container_of_cgroup(info->control_group)))
+          listed =
+              fmt::format("the container of {} has outlived it: pid {} ({}) still holds {} of {}", unit, process.pid,
+                          info->command, process.used ? to_string(*process.used) : "memory", gpu_in_words(gpu.index));
+      }
     if (listed.empty()) break;
     if (now() >= command.deadline) co_return event(command, Event::Kind::survived, listed);
     co_await wait_until(std::min(command.deadline, now() + gpu_interval));
