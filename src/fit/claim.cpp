@@ -4,14 +4,13 @@
 
 namespace gpumod {
 
-namespace {
-
-Bytes vllm_claim(const VllmOptions& options, Bytes total) {
-  const double utilization = options.gpu_memory_utilization.value_or(0.9);
-  return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));
+std::optional<double> share_of(const Service& service) {
+  constexpr double vllms_default = 0.9;
+  const auto* options = service.vllm();
+  if (!options || options->kv_cache_memory) return std::nullopt;
+  if (options->gpu_memory_utilization || !service.unit.empty()) return options->gpu_memory_utilization;
+  return vllms_default;
 }
-
-}  // namespace
 
 const Footprint& footprint_of(const Footprints& known, const std::string& subject) {
   static const Footprint nothing;
@@ -32,8 +31,9 @@ const EstimatedMemory* counted_estimate(const Service& service, const Footprint&
 
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu) {
   if (service.vram == Bytes(0)) return {Bytes(0), ClaimSource::declared};
-  if (const auto* vllm = service.vllm())
-    return {vllm_claim(*vllm, gpu.total.value_or(Bytes())), ClaimSource::utilization};
+  if (const auto share = share_of(service); share && gpu.total)
+    return {Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(gpu.total->count()) * *share))),
+            ClaimSource::utilization};
   const auto* estimate = counted_estimate(service, known, gpu);
   const Bytes least = estimate ? estimate->exact() : Bytes();
   if (const auto measured = known.measured.find(gpu.name); measured != known.measured.end() && measured->second.peak)

@@ -16,10 +16,14 @@ struct Claim {
 };
 
 /// What the service takes on this GPU at its peak: everybody who asks asks here. The rule, and why, is in
-/// docs/decisions/0007-what-a-service-claims.md: `vram: 0` uses no GPU; a vLLM takes ceil(total × utilization), whatever is
-/// declared or measured; else measured counts before estimated before declared, and never less than the weights and caches
+/// docs/decisions/0007-what-a-service-claims.md: `vram: 0` uses no GPU; a vLLM whose share is known (see as_started() in
+/// vllm_flags.h) takes ceil(total × utilization), whatever is declared or measured; else measured counts before estimated before declared, and never less than the weights and caches
 /// of an estimate that counts.
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu);
+
+/// The share that a vLLM takes. Unset: no vLLM, a cache of fixed size instead of a share, or people's own unit whose file
+/// here does not say it.
+std::optional<double> share_of(const Service& service);
 
 /// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).
 constexpr Bytes left_by_fit = Bytes::gib(1);
