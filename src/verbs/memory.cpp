@@ -8,6 +8,8 @@
 #include "base/text.h"
 #include "fit/claim.h"
 #include "fit/learning.h"
+#include "model/snapshot.h"
+#include "verbs/describe.h"
 
 namespace gpumod {
 
@@ -19,15 +21,8 @@ double rounded_seconds(Duration took) {
   return static_cast<double>(took.count() / 1'000'000) / 1000.0;
 }
 
-json::value bytes_or_null(const std::optional<Bytes>& amount) {
-  return amount ? json::value(amount->count()) : json::value(nullptr);
-}
-
 bool may_use(const Service& service, const GpuSample& gpu) {
-  const auto& devices = service.gpu.devices;
-  return devices.empty() || std::any_of(devices.begin(), devices.end(), [&](const std::string& device) {
-           return device == gpu.uuid || device == std::to_string(gpu.index);
-         });
+  return service.gpu.any() || names(service.gpu, gpu);
 }
 
 json::value describe_estimate(const Footprint& known) {
