@@ -8,8 +8,7 @@ std::optional<double> share_of(const Service& service) {
   constexpr double vllms_default = 0.9;
   const auto* options = service.vllm();
   if (!options || options->kv_cache_memory) return std::nullopt;
-  if (options->gpu_memory_utilization || !service.unit.empty()) return options->gpu_memory_utilization;
-  return vllms_default;
+  return options->gpu_memory_utilization.value_or(vllms_default);
 }
 
 const Footprint& footprint_of(const Footprints& known, const std::string& subject) {

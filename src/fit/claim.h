@@ -21,8 +21,7 @@ struct Claim {
 /// of an estimate that counts.
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu);
 
-/// The share that a vLLM takes. Unset: no vLLM, a cache of fixed size instead of a share, or people's own unit whose file
-/// here does not say it.
+/// The share that a vLLM takes. Unset: no vLLM, or a cache of fixed size instead of a share.
 std::optional<double> share_of(const Service& service);
 
 /// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).

@@ -77,16 +77,12 @@ TEST(VllmFlagsTest, TheClaimIsThatOfWhatIsReallyStarted) {
   EXPECT_FALSE(claim(vllm(), {"--kv-cache-memory-bytes", "8G"}).bytes) << "it replaces the share";
 }
 
-TEST(VllmFlagsTest, OfPeoplesOwnUnitOnlyWhatItsFileSaysIsKnown) {
-  auto adopted = vllm();
+TEST(VllmFlagsTest, OfPeoplesOwnUnitOnlyWhatItsFileSaysCounts) {
+  VllmOptions half;
+  half.gpu_memory_utilization = 0.5;
+  auto adopted = vllm(half);
   adopted.unit = "glm.service";
-  EXPECT_EQ(claim_of(adopted, {}, card).source, ClaimSource::unknown) << "whether it leaves the default is not known";
-  adopted.vram = Bytes::gib(10);
-  EXPECT_EQ(claim_of(adopted, {}, card).source, ClaimSource::declared);
-  auto started = as_started(adopted, {"--gpu-memory-utilization", "0.5"});
-  EXPECT_EQ(claim_of(started, {}, card).source, ClaimSource::declared) << "its command line is not ours";
-  std::get<VllmOptions>(adopted.options).gpu_memory_utilization = 0.5;
-  EXPECT_EQ(claim_of(adopted, {}, card).bytes, Bytes::gib(12));
+  EXPECT_EQ(claim_of(as_started(adopted, {"--gpu-memory-utilization", "0.9"}), {}, card).bytes, Bytes::gib(12));
 }
 
 }  // namespace

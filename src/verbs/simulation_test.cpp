@@ -336,10 +336,7 @@ TEST(Simulation, WhatCannotBeToldOfAVllmIsSaid) {
   VllmOptions small;
   small.gpu_memory_utilization = 0.4;
   add_vllm(world, "chat", small, {});
-  world.add("own", std::nullopt).unit = "own.service";
-  auto& own = world.thought.knowledge.services.at("own");
-  own.engine = EngineKind::vllm;
-  own.options = VllmOptions{};
+  add_vllm(world, "own", small, {}).unit = "own.service";
   world.want({"chat"});
   world.subject("chat").model = &facts;
   ASSERT_EQ(foresee(world.thought)->fits, Fits::no);
@@ -351,7 +348,10 @@ TEST(Simulation, WhatCannotBeToldOfAVllmIsSaid) {
   world.thought.goal.wanted.clear();
   world.thought.subjects.clear();
   world.want({"own"});
-  EXPECT_EQ(foresee(world.thought)->fits, Fits::unknown) << "people's own unit, whose file here says nothing";
+  world.subject("own").model = &facts;
+  const auto adopted = foresee(world.thought);
+  EXPECT_EQ(adopted->fits, Fits::yes) << "with which context people's own unit runs is not known";
+  EXPECT_THAT(adopted->notes, Contains(HasSubstr("cannot be told: its unit is people's own")));
 }
 
 TEST(Simulation, WhoIsUpInAnyWayIsRestartedForWhatPeopleAskFor) {

@@ -143,13 +143,16 @@ class GpuCommands(GpuCase):
         self.assertRegex(self.ok("gpu", "processes").out, r"not available  chat ")
 
     def test_a_service_of_a_slice_is_planned_against_that_slice(self):
-        small, large = (part["uuid"] for part in self.ok("gpu", "list", "--json").json["gpus"][1]["slices"])
+        slices = self.ok("gpu", "list", "--json").json["gpus"][1]["slices"]
+        small, large = (part["uuid"] for part in slices)
+        instance = slices[1]["gpu_instance"]
+        index = 200 + instance
         self.service("sliced", 12000, large)
         self.mode("sliced", "sliced")
         plan = self.ok("mode", "switch", "sliced", "--dry-run", "--json").json["plan"]
-        self.assertEqual([step["gpus"] for step in plan["steps"]], [[202]])
-        self.assertEqual(plan["free"]["before"]["202"] - plan["free"]["after"]["202"], 12000 * MIB)
-        self.assertIn("12000 MiB on GPU 1 instance 2", self.ok("mode", "switch", "sliced", "--dry-run").out)
+        self.assertEqual([step["gpus"] for step in plan["steps"]], [[index]])
+        self.assertEqual(plan["free"]["before"][str(index)] - plan["free"]["after"][str(index)], 12000 * MIB)
+        self.assertIn(f"12000 MiB on GPU 1 instance {instance}", self.ok("mode", "switch", "sliced", "--dry-run").out)
         self.switch("sliced")
         line = self.by_command()["sliced"]
         self.assertEqual((line["gpu"], line["slice"], line["holder"]), (1, large, "managed"))
