@@ -59,6 +59,13 @@ bool is_for_anybody(const GpuSample& gpu, const std::vector<GpuSample>& among) {
   });
 }
 
+const GpuSlice* slice_of(const GpuSample& gpu, pid_t pid) {
+  for (const auto& slice : gpu.slices)
+    for (const auto& process : slice.processes)
+      if (process.pid == pid) return &slice;
+  return nullptr;
+}
+
 int index_of_whole(const GpuSample& gpu) {
   return gpu.is_instance() ? gpu.index / instances_from - 1 : gpu.index;
 }

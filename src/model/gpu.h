@@ -56,6 +56,9 @@ std::vector<GpuSample> placeable(std::vector<GpuSample> gpus);
 /// True for what a service may get that names no GPU. Instances are cut for somebody: only where there is nothing else.
 bool is_for_anybody(const GpuSample& gpu, const std::vector<GpuSample>& among);
 
+/// The MIG device on which a process is; null where none lists it. Devices that share an instance list only their own.
+const GpuSlice* slice_of(const GpuSample& gpu, pid_t pid);
+
 /// Of the GPU that an instance is a part of; its own index for a GPU.
 int index_of_whole(const GpuSample& gpu);
 

@@ -17,6 +17,14 @@ GpuSlice slice(const std::string& uuid, int instance, int compute, Bytes free, s
   return made;
 }
 
+TEST(SliceOf, IsTheDeviceThatListsTheProcessAmongThoseThatShareAnInstance) {
+  GpuSample gpu;
+  gpu.slices = {slice("MIG-1", 2, 0, Bytes::gib(15)), slice("MIG-2", 2, 1, Bytes::gib(15), {{8, Bytes::gib(4)}})};
+  ASSERT_TRUE(slice_of(gpu, 8));
+  EXPECT_EQ(slice_of(gpu, 8)->uuid, "MIG-2");
+  EXPECT_EQ(slice_of(gpu, 7), nullptr);
+}
+
 TEST(Placeable, AGpuInMigModeIsItsInstances) {
   std::vector<GpuSample> gpus{{0, "GPU-a", "RTX 4090", Bytes::gib(24), Bytes::gib(23), {}},
                               {1, "GPU-b", "A100", Bytes::gib(40), Bytes::gib(30), {{7, Bytes::gib(1)}}}};

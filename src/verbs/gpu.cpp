@@ -1,7 +1,6 @@
 // The GPUs themselves: which there are, which processes are on them and whose those are, and all of it while it
 // changes.
 
-#include <algorithm>
 #include <charconv>
 #include <set>
 
@@ -98,28 +97,17 @@ Task<Result<Look>> look_at_memory(Context& context) {
   co_return look;
 }
 
-/// The MIG devices on which a process is; none on a whole GPU.
-std::vector<std::string> slices_with(const GpuSample& gpu, int gpu_instance, pid_t pid) {
-  std::vector<std::string> uuids;
-  for (const auto& slice : gpu.slices)
-    if (slice.gpu_instance == gpu_instance &&
-        std::any_of(slice.processes.begin(), slice.processes.end(), [&](const auto& each) { return each.pid == pid; }))
-      uuids.push_back(slice.uuid);
-  return uuids;
-}
-
-/// One line a process of the account; `instance`: of MIG, whose account it is, or null.
-void add_processes(json::array& lines, const GpuSample& gpu, const Account& account, const InstanceLedger* instance,
-                   const Snapshot& snapshot, std::set<pid_t>& told) {
+/// One line a process of the account, of a MIG instance with the device that it is on. `told`: those that have a line.
+void add_processes(json::array& lines, const GpuSample& gpu, const Account& account, const Snapshot& snapshot,
+                   std::set<pid_t>& told) {
   for (const auto& holding : account.holdings) {
     for (const auto& process : holding.processes) {
-      if (!instance && told.contains(process.pid)) continue;
-      told.insert(process.pid);
-      const auto slices = instance ? slices_with(gpu, instance->gpu_instance, process.pid) : std::vector<std::string>();
+      if (!told.insert(process.pid).second) continue;
+      const auto* slice = slice_of(gpu, process.pid);
       const auto client = snapshot.clients.find(process.pid);
       const bool seen = client != snapshot.clients.end() && !client->second.command.empty();
       lines.push_back(json::object{{"gpu", gpu.index},
-                                   {"slice", slices.empty() ? json::value(nullptr) : json::value(slices.front())},
+                                   {"slice", slice ? json::value(slice->uuid) : json::value(nullptr)},
                                    {"pid", process.pid},
                                    {"user", seen ? json::value(client->second.user) : json::value(nullptr)},
                                    {"command", seen ? json::value(client->second.command) : json::value(nullptr)},
@@ -183,8 +171,8 @@ Answer gpu_processes(Context& context, Request) {
     const auto& gpu = look->snapshot.gpus[i];
     std::set<pid_t> told;
     for (const auto& instance : ledger.instances)
-      add_processes(lines, gpu, instance.account, &instance, look->snapshot, told);
-    add_processes(lines, gpu, ledger.account, nullptr, look->snapshot, told);
+      add_processes(lines, gpu, instance.account, look->snapshot, told);
+    add_processes(lines, gpu, ledger.account, look->snapshot, told);
   }
   co_return json::value(json::object{{"processes", std::move(lines)}});
 }

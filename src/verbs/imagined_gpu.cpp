@@ -44,10 +44,8 @@ constexpr Bytes largest = Bytes::gib(1024);
 constexpr std::size_t most_gpus = 64;
 
 std::string lower_alphanumeric(std::string_view text) {
-  std::string out;
-  for (const char c : text)
-    if (std::isalnum(static_cast<unsigned char>(c)))
-      out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  auto out = lower(text);
+  std::erase_if(out, [](unsigned char c) { return !std::isalnum(c); });
   return out;
 }
 

@@ -418,6 +418,28 @@ TEST(Simulation, WhoIsToGoAndWhoseMemoryCannotBeReadIsNotCountedAgainstIt) {
   EXPECT_EQ(foresee(world.thought)->fits, Fits::unknown) << "what comes back may be enough";
 }
 
+TEST(Simulation, WhereMostIsLackingIsSaid) {
+  World world({rtx_4090(), {1, "GPU-1", "A", Bytes::gib(40), Bytes::gib(40), {}}});
+  for (const auto& [id, device, gib] : {std::tuple("near", "0", 23), std::tuple("far", "1", 44)}) {
+    auto& service = world.add(id, Bytes::gib(gib));
+    service.gpu.devices = {device};
+    auto& unit = world.thought.snapshot.units[service.unit_name()];
+    unit.name = service.unit_name();
+    unit.exists = true;
+    unit.active = ActiveState::active;
+    unit.pids = {world.next_pid++};
+    world.thought.snapshot.services[id].residency = Residency::starting;
+  }
+  world.want({"near", "far"});
+  world.thought.knowledge.settings.vram_margin = Bytes::gib(2);
+  const auto foresight = foresee(world.thought);
+  ASSERT_TRUE(foresight);
+  EXPECT_EQ(foresight->fits, Fits::no);
+  EXPECT_EQ(
+      foresight->problem->message,
+      "what is being started already would take 4096 MiB more than is free on GPU 1 (2048 MiB a GPU are kept free)");
+}
+
 TEST(ImaginedGpu, WhatWasMeasuredOnSuchACardCounts) {
   const auto named = [](const std::string& asked, const std::string& drivers) {
     auto gpus = *imagined_gpus({asked});
