@@ -65,6 +65,7 @@ Task<Event> Actor::look(Command command) {
   auto snapshot = co_await observe(machine_, catalog_);
   Event out = event(command, Event::Kind::observed);
   if (snapshot) {
+    snapshot->gpus = placeable(std::move(snapshot->gpus));
     unit_of_pid_ = snapshot->unit_of_pid;
     note_gpus(snapshot->gpus);
     note_baseline(*snapshot);
@@ -88,6 +89,8 @@ Task<Event> Actor::stop_unit(Command command) {
   logs_.erase(unit);
   const auto status = co_await machine_.units->status(unit);
   if (status) stopped_[unit] = status->pids;
+  auto containers = co_await containers_of(catalog_, unit);  // while their runtime still knows them
+  containers_[unit] = std::move(containers);
   const auto stopped = co_await within(*machine_.loop, command.deadline, machine_.units->stop(unit));
   const Result<JobOutcome> outcome =
       stopped ? *stopped

@@ -61,10 +61,11 @@ class Actor {
   const Catalog& catalog_;
   bool probing_ = true;
   std::set<int> abandoned_;
-  std::map<int, Signal*> waiting_;                         // by step: woken by abandon()
-  std::map<std::string, std::vector<pid_t>> stopped_;      // by unit: the processes it had when its stop was ordered
-  std::map<std::string, std::shared_ptr<StartLog>> logs_;  // by unit: followed since its start was ordered
-  std::map<pid_t, std::string> unit_of_pid_;               // of the last observation
+  std::map<int, Signal*> waiting_;                           // by step: woken by abandon()
+  std::map<std::string, std::vector<pid_t>> stopped_;        // by unit: the processes it had when its stop was ordered
+  std::map<std::string, std::set<std::string>> containers_;  // by unit: those it had declared then, by their ids
+  std::map<std::string, std::shared_ptr<StartLog>> logs_;    // by unit: followed since its start was ordered
+  std::map<pid_t, std::string> unit_of_pid_;                 // of the last observation
   bool looked_ = false;
   std::map<GpuIndex, Bytes> unattributed_before_;  // by GPU: see note_baseline()
   std::optional<Bytes> used_now_;

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "control/actor.h"
 #include "control/observe.h"
+#include "host/containers.h"
 #include "host/processes.h"
 #include "switching/memory_watch.h"
 
@@ -37,6 +38,24 @@ MemoryReading read(const GpuSample& gpu, const std::map<pid_t, std::string>& own
 /// It will not come back by waiting, and nothing that was on it is held any more.
 bool is_lost(const Error& error) {
   return error.details.is_object() && error.details.as_object().contains("gpu_lost");
+}
+
+/// What a unit that has ended still has on the GPUs, in words; "" when nothing is left. `pids` gets those of its
+/// containers: also what they held may come back late.
+std::string still_listed(const std::vector<GpuSample>& gpus, const std::string& unit, std::set<pid_t>& pids,
+                         const std::set<std::string>& containers) {
+  std::string listed;
+  for (const auto& gpu : gpus)
+    for (const auto& process : gpu.processes) {
+      const auto info = process_info(process.pid);
+      if (!info && pids.contains(process.pid))
+        listed = fmt::format("NVML still lists pid {} of {} on {}", process.pid, unit, gpu_in_words(gpu.index));
+      if (!info || !containers.contains(container_of_cgroup(info->control_group))) continue;
+      pids.insert(process.pid);
+      listed = fmt::format("the container of {} has outlived it: pid {} ({}) still holds {} of {}", unit, process.pid,
+                           info->command, process.used ? to_string(*process.used) : "memory", gpu_in_words(gpu.index));
+    }
+  return listed;
 }
 
 }  // namespace
@@ -70,7 +89,7 @@ Task<Result<std::vector<GpuSample>>> Actor::sample(TimePoint deadline) {
     co_return fail(gpus->error());
   }
   note_gpus(**gpus);
-  co_return std::move(**gpus);
+  co_return placeable(std::move(**gpus));
 }
 
 /// Who belongs to which unit changes while services start and end: asked anew before anybody is called foreign.
@@ -136,6 +155,7 @@ Task<Event> Actor::check_memory(Command command) {
 Task<Event> Actor::prove_release(Command command) {
   const std::string unit = command.unit;
   const std::vector<pid_t> pids = stopped_[unit];
+  const std::set<std::string> containers = containers_[unit];
   const auto alive = co_await machine_.units->wait_gone(unit, pids, command.deadline);
   if (!alive) co_return event(command, Event::Kind::survived, alive.error().message);
   if (!alive->empty()) {
@@ -147,16 +167,16 @@ Task<Event> Actor::prove_release(Command command) {
     co_return event(command, Event::Kind::survived, fmt::format("{} of {} will not end", join(names, ", "), unit));
   }
   // The processes are gone; the driver may still be at work for them.
+  std::set<pid_t> ended(pids.begin(), pids.end());
+  std::string listed;  // by the last sample that came: one that the deadline cuts off says nothing
   while (machine_.gpus) {
     const auto sampled = co_await sample(command.deadline);
     if (!sampled && is_lost(sampled.error()))
       co_return event(command, Event::Kind::released, "its processes have ended; " + sampled.error().message);
-    const auto gpus = sampled.value_or(std::vector<GpuSample>());
-    std::string listed = sampled ? "" : fmt::format("its release cannot be proven: {}", sampled.error().message);
-    for (const auto& gpu : gpus)
-      for (const auto& process : gpu.processes)
-        if (std::find(pids.begin(), pids.end(), process.pid) != pids.end() && !process_info(process.pid))
-          listed = fmt::format("NVML still lists pid {} of {} on GPU {}", process.pid, unit, gpu.index);
+    if (sampled)
+      listed = still_listed(*sampled, unit, ended, containers);
+    else if (listed.empty())
+      listed = fmt::format("its release cannot be proven: {}", sampled.error().message);
     if (listed.empty()) break;
     if (now() >= command.deadline) co_return event(command, Event::Kind::survived, listed);
     co_await wait_until(std::min(command.deadline, now() + gpu_interval));

@@ -239,7 +239,7 @@ Task<void> Director::sample_last(std::shared_ptr<Sampling> sampling) {
 
 void Director::note_gpus(Sampling& sampling, const std::vector<GpuSample>& gpus) {
   actor_.note_gpus(gpus);
-  recorder_->note_gpus(gpus, sampling.owners);
+  recorder_->note_gpus(placeable(gpus), sampling.owners);
 }
 
 void Director::dispatch(const std::vector<Command>& commands) {

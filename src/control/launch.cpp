@@ -63,11 +63,20 @@ Result<fs::path> binary_of(const Paths& paths, const Catalog& catalog, const Ser
 namespace {
 
 /// As CUDA_VISIBLE_DEVICES takes them. vLLM refuses UUIDs in some builds: indexes work everywhere with PCI_BUS_ID
-/// order.
+/// order. A slice of MIG has no index there.
 std::vector<std::string> cuda_devices(const Service& service, const std::vector<GpuSample>& gpus) {
   std::vector<std::string> devices;
-  for (const auto& gpu : gpus)
-    devices.push_back(service.vllm() || gpu.uuid.empty() ? fmt::format("{}", gpu.index) : gpu.uuid);
+  for (const auto& gpu : gpus) {
+    if (!gpu.is_instance()) {
+      devices.push_back(service.vllm() || gpu.uuid.empty() ? fmt::format("{}", gpu.index) : gpu.uuid);
+      continue;
+    }
+    const auto named = std::find_if(gpu.slices.begin(), gpu.slices.end(), [&](const GpuSlice& slice) {
+      const auto& wanted = service.gpu.devices;
+      return std::find(wanted.begin(), wanted.end(), slice.uuid) != wanted.end();
+    });
+    devices.push_back(named == gpu.slices.end() ? gpu.uuid : named->uuid);
+  }
   return devices;
 }
 

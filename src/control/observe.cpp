@@ -1,6 +1,7 @@
 #include "control/observe.h"
 
 #include <algorithm>
+#include <deque>
 #include <set>
 
 #include <fmt/format.h>
@@ -41,19 +42,42 @@ Task<void> sample_gpus(Machine& machine, Snapshot& snapshot) {
     snapshot.gpu_problem = std::move(sample).error();
 }
 
-/// The containers that services of ours declare, and whose units run: a container's processes are not below its unit
-/// but in a cgroup of their own, and NVML lists them by the host's pids all the same.
-Task<void> find_containers(const Catalog& catalog, const std::map<std::string, std::vector<pid_t>>& pids_of_container,
-                           Snapshot& snapshot) {
+Task<void> ask_for_id(std::string name, std::optional<std::string>& id) {
+  id = co_await container_id(std::move(name), container_timeout);
+}
+
+/// The containers that services of these units declare, by their ids, each with its unit. All are asked for beside each
+/// other: a runtime that hangs costs its time once. `only_unit`: null for all.
+Task<std::map<std::string, std::string>> find_containers(const Catalog& catalog, const std::string* only_unit) {
+  struct Declared {
+    std::string unit;
+    std::optional<std::string> id;
+  };
+  std::deque<Declared> declared;
+  std::vector<Task<void>> asking;
   for (const auto& [id, service] : catalog.services) {
     if (!service.command() || service.command()->container.empty()) continue;
-    const auto unit = snapshot.units.find(service.unit_name());
-    if (unit == snapshot.units.end() || unit->second.gone()) continue;
-    const auto container = co_await container_id(service.command()->container, container_timeout);
-    const auto found = container ? pids_of_container.find(*container) : pids_of_container.end();
+    if (only_unit && service.unit_name() != *only_unit) continue;
+    declared.push_back({service.unit_name(), {}});
+    asking.push_back(ask_for_id(service.command()->container, declared.back().id));
+  }
+  co_await run_all(std::move(asking));
+  std::map<std::string, std::string> unit_of_container;
+  for (auto& each : declared)
+    if (each.id) unit_of_container[*each.id] = std::move(each.unit);
+  co_return unit_of_container;
+}
+
+/// A container's processes are not below its unit but in a cgroup of their own, and NVML lists them by the host's pids
+/// all the same. They are the unit's also once that has ended: a container that outlives it is no stranger's.
+Task<void> claim_containers(const Catalog& catalog, const std::map<std::string, std::vector<pid_t>>& pids_of_container,
+                            Snapshot& snapshot) {
+  const auto unit_of_container = co_await find_containers(catalog, nullptr);
+  for (const auto& [container, unit] : unit_of_container) {
+    const auto found = pids_of_container.find(container);
     if (found == pids_of_container.end()) continue;
     for (const auto pid : found->second)
-      snapshot.unit_of_pid[pid] = unit->first;
+      snapshot.unit_of_pid[pid] = unit;
   }
 }
 
@@ -75,7 +99,7 @@ Task<void> see_clients(Machine& machine, const Catalog& catalog, Snapshot& snaps
         pids_of_container[container].push_back(process.pid);
     }
   }
-  if (!pids_of_container.empty()) co_await find_containers(catalog, pids_of_container, snapshot);
+  if (!pids_of_container.empty()) co_await claim_containers(catalog, pids_of_container, snapshot);
 }
 
 /// Who holds the ports of the catalogue. The processes of our units are looked at first, and only if they do not
@@ -267,6 +291,14 @@ Task<Result<void>> look(Machine& machine, const Catalog& catalog, SurveyDepth de
 }
 
 }  // namespace
+
+Task<std::set<std::string>> containers_of(const Catalog& catalog, std::string unit) {
+  std::set<std::string> ids;
+  const auto found = co_await find_containers(catalog, &unit);
+  for (const auto& [id, owner] : found)
+    ids.insert(id);
+  co_return ids;
+}
 
 Task<Result<Snapshot>> observe_memory(Machine& machine, const Catalog& catalog, SurveyDepth depth) {
   Snapshot snapshot;

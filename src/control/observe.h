@@ -1,6 +1,9 @@
 // Looking at everything: units, processes, GPUs, ports, and what each server says of itself.
 #pragma once
 
+#include <set>
+#include <string>
+
 #include "catalog/catalog.h"
 #include "control/machine.h"
 #include "model/snapshot.h"
@@ -23,5 +26,8 @@ Task<Result<std::map<pid_t, std::string>>> units_of_processes(Machine& machine, 
 /// it can be done again and again; `services` and `ports` stay empty. Errors: as above.
 Task<Result<Snapshot>> observe_memory(Machine& machine, const Catalog& catalog,
                                       SurveyDepth depth = SurveyDepth::presence);
+
+/// The containers that services of this unit declare, by their ids. Empty where there are none, or nobody knows them.
+Task<std::set<std::string>> containers_of(const Catalog& catalog, std::string unit);
 
 }  // namespace gpumod

@@ -6,8 +6,10 @@
 
 #include <fmt/format.h>
 
-#include "fit/vllm_estimate.h"
+#include "fit/claim.h"
+#include "fit/vllm_flags.h"
 #include "fit/what_if.h"
+#include "model/snapshot.h"
 
 namespace gpumod {
 
@@ -32,10 +34,10 @@ Ladder other_gpus(const Subject& subject, const std::vector<GpuSample>& gpus) {
   const auto& devices = subject.service->gpu.devices;
   if (devices.size() != 1) return ladder;
   for (const auto& gpu : gpus) {
-    if (gpu.uuid == devices.front() || std::to_string(gpu.index) == devices.front()) continue;
+    if (names(subject.service->gpu, gpu) || gpu.mig == true) continue;
     auto rung = change(subject, Change::Kind::gpu, 0);
     rung.device = gpu.uuid;
-    rung.text = fmt::format("run '{}' on GPU {} ({})", rung.service, gpu.index, gpu.name);
+    rung.text = fmt::format("run '{}' on {} ({})", rung.service, gpu_in_words(gpu.index), gpu.name);
     rung.edit = fmt::format("gpu: {}", gpu.uuid);
     rung.loses = "nothing";
     ladder.rungs.push_back(std::move(rung));
@@ -66,24 +68,25 @@ Ladder smaller_caches(const Subject& subject) {
 /// A vLLM claims its share whatever its model needs, so a smaller share is the first thing to give back.
 Ladder smaller_shares(const Subject& subject, const std::vector<GpuSample>& gpus) {
   Ladder ladder{{}, true};
-  const auto* options = subject.service->vllm();
-  if (!options || !subject.model) return ladder;
-  const double now = options->gpu_memory_utilization.value_or(0.9);
+  const auto share = share_of(*subject.service);
+  if (!share || !subject.model) return ladder;
+  const double now = *share;
   Bytes largest;
   for (const auto& gpu : gpus)
     largest = std::max(largest, gpu.total.value_or(Bytes()));
   if (largest == Bytes()) return ladder;
-  auto flags = vllm_flags_of(*subject.service, largest);
-  for (int percent = static_cast<int>(std::ceil(now * 100)) - 1; percent >= 5; --percent) {
+  auto flags = vllm_flags_of(*subject.service, subject.words, largest);
+  if (!flags) return ladder;
+  for (int percent = 95; percent >= 5; percent -= 5) {
+    if (percent >= now * 100 - 0.5) continue;  // 0.55 is a little more than 55 hundredths
     // On a smaller GPU the same share may be too little: that is asked again where it is placed.
-    flags.utilization = percent / 100.0;
-    const auto inside = estimate_vllm(*subject.model, flags);
+    flags->utilization = percent / 100.0;
+    const auto inside = estimate_vllm(*subject.model, *flags);
     if (!inside || inside->fits != true) break;
-    if (percent % 5 != 0) continue;
-    auto rung = change(subject, Change::Kind::share, 15 + 10 * (1 - flags.utilization / now));
-    rung.utilization = flags.utilization;
-    rung.text = fmt::format("let '{}' claim {:.2f} of a GPU instead of {:.2f}", rung.service, flags.utilization, now);
-    rung.edit = fmt::format("gpu_memory_utilization: {:.2f}", flags.utilization);
+    auto rung = change(subject, Change::Kind::share, 15 + 10 * (1 - flags->utilization / now));
+    rung.utilization = flags->utilization;
+    rung.text = fmt::format("let '{}' claim {:.2f} of a GPU instead of {:.2f}", rung.service, flags->utilization, now);
+    rung.edit = fmt::format("gpu_memory_utilization: {:.2f}", flags->utilization);
     rung.loses = "fewer requests at once and fewer cached beginnings";
     ladder.rungs.push_back(std::move(rung));
   }
@@ -215,13 +218,15 @@ class Finder {
   }
 
  private:
-  bool take(std::vector<Change> changes) {
-    if (!trial_(changes)) return false;
+  void take(std::vector<Change> changes) {
+    if (trial_(changes)) keep(std::move(changes));
+  }
+
+  void keep(std::vector<Change> changes) {
     double loss = 0;
     for (const auto& each : changes)
       loss += each.loss;
     found_.push_back({std::move(changes), loss});
-    return true;
   }
 
   void take_first_by_halving(const Ladder& ladder) {
@@ -233,7 +238,7 @@ class Finder {
       else
         low = middle + 1;
     }
-    if (high < ladder.rungs.size()) take({ladder.rungs[high]});
+    if (high < ladder.rungs.size()) keep({ladder.rungs[high]});
   }
 
   /// Two services that both give way, or one that gives way twice. The first few that help, by what they cost.
@@ -301,7 +306,10 @@ std::vector<Ladder> ladders_for(const Subject& subject, const std::vector<GpuSam
     ladders.push_back(experts_in_host_memory(subject));
     ladders.push_back(fewer_layers(subject));
   }
-  std::erase_if(ladders, [](const Ladder& ladder) { return ladder.rungs.empty(); });
+  // What a flag does not reach on the first rung, it does not reach on the others.
+  std::erase_if(ladders, [&](const Ladder& ladder) {
+    return ladder.rungs.empty() || !takes_effect(subject, ladder.rungs.front());
+  });
   if (subject.flags && subject.service->vram)
     for (auto& ladder : ladders)
       for (auto& rung : ladder.rungs)

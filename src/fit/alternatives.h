@@ -67,8 +67,10 @@ struct Subject {
   std::optional<LlamaFlags> flags;    ///< of a llama-server whose command line is ours and covered by the arithmetic
   std::vector<const ModelFacts*> others;  ///< the same model in other quantizations, on this disk
   bool optional = false;                  ///< the mode may do without it
+  std::vector<std::string> words = {};    ///< its further arguments: its engine's, then its unit's
 };
 
+/// Only rungs that change something: what stands in the service's file has no effect where its arguments say it, too.
 std::vector<Ladder> ladders_for(const Subject& subject, const std::vector<GpuSample>& gpus);
 
 struct Alternative {

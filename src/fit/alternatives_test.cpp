@@ -1,10 +1,14 @@
 #include "fit/alternatives.h"
 
+#include <set>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "fit/claim.h"
 #include "fit/facts_testing.h"
+#include "fit/llama_flags.h"
+#include "fit/vllm_flags.h"
 #include "fit/what_if.h"
 
 namespace gpumod {
@@ -233,9 +237,63 @@ TEST(Alternatives, AVllmGivesBackTheShareThatItsModelDoesNotNeed) {
   EXPECT_DOUBLE_EQ(*shares->rungs.front().utilization, 0.85);
   for (const auto& rung : shares->rungs) {
     const auto changed = with_changes(chat.subject, {rung})->service;
-    EXPECT_EQ(estimate_vllm(chat.facts, vllm_flags_of(changed, Bytes::gib(24)))->fits, true) << rung.text;
+    EXPECT_EQ(estimate_vllm(chat.facts, *vllm_flags_of(changed, {}, Bytes::gib(24)))->fits, true) << rung.text;
   }
   EXPECT_LT(shares->rungs.back().utilization, 0.6);
+}
+
+std::set<Kind> kinds_of(const Subject& subject) {
+  std::set<Kind> kinds;
+  for (const auto& ladder : ladders_for(subject, one_gpu))
+    kinds.insert(ladder.rungs.front().kind);
+  return kinds;
+}
+
+TEST(Alternatives, WhatItsArgumentsSayThemselvesIsNotOfferedInItsFile) {
+  Chat chat;
+  ASSERT_TRUE(kinds_of(chat.subject).contains(Kind::context));
+  ASSERT_TRUE(kinds_of(chat.subject).contains(Kind::layers));
+  chat.subject.words = {"-c", "32768", "-ngl", "99"};
+  chat.subject.flags = *llama_flags_of(chat.service, chat.subject.words);
+  const auto kinds = kinds_of(chat.subject);
+  EXPECT_FALSE(kinds.contains(Kind::context)) << "-c stands behind context_size, and has the last word";
+  EXPECT_FALSE(kinds.contains(Kind::layers));
+  EXPECT_TRUE(kinds.contains(Kind::cache_type)) << "that goes to the end of the arguments";
+}
+
+TEST(Alternatives, OtherCachesCountBehindThoseThatItsArgumentsName) {
+  Chat chat;
+  chat.subject.words = chat.service.extra_args = {"-ctk", "f16", "--cache-type-v", "f16"};
+  chat.subject.flags = *llama_flags_of(chat.service, chat.subject.words);
+  Change narrow;
+  narrow.kind = Kind::cache_type;
+  narrow.service = "chat";
+  narrow.cache_type = "q8_0";
+  const auto changed = with_changes(chat.subject, {narrow});
+  EXPECT_EQ(changed->flags->cache_k, "q8_0");
+  EXPECT_EQ(changed->flags->cache_v, "q8_0");
+  EXPECT_TRUE(takes_effect(chat.subject, narrow));
+}
+
+TEST(Alternatives, TheArgumentsOfAVllmCountToo) {
+  Chat chat;
+  chat.service.engine = EngineKind::vllm;
+  VllmOptions options;
+  options.gpu_memory_utilization = 0.55;
+  options.max_model_len = 8192;
+  chat.service.options = options;
+  chat.subject.flags.reset();
+  const auto first_share = [&]() -> std::optional<double> {
+    for (const auto& ladder : ladders_for(chat.subject, one_gpu))
+      if (ladder.rungs.front().kind == Kind::share) return ladder.rungs.front().utilization;
+    return std::nullopt;
+  };
+  EXPECT_DOUBLE_EQ(first_share().value_or(0), 0.5) << "0.55 is what it has";
+  chat.subject.words = {"--gpu-memory-utilization", "0.55", "--max-model-len", "8192"};
+  EXPECT_EQ(first_share(), std::nullopt);
+  EXPECT_FALSE(kinds_of(chat.subject).contains(Kind::context));
+  chat.subject.words = {"--quantization", "fp8"};
+  EXPECT_EQ(first_share(), std::nullopt) << "whether its model finds room in a smaller one is not known";
 }
 
 }  // namespace

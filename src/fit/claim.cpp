@@ -5,12 +5,14 @@
 
 namespace gpumod {
 
-namespace {
-
-Bytes vllm_claim(const VllmOptions& options, Bytes total) {
-  const double utilization = options.gpu_memory_utilization.value_or(0.9);
-  return Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(total.count()) * utilization)));
+std::optional<double> share_of(const Service& service) {
+  constexpr double vllms_default = 0.9;
+  const auto* options = service.vllm();
+  if (!options || options->kv_cache_memory) return std::nullopt;
+  return options->gpu_memory_utilization.value_or(vllms_default);
 }
+
+namespace {
 
 /// Of two that are the same, the better known one.
 Claim larger_of(const Claim& known_less, const Claim& known_better) {
@@ -43,8 +45,9 @@ const EstimatedMemory* counted_estimate(const Service& service, const Footprint&
 
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu) {
   if (service.vram == Bytes(0)) return {Bytes(0), ClaimSource::declared};
-  if (const auto* vllm = service.vllm())
-    return {vllm_claim(*vllm, gpu.total.value_or(Bytes())), ClaimSource::utilization};
+  if (const auto share = share_of(service); share && gpu.total)
+    return {Bytes(static_cast<std::int64_t>(std::ceil(static_cast<double>(gpu.total->count()) * *share))),
+            ClaimSource::utilization};
   const auto* estimate = counted_estimate(service, known, gpu);
   const Bytes least = estimate ? estimate->exact() : Bytes();
   Claim claim;
@@ -52,7 +55,8 @@ Claim claim_of(const Service& service, const Footprint& known, const GpuSample& 
   if (const auto measured = known.measured.find(gpu.name); measured != known.measured.end() && measured->second.peak) {
     const auto peak = std::max(*measured->second.peak, least);
     // Where nobody knows the program, it may have been seen before it loaded what it needs.
-    return service.llama() ? Claim{peak, ClaimSource::measured} : larger_of(claim, {peak, ClaimSource::measured});
+    const bool known_engine = service.llama() || service.vllm();
+    return known_engine ? Claim{peak, ClaimSource::measured} : larger_of(claim, {peak, ClaimSource::measured});
   }
   if (estimate && !estimate->rough) return larger_of(claim, {with_reserve(*estimate), ClaimSource::estimated});
   return claim;
@@ -61,12 +65,6 @@ Claim claim_of(const Service& service, const Footprint& known, const GpuSample& 
 Claim vouched_claim(const Service& service, Footprint known, const GpuSample& gpu) {
   known.estimated.reset();
   return claim_of(service, known, gpu);
-}
-
-bool names(const GpuSelector& selector, const GpuSample& gpu) {
-  return std::any_of(selector.devices.begin(), selector.devices.end(), [&](const std::string& device) {
-    return device == gpu.uuid || device == std::to_string(gpu.index);
-  });
 }
 
 bool may_use(const Service& service, const GpuSample& gpu) {

@@ -16,19 +16,20 @@ struct Claim {
 };
 
 /// What the service takes on this GPU at its peak: everybody who asks asks here. The rule, and why, is in
-/// docs/decisions/0007-what-a-service-claims.md: `vram: 0` uses no GPU; a vLLM takes ceil(total × utilization), whatever is
-/// declared or measured. A llama-server takes what was measured; before that, the larger of what is estimated and what is
-/// declared. Any other program takes the larger of what was measured and what is declared. Never less than the weights and
-/// caches of an estimate that counts.
+/// docs/decisions/0007-what-a-service-claims.md: `vram: 0` uses no GPU; a vLLM whose share is known (see as_started() in
+/// vllm_flags.h) takes ceil(total × utilization), whatever is declared or measured. A llama-server takes what was measured;
+/// before that, the larger of what is estimated and what is declared. Any other program takes the larger of what was
+/// measured and what is declared. Never less than the weights and caches of an estimate that counts.
 Claim claim_of(const Service& service, const Footprint& known, const GpuSample& gpu);
 
 /// The same by what was measured or declared alone: what a server that runs can be held against. An estimate may be wrong.
 Claim vouched_claim(const Service& service, Footprint known, const GpuSample& gpu);
 
+/// The share that a vLLM takes. Unset: no vLLM, or a cache of fixed size instead of a share.
+std::optional<double> share_of(const Service& service);
+
 /// True when the service may run on this GPU.
 bool may_use(const Service& service, const GpuSample& gpu);
-/// True when the selector names this GPU, by its index or its UUID.
-bool names(const GpuSelector& selector, const GpuSample& gpu);
 
 /// What llama-server leaves free when it fits itself to the memory that is there (--fit-target).
 constexpr Bytes left_by_fit = Bytes::gib(1);

@@ -24,16 +24,11 @@ class Bookkeeper {
       : snapshot_(snapshot), services_(services), goal_(goal) {}
 
   Account account_of(const GpuMemory& memory, const std::vector<GpuProcess>& processes) const {
-    Account account;
-    static_cast<GpuMemory&>(account) = memory;
+    Account account = gpumod::account_of(memory);
     account.holdings = holdings_of(processes);
     for (const auto& holding : account.holdings)
       part_of(account, holding.kind) += holding.used;
-    if (!memory.total || !memory.free) return account;
-    account.free = within(*memory.free, *memory.total);
-    const Bytes taken = *memory.total - *account.free;
-    if (memory.reserved) account.reserved = within(*memory.reserved, taken);
-    account.used = taken - account.reserved.value_or(Bytes());
+    if (!account.used) return account;
     const Bytes explained = account.managed + account.orphan + account.foreign;
     account.unattributed = std::max(Bytes(), *account.used - explained);
     account.overcounted = std::max(Bytes(), explained - *account.used);
@@ -162,6 +157,17 @@ std::vector<InstanceLedger> instances_of(const GpuSample& gpu, const Bookkeeper&
 }
 
 }  // namespace
+
+Account account_of(const GpuMemory& memory) {
+  Account account;
+  static_cast<GpuMemory&>(account) = memory;
+  if (!memory.total || !memory.free) return account;
+  account.free = within(*memory.free, *memory.total);
+  const Bytes taken = *memory.total - *account.free;
+  if (memory.reserved) account.reserved = within(*memory.reserved, taken);
+  account.used = taken - account.reserved.value_or(Bytes());
+  return account;
+}
 
 std::vector<GpuLedger> ledgers_of(const Snapshot& snapshot, const std::map<ServiceId, Service>& services,
                                   const std::optional<Goal>& goal) {

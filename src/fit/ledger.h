@@ -15,4 +15,7 @@ namespace gpumod {
 std::vector<GpuLedger> ledgers_of(const Snapshot& snapshot, const std::map<ServiceId, Service>& services,
                                   const std::optional<Goal>& goal);
 
+/// The same figures where nobody asks who holds what: clamped to what can be true.
+Account account_of(const GpuMemory& memory);
+
 }  // namespace gpumod

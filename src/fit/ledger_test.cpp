@@ -291,5 +291,24 @@ TEST_F(LedgerTest, SlicesHaveAccountsOfTheirOwn) {
   EXPECT_EQ(seen.instances[1].account.unattributed, Bytes());
 }
 
+TEST_F(LedgerTest, WhatOutlivesItsUnitIsOursAllTheSame) {
+  snapshot.unit_of_pid[10] = "gpumod-chat.service";  // of its container; of the unit nothing is left
+  on_gpu(10, gib(4));
+  EXPECT_EQ(account().managed, gib(4));
+  goal->wanted.clear();
+  EXPECT_EQ(account().orphan, gib(4)) << "nobody wants it, and nobody else holds it";
+  EXPECT_EQ(account().foreign, Bytes());
+}
+
+TEST(AccountOfMemory, IsHeldToWhatCanBeTrue) {
+  GpuMemory memory;
+  memory.total = gib(24);
+  memory.reserved = gib(2);
+  memory.free = gib(23);
+  const auto account = account_of(memory);
+  EXPECT_EQ(account.reserved, gib(1));
+  EXPECT_EQ(account.used, Bytes()) << "never below nothing";
+}
+
 }  // namespace
 }  // namespace gpumod

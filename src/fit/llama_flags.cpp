@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "fit/word_reader.h"
 
 namespace gpumod {
 
@@ -32,53 +33,26 @@ class Reader {
   explicit Reader(const std::vector<std::string>& words) : words_(words) {}
 
   Result<void> read(LlamaFlags& flags) {
-    while (next_ < words_.size()) {
-      take_word();
+    while (words_.next())
       TRY(read_one(flags));
-    }
     return {};
   }
 
  private:
-  void take_word() {
-    flag_ = words_[next_++];
-    attached_.reset();
-    const auto equals = flag_.find('=');
-    if (flag_.starts_with("--") && equals != std::string::npos) {
-      attached_ = flag_.substr(equals + 1);
-      flag_.resize(equals);
-    }
-  }
-
-  bool is(std::initializer_list<std::string_view> names) const {
-    return std::find(names.begin(), names.end(), flag_) != names.end();
-  }
-
-  std::string value() {
-    if (attached_) return *attached_;
-    return next_ < words_.size() ? words_[next_++] : std::string();
-  }
-
-  Result<std::int64_t> number() {
-    const auto text = value();
-    std::int64_t read = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), read);
-    if (problem == std::errc() && end == text.data() + text.size()) return read;
-    return fail(ErrorCode::refused, fmt::format("{} is '{}'", flag_, printable(text)));
-  }
+  bool is(std::initializer_list<std::string_view> names) const { return words_.is(names); }
+  std::string value() { return words_.value(); }
+  Result<std::int64_t> number() { return words_.number(); }
   Result<int> small_number() { return static_cast<int>(std::clamp<std::int64_t>(TRY(number()), -1, 1 << 30)); }
 
   /// -fa stood alone in older builds.
   bool on_or_off() {
-    static constexpr std::array states{"on", "off", "auto", "1", "0", "enabled", "disabled"};
-    std::string state = attached_.value_or("");
-    if (!attached_ && next_ < words_.size() && std::find(states.begin(), states.end(), words_[next_]) != states.end())
-      state = words_[next_++];
+    const auto state = words_.value_among({"on", "off", "auto", "1", "0", "enabled", "disabled"}).value_or("on");
     return state != "off" && state != "0" && state != "disabled";
   }
 
   Result<void> read_one(LlamaFlags& flags) {
-    if (is_not_covered(flag_)) return fail(ErrorCode::refused, fmt::format("{} is not covered", printable(flag_)));
+    const auto& flag = words_.flag();
+    if (is_not_covered(flag)) return fail(ErrorCode::refused, fmt::format("{} is not covered", printable(flag)));
     if (is({"-c", "--ctx-size"})) {
       flags.context = TRY(number());
     } else if (is({"-ngl", "--gpu-layers", "--n-gpu-layers"})) {
@@ -87,7 +61,7 @@ class Reader {
       if (!layers.empty() && layers != "all" && layers != "auto") {
         int read = 0;
         if (std::from_chars(layers.data(), layers.data() + layers.size(), read).ec != std::errc())
-          return fail(ErrorCode::refused, fmt::format("{} is '{}'", flag_, printable(layers)));
+          return fail(ErrorCode::refused, fmt::format("{} is '{}'", flag, printable(layers)));
         flags.gpu_layers = read;
       }
     } else if (is({"-ctk", "--cache-type-k"})) {
@@ -120,10 +94,7 @@ class Reader {
     return {};
   }
 
-  const std::vector<std::string>& words_;
-  std::size_t next_ = 0;
-  std::string flag_;
-  std::optional<std::string> attached_;
+  WordReader words_;
 };
 
 /// llama-server reads its flags from the environment, too: whoever uses that says more than is looked at here.

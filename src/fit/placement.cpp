@@ -118,8 +118,7 @@ class Search {
         asking.claim[at] = claim.bytes;
         asking.source[at] = claim.source;
       }
-      const int set = service.vllm() ? service.vllm()->tensor_parallel_size.value_or(1) : 1;
-      asking.count = service.gpu.any() ? static_cast<std::size_t>(std::max(1, set)) : asking.open.size();
+      asking.count = service.gpu.any() && !asking.open.empty() ? set_size(service) : asking.open.size();
     }
     asking.settled = asking.count >= asking.open.size();
     Bytes largest;
@@ -132,26 +131,64 @@ class Search {
   Result<std::vector<Position>> selected(const Service& service) const {
     std::vector<Position> chosen;
     if (service.gpu.any()) {
-      chosen.resize(gpus_.size());
-      std::iota(chosen.begin(), chosen.end(), Position{0});
+      // A set spans whole GPUs: a process sees one slice of MIG at most.
+      for (Position at = 0; at < gpus_.size(); ++at)
+        if (is_for_anybody(gpus_[at], gpus_) && (set_size(service) == 1 || !gpus_[at].is_instance()))
+          chosen.push_back(at);
+      if (chosen.empty() && needs_gpu(service)) return fail(in_slices(service, gpus_.front()));
       return chosen;
     }
     for (const auto& device : service.gpu.devices) {
-      const auto match = std::find_if(gpus_.begin(), gpus_.end(), [&](const GpuSample& gpu) {
-        return gpu.uuid == device || std::to_string(gpu.index) == device;
-      });
-      if (match == gpus_.end()) {
-        std::vector<std::string> known;
-        for (const auto& gpu : gpus_)
-          known.push_back(fmt::format("{} ({})", gpu.index, gpu.uuid));
+      const auto match = std::find_if(gpus_.begin(), gpus_.end(),
+                                      [&](const GpuSample& gpu) { return names(GpuSelector{{device}}, gpu); });
+      if (match == gpus_.end() || match->mig == true) return fail(not_there(service, device));
+      if (match->is_instance() && service.gpu.devices.size() > 1)
         return fail(ErrorCode::configuration,
-                    fmt::format("service '{}' wants GPU '{}', which is not there", service.id, device),
-                    fmt::format("This machine has: {}.", join(known, ", ")));
-      }
+                    fmt::format("service '{}' wants {} devices, one of them the MIG slice '{}'", service.id,
+                                service.gpu.devices.size(), device),
+                    "CUDA gives a process one MIG slice at most: let its gpu: name that slice alone, or whole GPUs.");
       const auto at = static_cast<Position>(match - gpus_.begin());
       if (std::find(chosen.begin(), chosen.end(), at) == chosen.end()) chosen.push_back(at);  // by index and by UUID
     }
     return chosen;
+  }
+
+  static std::size_t set_size(const Service& service) {
+    const int set = service.vllm() ? service.vllm()->tensor_parallel_size.value_or(1) : 1;
+    return static_cast<std::size_t>(std::max(1, set));
+  }
+
+  Error not_there(const Service& service, const std::string& device) const {
+    for (const auto& gpu : gpus_) {
+      const auto whole = gpu.is_instance() ? gpu.whole : gpu.mig == true ? gpu.uuid : "";
+      const bool meant = !whole.empty() && (device == whole || device == std::to_string(index_of_whole(gpu)));
+      if (meant) return in_slices(service, gpu);
+    }
+    std::vector<std::string> known;
+    for (const auto& gpu : gpus_)
+      known.push_back(gpu.is_instance() ? fmt::format("{} ({})", gpu.uuid, gpu.name)
+                                        : fmt::format("{} ({})", gpu.index, gpu.uuid));
+    return Error{ErrorCode::configuration,
+                 fmt::format("service '{}' wants GPU '{}', which is not there", service.id, device),
+                 fmt::format("This machine has: {}.", join(known, ", ")),
+                 {}};
+  }
+
+  /// A GPU in MIG mode is wanted, or there is nothing else.
+  Error in_slices(const Service& service, const GpuSample& gpu) const {
+    Error error{ErrorCode::configuration,
+                fmt::format("service '{}' cannot run on the whole of GPU {}: it is in MIG mode", service.id,
+                            index_of_whole(gpu)),
+                {},
+                {}};
+    std::vector<std::string> slices;
+    for (const auto& other : gpus_)
+      for (const auto& slice : other.slices)
+        if (other.whole == gpu.whole) slices.push_back(fmt::format("{} ({})", slice.uuid, slice.name));
+    error.hint = slices.empty()
+                     ? "It has no slices that can be seen: make some (nvidia-smi mig -cgi … -C), or turn MIG off."
+                     : fmt::format("Let its gpu: name one slice: {}.", join(slices, ", "));
+    return error;
   }
 
   /// GPUs that nobody tells apart: the same kind, open to the same services for the same claims. Two assignments that
@@ -316,9 +353,9 @@ class Search {
                                                          {"gpu", gpu.index},
                                                          {"has", std::max(std::int64_t{0}, room.count())}}}};
     if (!asking.wanted->given.empty()) {
-      error.message =
-          fmt::format("service '{}' needs {} more of VRAM on GPU {}, which would have only {} to give", service.id,
-                      to_string(asking.claim[*best].value_or(Bytes())), gpu.index, to_string(std::max(Bytes(), room)));
+      error.message = fmt::format("service '{}' needs {} more of VRAM on {}, which would have only {} to give",
+                                  service.id, to_string(asking.claim[*best].value_or(Bytes())), gpu_in_words(gpu.index),
+                                  to_string(std::max(Bytes(), room)));
     } else if (larger_than_any) {
       error.message =
           fmt::format("service '{}' needs {} of VRAM: more than any GPU it may use has", service.id, to_string(need));
@@ -327,8 +364,9 @@ class Search {
                        ? "Lower its vram: to what it really takes, or give it a smaller context or quantization."
                        : "Give it a smaller context or quantization, or declare vram: if that is wrong.";
     } else {
-      error.message = fmt::format("service '{}' needs {} of VRAM, but GPU {} ({}) would have only {} to give",
-                                  service.id, to_string(need), gpu.index, gpu.name, to_string(std::max(Bytes(), room)));
+      error.message =
+          fmt::format("service '{}' needs {} of VRAM, but {} ({}) would have only {} to give", service.id,
+                      to_string(need), gpu_in_words(gpu.index), gpu.name, to_string(std::max(Bytes(), room)));
       const auto& estimated = footprint_of(known_, service.id).estimated;
       if (best && asking.source[*best] == ClaimSource::declared && estimated && !estimated->rough)
         error.hint = fmt::format("So much its vram: says; by its model's file and its flags it takes {}.",

@@ -37,8 +37,10 @@ struct Place {
 
 /// A place for each of `wanted`, in their order. `free` per GPU: what will be free when the starts begin, the margin
 /// already taken off; a GPU that is missing there says nothing of its memory, and the check before each start decides.
+/// `gpus` as placeable() gives them: a GPU in MIG mode is nobody's, its instances are places like others,
+/// of a service that names none only where there is no whole GPU.
 /// Errors: refused, saying how much is missing where, with {"memory": {"service","needs","gpu","has"}} in its details;
-/// configuration for a device that is not there.
+/// configuration for a device that is not there, or is in MIG mode.
 Result<std::vector<Place>> place_together(const std::vector<GpuSample>& gpus, const std::map<GpuIndex, Bytes>& free,
                                           const std::vector<RoomWanted>& wanted, const Footprints& known);
 

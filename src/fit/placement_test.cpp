@@ -322,5 +322,54 @@ TEST(PlacementProperties, SixtyFourOnEightKeepEveryPromise) {
   EXPECT_GT(placed, 10);
 }
 
+GpuSample instance(int index, const std::string& uuid, Bytes total) {
+  GpuSample made{index, uuid, "A100 MIG", total, total, {}};
+  made.whole = "GPU-1";
+  made.slices.resize(1);
+  made.slices[0].uuid = uuid;
+  made.slices[0].name = "A100 MIG";
+  return made;
+}
+
+TEST(PlacementTest, ASliceIsAPlaceLikeOthers) {
+  const std::vector<GpuSample> gpus{gpu(0, Bytes::gib(24)), instance(201, "MIG-a", Bytes::gib(10)),
+                                    instance(202, "MIG-b", Bytes::gib(20))};
+  auto named = service(Bytes::gib(8));
+  named.gpu.devices = {"MIG-b"};
+  EXPECT_THAT(place_one(gpus, free_of(gpus), named)->gpus, ElementsAre(202));
+  named.vram = Bytes::gib(22);
+  EXPECT_THAT(place_one(gpus, free_of(gpus), named).error().message, HasSubstr("more than any GPU it may use has"));
+  EXPECT_THAT(place_one(gpus, free_of(gpus), service(Bytes::gib(8)))->gpus, ElementsAre(0))
+      << "slices are for who names them";
+  const std::vector<GpuSample> only_slices(gpus.begin() + 1, gpus.end());
+  EXPECT_THAT(place_one(only_slices, free_of(only_slices), service(Bytes::gib(8)))->gpus, ElementsAre(201));
+  EXPECT_THAT(place_one(only_slices, free_of(only_slices), set_of(2, 0.2)).error().message,
+              HasSubstr("it is in MIG mode"));
+  EXPECT_THAT(place_one(gpus, free_of(gpus), set_of(2, 0.2)).error().message,
+              HasSubstr("wants 2 GPUs, this machine has 1"))
+      << "a set does not span slices";
+}
+
+TEST(PlacementTest, NothingRunsOnTheWholeOfAGpuInMigMode) {
+  const std::vector<GpuSample> cut{gpu(0, Bytes::gib(24)), instance(201, "MIG-a", Bytes::gib(10))};
+  for (const char* device : {"1", "GPU-1"}) {
+    auto whole = service(Bytes::gib(8));
+    whole.gpu.devices = {device};
+    const auto refused = place_one(cut, free_of(cut), whole);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::configuration);
+    EXPECT_THAT(refused.error().message, HasSubstr("cannot run on the whole of GPU 1: it is in MIG mode"));
+    EXPECT_THAT(refused.error().hint, HasSubstr("MIG-a"));
+  }
+  auto both = service(Bytes::gib(8));
+  both.gpu.devices = {"0", "MIG-a"};
+  EXPECT_THAT(place_one(cut, free_of(cut), both).error().hint, HasSubstr("one MIG slice at most"));
+
+  std::vector<GpuSample> uncut{gpu(0, Bytes::gib(24))};
+  uncut[0].mig = true;
+  EXPECT_THAT(place_one(uncut, free_of(uncut), service(Bytes::gib(8))).error().hint, HasSubstr("nvidia-smi mig"));
+  EXPECT_TRUE(place_one(uncut, free_of(uncut), service(std::nullopt))->gpus.empty()) << "it may not need one";
+}
+
 }  // namespace
 }  // namespace gpumod

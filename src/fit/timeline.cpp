@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "fit/claim.h"
+#include "fit/rising.h"
 
 namespace gpumod {
 
@@ -31,9 +31,10 @@ class Drawing {
  public:
   Drawing(const Snapshot& snapshot, const Plan& plan, const std::map<ServiceId, Service>& services,
           const Footprints& known)
-      : snapshot_(snapshot), plan_(plan), services_(services), known_(known) {}
+      : snapshot_(snapshot), plan_(plan), services_(services), known_(known), rising_(find_rising()) {}
 
   Timeline draw() {
+    find_concerned();
     look_at_now();
     mark(Timeline::Edge::now, std::nullopt);
     let_the_starting_rise();
@@ -54,10 +55,33 @@ class Drawing {
     bool taken = false;                 ///< something is, at this moment
   };
 
+  /// Where something is taken, or is about to be.
+  void find_concerned() {
+    for (const auto& step : plan_.steps)
+      if (allocates(step.action) && !step.service.empty()) concerned_.insert(step.gpus.begin(), step.gpus.end());
+    for (const auto& [unit, members] : rising_)
+      for (const auto& sample : snapshot_.gpus)
+        if (still_to_take(snapshot_, unit, members, known_, sample).value_or(Bytes()) > Bytes())
+          concerned_.insert(sample.index);
+  }
+
+  void may_take_more(std::string words) {
+    timeline_.unknown.push_back(std::move(words));
+    timeline_.may_take_more = true;
+  }
+
+  bool is_freed(const std::string& unit, GpuIndex gpu) const {
+    return std::any_of(plan_.steps.begin(), plan_.steps.end(), [&](const Step& step) {
+      return frees(step.action) && step.unit == unit &&
+             std::find(step.gpus.begin(), step.gpus.end(), gpu) != step.gpus.end();
+    });
+  }
+
   void look_at_now() {
     for (const auto& sample : snapshot_.gpus) {
+      const bool concerned = concerned_.contains(sample.index);
       if (!sample.free) {
-        timeline_.unknown.push_back(fmt::format("GPU {} does not say what is free", sample.index));
+        if (concerned) may_take_more(fmt::format("{} does not say what is free", gpu_in_words(sample.index)));
         continue;
       }
       Gpu gpu;
@@ -65,13 +89,13 @@ class Drawing {
       Bytes ours;
       for (const auto& [name, unit] : snapshot_.units) {
         const auto held = held_by_unit(snapshot_, name, sample);
-        if (!held) {
+        if (!held && concerned && is_freed(name, sample.index)) {
           timeline_.unknown.push_back(
-              fmt::format("what {} holds on GPU {} cannot be read", name_of(name), sample.index));
-          continue;
+              fmt::format("what {} holds on {} cannot be read", name_of(name), gpu_in_words(sample.index)));
+          timeline_.may_be_freer.insert(sample.index);
         }
-        if (*held > Bytes()) gpu.held[name] = *held;
-        ours += *held;
+        if (held.value_or(Bytes()) > Bytes()) gpu.held[name] = *held;
+        ours += held.value_or(Bytes());
       }
       if (sample.total)
         gpu.others = std::max(Bytes(), *sample.total - sample.reserved.value_or(Bytes()) - gpu.free - ours);
@@ -82,31 +106,31 @@ class Drawing {
   /// As the planner counts them: they take what they do not hold yet, whatever else is done.
   void let_the_starting_rise() {
     bool any = false;
-    for (const auto& [id, view] : snapshot_.services) {
-      const auto service = services_.find(id);
-      if (view.residency != Residency::starting || service == services_.end() || is_stopped(view.unit)) continue;
-      for (auto& [index, gpu] : gpus_) {
-        const auto claim = rest_of_claim(service->second, view.unit, index);
-        if (claim <= Bytes()) continue;
-        take(gpu, view.unit, claim);
+    for (const auto& [unit, members] : rising_)
+      for (const auto& sample : snapshot_.gpus) {
+        const auto rest = still_to_take(snapshot_, unit, members, known_, sample);
+        if (!rest && concerned_.contains(sample.index))
+          may_take_more(
+              fmt::format("how much {} will still take of {} is not known", name_of(unit), gpu_in_words(sample.index)));
+        const auto gpu = gpus_.find(sample.index);
+        if (gpu == gpus_.end() || rest.value_or(Bytes()) <= Bytes()) continue;
+        take(gpu->second, unit, *rest);
         any = true;
       }
-    }
     if (any) mark(Timeline::Edge::rises, std::nullopt);
   }
 
-  Bytes rest_of_claim(const Service& service, const std::string& unit, GpuIndex index) const {
-    const auto sample = std::find_if(snapshot_.gpus.begin(), snapshot_.gpus.end(),
-                                     [&](const GpuSample& each) { return each.index == index; });
-    const bool holds = gpus_.at(index).held.contains(unit);
-    const bool bound = std::any_of(service.gpu.devices.begin(), service.gpu.devices.end(), [&](const auto& device) {
-      return device == sample->uuid || device == std::to_string(index);
-    });
-    // Free to go anywhere, and seen nowhere yet: with one GPU it is that one, with several nobody knows.
-    const bool only_one = service.gpu.any() && snapshot_.gpus.size() == 1;
-    if (!holds && !bound && !only_one) return Bytes();
-    const auto claim = claim_of(service, footprint_of(known_, service.id), *sample).bytes.value_or(Bytes());
-    return holds ? claim - gpus_.at(index).held.at(unit) : claim;
+  /// Units of ours that are on the way up and are not to go, with their services.
+  std::map<std::string, std::vector<const Service*>> find_rising() const {
+    std::map<std::string, std::vector<const Service*>> rising;
+    for (const auto& [id, view] : snapshot_.services)
+      if (view.residency == Residency::starting && services_.contains(id) && !is_stopped(view.unit))
+        rising[view.unit] = {};
+    for (auto& [unit, members] : rising)
+      for (const auto& [id, service] : services_)
+        if (service.unit_name() == unit) members.push_back(&service);
+    std::erase_if(rising, [](const auto& entry) { return entry.second.empty(); });
+    return rising;
   }
 
   bool is_stopped(const std::string& unit) const {
@@ -118,9 +142,11 @@ class Drawing {
     if (!allocates(step.action)) return;
     for (const auto& [index, claim] : step.claim)
       if (const auto gpu = gpus_.find(index); gpu != gpus_.end()) take(gpu->second, step.unit, claim);
-    const bool takes_some = !step.service.empty() && !step.gpus.empty();
-    if (takes_some && step.claim.empty())
-      timeline_.unknown.push_back(fmt::format("how much '{}' takes is not known", step.service));
+    if (step.service.empty()) return;
+    // Of a GPU that does not say what is free nothing is claimed either.
+    const bool missing = std::any_of(step.gpus.begin(), step.gpus.end(),
+                                     [&](GpuIndex gpu) { return gpus_.contains(gpu) && !step.claim.contains(gpu); });
+    if (missing) may_take_more(fmt::format("how much '{}' takes is not known", step.service));
   }
 
   void end(const Step& step) {
@@ -180,6 +206,8 @@ class Drawing {
   const Plan& plan_;
   const std::map<ServiceId, Service>& services_;
   const Footprints& known_;
+  const std::map<std::string, std::vector<const Service*>> rising_;
+  std::set<GpuIndex> concerned_;
   std::map<GpuIndex, Gpu> gpus_;
   Timeline timeline_;
 };
@@ -192,9 +220,13 @@ Timeline timeline_of(const Snapshot& snapshot, const Plan& plan, const std::map<
 }
 
 Fits fits(const Timeline& timeline, Bytes margin) {
-  for (const auto& [gpu, low] : timeline.lowest_taking)
-    if (low.free < margin) return Fits::no;
-  return timeline.unknown.empty() ? Fits::yes : Fits::unknown;
+  bool certain = !timeline.may_take_more;
+  for (const auto& [gpu, low] : timeline.lowest_taking) {
+    if (low.free >= margin) continue;
+    if (!timeline.may_be_freer.contains(gpu)) return Fits::no;
+    certain = false;
+  }
+  return certain ? Fits::yes : Fits::unknown;
 }
 
 }  // namespace gpumod

@@ -8,6 +8,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,13 +45,16 @@ struct Timeline {
   std::map<GpuIndex, Low> lowest;  ///< over all moments
   /// At moments in which something is taken; missing for a GPU on which nothing is.
   std::map<GpuIndex, Low> lowest_taking;
-  std::vector<std::string> unknown;  ///< what is not in the figures, in words
+  std::vector<std::string> unknown;  ///< what is not in the figures and could matter to what is taken, in words
+  bool may_take_more = false;        ///< some of that may take room
+  std::set<GpuIndex> may_be_freer;   ///< some of it may give room back, here
 };
 
 Timeline timeline_of(const Snapshot& snapshot, const Plan& plan, const std::map<ServiceId, Service>& services,
                      const Footprints& known);
 
-/// Unknown where something that is not in the figures could take room.
+/// Unknown where something that is not in the figures could take room, or give what is lacking. What is silent on a GPU
+/// where nothing is taken, or merely goes on there, does not matter: what the GPU says is free counts.
 enum class Fits { no, unknown, yes };
 /// Nothing that is taken may leave less than `margin` free. What others hold beside that is not the plan's doing.
 Fits fits(const Timeline& timeline, Bytes margin);

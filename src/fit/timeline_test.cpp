@@ -119,12 +119,37 @@ TEST(TimelineTest, WhatIsNotKnownIsNoFit) {
   const auto timeline = timeline_of(machine.snapshot, plan_of({start}), machine.services, {});
   EXPECT_THAT(timeline.unknown, ElementsAre(HasSubstr("'new'")));
   EXPECT_EQ(fits(timeline, Bytes()), Fits::unknown);
+}
 
+TEST(TimelineTest, WhatIsSilentMattersOnlyWhereItCouldChangeTheAnswer) {
+  const Machine machine;
   auto blind = machine;
   blind.snapshot.gpus[0].processes[0].used.reset();
-  const auto stopping = timeline_of(blind.snapshot, plan_of({Machine::start(0)}), blind.services, {});
-  EXPECT_THAT(stopping.unknown, ElementsAre(HasSubstr("old holds on GPU 0")));
-  EXPECT_EQ(fits(stopping, Bytes()), Fits::no) << "13 GiB are free, 14 are taken";
+  const auto beside = timeline_of(blind.snapshot, plan_of({Machine::start(0)}), blind.services, {});
+  EXPECT_THAT(beside.unknown, IsEmpty()) << "it goes on, and what is free the GPU says";
+  EXPECT_EQ(fits(beside, Bytes()), Fits::no) << "13 GiB are free, 14 are taken";
+
+  auto stop = Machine::stop(0);
+  stop.gives.clear();
+  const auto behind = timeline_of(blind.snapshot, plan_of({stop, Machine::start(1, {0})}), blind.services, {});
+  EXPECT_THAT(behind.unknown, ElementsAre(HasSubstr("old holds on GPU 0")));
+  EXPECT_EQ(fits(behind, Bytes()), Fits::unknown) << "what comes back may be enough";
+  blind.snapshot.gpus[0].free = Bytes::gib(20);
+  const auto roomy = timeline_of(blind.snapshot, plan_of({stop, Machine::start(1, {0})}), blind.services, {});
+  EXPECT_EQ(fits(roomy, Bytes()), Fits::yes) << "it fits whatever comes back";
+
+  auto two = machine;
+  two.snapshot.gpus.push_back({1, "GPU-1", "A", std::nullopt, std::nullopt, {{8, std::nullopt}}});
+  two.snapshot.unit_of_pid[8] = "gpumod-old.service";
+  const auto elsewhere =
+      timeline_of(two.snapshot, plan_of({Machine::stop(0), Machine::start(1, {0})}), two.services, {});
+  EXPECT_EQ(fits(elsewhere, Bytes()), Fits::yes) << "the silent GPU takes no part";
+  auto there = Machine::start(1, {0});
+  there.gpus = {1};
+  there.claim.clear();
+  const auto silent = timeline_of(two.snapshot, plan_of({Machine::stop(0), there}), two.services, {});
+  EXPECT_THAT(silent.unknown, ElementsAre("GPU 1 does not say what is free"));
+  EXPECT_EQ(fits(silent, Bytes()), Fits::unknown);
 }
 
 TEST(TimelineTest, WhatOthersHoldBelowTheMarginIsNotThePlansDoing) {

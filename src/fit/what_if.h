@@ -5,22 +5,25 @@
 
 #include "base/result.h"
 #include "fit/alternatives.h"
-#include "fit/vllm_estimate.h"
 
 namespace gpumod {
-
-/// What the arithmetic of a vLLM's memory needs of its settings, on GPUs of `total`.
-VllmFlags vllm_flags_of(const Service& service, Bytes total);
 
 struct Changed {
   Service service;
   Footprint known;
+  const ModelFacts* model = nullptr;  ///< as in Subject
+  std::optional<LlamaFlags> flags;    ///< as in Subject
+  std::vector<std::string> words;     ///< as in Subject
 };
-/// The service as these changes make it; those of other services are passed over. With other settings a llama-server was
+/// The service as these changes make it; those of other services are passed over. Its flags are read anew from what its
+/// file would say and from its further arguments, which have the last word. With other settings a llama-server was
 /// never measured, and what is declared speaks of the settings it had: then only the estimate of what they come to is
 /// known, as it will be once they stand in its file.
 /// Sleeping and leaving out are not the service's. Errors: usage where a type of caches does not go with the model.
 Result<Changed> with_changes(const Subject& subject, const std::vector<Change>& changes);
+
+/// False where its further arguments say something else in its place, so that the change would change nothing.
+bool takes_effect(const Subject& subject, const Change& change);
 
 /// By arithmetic, for a llama-server on one GPU. Errors: as estimate_llama.
 Result<EstimatedMemory> estimated_memory(const ModelFacts& model, const LlamaFlags& flags);

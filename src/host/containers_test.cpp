@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "host/local_testing.h"
 
 namespace gpumod {
 namespace {
-
 
 const std::string id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -108,6 +108,19 @@ TEST_F(ContainerId, ARuntimeThatDoesNotAnswerIsNotWaitedForLongerThanSaid) {
   const TimePoint before = now();
   EXPECT_EQ(ask(50ms), std::nullopt);
   EXPECT_GE(now() - before, 50ms);
+}
+
+TEST_F(ContainerId, ARuntimeThatHangsTakesNoTimeFromAnother) {
+  ::unsetenv("DOCKER_HOST");
+  const auto before = environment_variable("XDG_RUNTIME_DIR");
+  ::setenv("XDG_RUNTIME_DIR", directory_.path().c_str(), 1);
+  std::filesystem::create_directory(directory_.path() / "podman");
+  {
+    const Runtime hangs(socket_, "");
+    const Runtime knows(directory_.path() / "podman/podman.sock", "HTTP/1.0 200 OK\r\n\r\n{\"Id\":\"" + id + "\"}");
+    EXPECT_EQ(ask(500ms), id);
+  }
+  ::setenv("XDG_RUNTIME_DIR", before.c_str(), 1);
 }
 
 }  // namespace

@@ -86,6 +86,8 @@ struct VllmOptions {
   bool enforce_eager = false;
   bool enable_sleep_mode = false;
   bool trust_remote_code = false;
+  /// No key of a file: --kv-cache-memory-bytes among its further arguments. It replaces the utilization.
+  std::optional<Bytes> kv_cache_memory = {};
 };
 
 struct LlamaOptions {

@@ -52,6 +52,13 @@ struct Snapshot {
 /// What a unit's processes hold on one GPU. Unset: NVML does not say for at least one of them.
 std::optional<Bytes> held_by_unit(const Snapshot& snapshot, const std::string& unit, const GpuSample& gpu);
 
+/// The GPUs on which NVML lists processes of this unit.
+std::vector<GpuIndex> gpus_used_by(const Snapshot& snapshot, const std::string& unit);
+/// By its index, its UUID, or that of one of its devices.
+bool names(const GpuSelector& selector, const GpuSample& gpu);
+/// Those a service may go to; empty for one that uses none.
+std::vector<GpuIndex> gpus_open_to(const Snapshot& snapshot, const Service& service);
+
 /// The residency wanted of services. A goal is an intention: it is stored, never observed.
 struct Goal {
   std::string mode;                       ///< the mode it came from; empty: none

@@ -110,4 +110,32 @@ std::optional<Bytes> held_by_unit(const Snapshot& snapshot, const std::string& u
   return held;
 }
 
+std::vector<GpuIndex> gpus_used_by(const Snapshot& snapshot, const std::string& unit) {
+  std::vector<GpuIndex> used;
+  for (const auto& gpu : snapshot.gpus) {
+    const bool listed = std::any_of(gpu.processes.begin(), gpu.processes.end(), [&](const GpuProcess& process) {
+      const auto owner = snapshot.unit_of_pid.find(process.pid);
+      return owner != snapshot.unit_of_pid.end() && owner->second == unit;
+    });
+    if (listed) used.push_back(gpu.index);
+  }
+  return used;
+}
+
+bool names(const GpuSelector& selector, const GpuSample& gpu) {
+  return std::any_of(selector.devices.begin(), selector.devices.end(), [&](const std::string& device) {
+    return device == gpu.uuid || device == std::to_string(gpu.index) ||
+           std::any_of(gpu.slices.begin(), gpu.slices.end(),
+                       [&](const GpuSlice& slice) { return gpu.is_instance() && slice.uuid == device; });
+  });
+}
+
+std::vector<GpuIndex> gpus_open_to(const Snapshot& snapshot, const Service& service) {
+  std::vector<GpuIndex> open;
+  for (const auto& gpu : snapshot.gpus)
+    if (service.vram != Bytes(0) && (service.gpu.any() ? is_for_anybody(gpu, snapshot.gpus) : names(service.gpu, gpu)))
+      open.push_back(gpu.index);
+  return open;
+}
+
 }  // namespace gpumod

@@ -49,7 +49,7 @@ RoomWatch::Answer RoomWatch::on(std::vector<MemoryReading> readings, TimePoint n
     const auto need = need_.find(reading.gpu);
     if (need == need_.end() || !reading.free || *reading.free >= need->second) continue;
     answer.short_of = reading.gpu;
-    answer.missing = fmt::format("GPU {} has {} free, {} are needed", reading.gpu, to_string(*reading.free),
+    answer.missing = fmt::format("{} has {} free, {} are needed", gpu_in_words(reading.gpu), to_string(*reading.free),
                                  to_string(need->second));
     // Even if all came back that nobody holds, it would not be enough: listed processes have it.
     taken = taken || (reading.every_holder_known && *reading.free + reading.unattributed < need->second);
@@ -91,8 +91,8 @@ FallWatch::Answer FallWatch::on(const Result<std::map<GpuIndex, Bytes>>& held, T
     const auto holds = found == held->end() ? Bytes() : found->second;
     sum += holds;
     if (holds > most)
-      answer.above =
-          fmt::format("it still holds {} on GPU {}: at most {} were expected", to_string(holds), gpu, to_string(most));
+      answer.above = fmt::format("it still holds {} on {}: at most {} were expected", to_string(holds),
+                                 gpu_in_words(gpu), to_string(most));
   }
   if (answer.above.empty()) {
     answer.verdict = Verdict::fallen;

@@ -235,7 +235,11 @@ const ServiceView& Planner::view(const ServiceId& id) const {
 }
 
 Result<Plan> plan(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge) {
-  return Planner(snapshot, goal, knowledge).run();
+  const auto sliced = [](const GpuSample& gpu) { return gpu.mig == true; };
+  if (std::none_of(snapshot.gpus.begin(), snapshot.gpus.end(), sliced)) return Planner(snapshot, goal, knowledge).run();
+  Snapshot seen = snapshot;
+  seen.gpus = placeable(std::move(seen.gpus));
+  return Planner(seen, goal, knowledge).run();
 }
 
 Goal goal_from(const Snapshot& snapshot) {

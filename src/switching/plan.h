@@ -56,8 +56,9 @@ struct Knowledge {
   Footprints footprints;
 };
 
-/// Errors: refused (does not fit, port held by a stranger), environment (a GPU is needed and cannot be read),
-/// configuration (a device that does not exist). Nothing has been touched then.
+/// A plan names GPUs as placeable() does. Errors: refused (does not fit, port held by a stranger), environment (a GPU is
+/// needed and cannot be read), configuration (a device that does not exist, or is in MIG mode). Nothing has been touched
+/// then.
 Result<Plan> plan(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge);
 
 /// What runs now, as a goal: what a rollback restores. Services of the catalogue that do not run are wanted stopped;

@@ -36,8 +36,8 @@ void Planner::let_the_starting_come_up() {
   for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
     Step& rising = plan_.steps[i];
     if (rising.action != Action::verify || residency_of(rising.service) != Residency::starting) continue;
-    rising.gpus = gpus_used_by(rising.unit);
-    if (rising.gpus.empty()) rising.gpus = gpus_open_to(service(rising.service));
+    rising.gpus = gpus_used_by(snapshot_, rising.unit);
+    if (rising.gpus.empty()) rising.gpus = gpus_open_to(snapshot_, service(rising.service));
     for (auto& other : plan_.steps)
       if (other.action != Action::verify && !is_router_start(other) && share_gpu(rising, other))
         depend(other.index, rising.index);
@@ -61,12 +61,11 @@ void Planner::predict() {
   for (const auto& gpu : snapshot_.gpus) {
     if (!gpu.free) continue;
     plan_.free_before[gpu.index] = *gpu.free;
-    Bytes after = *gpu.free;
-    for (std::size_t i = 0; i < freeing_count_; ++i)
-      if (plan_.steps[i].action == Action::stop)
-        after += held_by_unit(snapshot_, plan_.steps[i].unit, gpu).value_or(Bytes());
-    for (const auto& step : plan_.steps)
+    Bytes after = *gpu.free - rising_on(gpu);
+    for (const auto& step : plan_.steps) {
+      if (const auto back = step.gives.find(gpu.index); back != step.gives.end()) after += back->second;
       if (const auto claim = step.claim.find(gpu.index); claim != step.claim.end()) after -= claim->second;
+    }
     plan_.free_after[gpu.index] = after;
   }
   if (snapshot_.gpus.empty()) return;

@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
 #include "fit/placement.h"
+#include "fit/rising.h"
 #include "switching/planner.h"
 
 namespace gpumod {
@@ -32,10 +34,10 @@ std::map<GpuIndex, Bytes> Planner::given_back_by(const Step& step) const {
 
 /// Where the unit holds memory, or will before it has been told to stop: one that is on its way up is listed late.
 std::vector<GpuIndex> Planner::gpus_of_freeing(const std::string& name) const {
-  auto gpus = gpus_used_by(name);
+  auto gpus = gpus_used_by(snapshot_, name);
   for (const auto* member : units_.at(name).members)
     if (residency_of(member->id) == Residency::starting)
-      for (const auto gpu : gpus_open_to(*member))
+      for (const auto gpu : gpus_open_to(snapshot_, *member))
         if (std::find(gpus.begin(), gpus.end(), gpu) == gpus.end()) gpus.push_back(gpu);
   return gpus;
 }
@@ -53,7 +55,7 @@ std::map<GpuIndex, Bytes> Planner::ceiling_of(const Step& step) const {
     if (!held) return {};
     if (step.action == Action::unload && others_stay) {
       // Nobody tells which of its GPUs a model is on.
-      if (gpus_used_by(step.unit).size() > 1) return {};
+      if (gpus_used_by(snapshot_, step.unit).size() > 1) return {};
       // Of what the models are thought to give back, half is enough to tell that they went: the figures are rough.
       const auto goes = freed_by(step.unit, *held, gpu);
       if (goes && *goes > least_to_tell) ceiling[gpu.index] = *held - Bytes(goes->count() / 2);
@@ -97,8 +99,8 @@ void Planner::place_naps() {
   for (std::size_t i = freeing_count_; i < plan_.steps.size(); ++i) {
     Step& nap = plan_.steps[i];
     if (nap.action != Action::sleep) continue;
-    nap.gpus = gpus_used_by(nap.unit);
-    if (nap.gpus.empty()) nap.gpus = gpus_open_to(service(nap.service));  // it is on its way up
+    nap.gpus = gpus_used_by(snapshot_, nap.unit);
+    if (nap.gpus.empty()) nap.gpus = gpus_open_to(snapshot_, service(nap.service));  // it is on its way up
     for (const auto& step : plan_.steps)
       if (step.action == Action::start && step.service == nap.service) nap.gpus = step.gpus;
     for (const auto& gpu : snapshot_.gpus) {
@@ -173,7 +175,7 @@ Service Planner::as_placed(const Step& step) const {
   Service placed = service(step.service);
   const auto& unit = units_.at(step.unit);
   if (step.action == Action::start || !unit.alive() || unit.restart || !placed.gpu.any()) return placed;
-  for (const auto gpu : gpus_used_by(step.unit))
+  for (const auto gpu : gpus_used_by(snapshot_, step.unit))
     placed.gpu.devices.push_back(std::to_string(gpu));
   return placed;
 }
@@ -183,7 +185,7 @@ Service Planner::as_placed(const Step& step) const {
 std::map<GpuIndex, Bytes> Planner::missing_to_wake(const Step& step) const {
   std::map<GpuIndex, Bytes> missing;
   for (const auto& gpu : snapshot_.gpus) {
-    const auto used = gpus_used_by(step.unit);
+    const auto used = gpus_used_by(snapshot_, step.unit);
     if (std::find(used.begin(), used.end(), gpu.index) == used.end()) continue;
     const auto claim = claim_of(service(step.service), gpu).bytes;
     const auto held = held_by_unit(snapshot_, step.unit, gpu);
@@ -197,34 +199,18 @@ std::map<GpuIndex, Bytes> Planner::free_now() const {
   std::map<GpuIndex, Bytes> free;
   for (const auto& gpu : snapshot_.gpus) {
     if (!gpu.free) continue;
-    free[gpu.index] = *gpu.free - knowledge_.settings.vram_margin;
-    for (const auto& [name, unit] : units_)
-      if (unit.alive() && !unit.stop_step) free[gpu.index] -= still_to_take(name, unit, gpu);
+    free[gpu.index] = *gpu.free - knowledge_.settings.vram_margin - rising_on(gpu);
   }
   return free;
 }
 
-/// Who is on the way up does not hold yet what it will.
-Bytes Planner::still_to_take(const std::string& name, const UnitCase& unit, const GpuSample& gpu) const {
-  bool on_its_way = false;
-  Bytes claims;
-  for (const auto* member : unit.members) {
-    const auto residency = residency_of(member->id);
-    if (residency != Residency::running && residency != Residency::starting) continue;
-    on_its_way = on_its_way || residency == Residency::starting;
-    const auto claim = claim_of(*member, gpu).bytes;
-    if (!claim) return Bytes();
-    claims += *claim;
-  }
-  if (!on_its_way) return Bytes();
-  auto where = gpus_used_by(name);
-  if (where.empty()) where = gpus_open_to(*unit.members.front());
-  // Not listed yet, and free to go anywhere: then only the check before each start can tell.
-  const auto spread = unit.members.front()->gpu.any() ? std::size_t{1} : unit.members.front()->gpu.devices.size();
-  if (where.size() > std::max(spread, gpus_used_by(name).size())) return Bytes();
-  if (std::find(where.begin(), where.end(), gpu.index) == where.end()) return Bytes();
-  const auto held = held_by_unit(snapshot_, name, gpu);
-  return held ? std::max(Bytes(), claims - *held) : Bytes();
+/// Of what nobody knows, nothing is counted: the check before each start decides.
+Bytes Planner::rising_on(const GpuSample& gpu) const {
+  Bytes rising;
+  for (const auto& [name, unit] : units_)
+    if (unit.alive() && !unit.stop_step && !unit.members.empty())
+      rising += still_to_take(snapshot_, name, unit.members, knowledge_.footprints, gpu).value_or(Bytes());
+  return rising;
 }
 
 /// What can be counted on once the freeing steps are done. Where NVML does not say what a process holds, the best
@@ -280,35 +266,23 @@ bool Planner::is_unloaded(const Service& member) const {
 /// A refusal for lack of room names who holds the room and is not ours to move.
 Error Planner::explain(Error error) const {
   if (error.code != ErrorCode::refused) return error;
-  std::string strangers;
+  std::vector<std::string> strangers, left_over;
   for (const auto& gpu : snapshot_.gpus)
-    for (const auto& process : gpu.processes)
-      if (process.used && *process.used >= Bytes::mib(256) && !snapshot_.unit_of_pid.contains(process.pid))
-        strangers += fmt::format("{}pid {} holds {} on GPU {}", strangers.empty() ? "" : ", ", process.pid,
-                                 to_string(*process.used), gpu.index);
-  if (!strangers.empty()) error.hint = fmt::format("Not ours: {}. {}", strangers, error.hint);
+    for (const auto& process : gpu.processes) {
+      if (!process.used || *process.used < Bytes::mib(256)) continue;
+      const auto held = fmt::format("holds {} on {}", to_string(*process.used), gpu_in_words(gpu.index));
+      const auto owner = snapshot_.unit_of_pid.find(process.pid);
+      if (owner == snapshot_.unit_of_pid.end())
+        strangers.push_back(fmt::format("pid {} {}", process.pid, held));
+      else if (const auto unit = units_.find(owner->second); unit == units_.end() || !unit->second.alive())
+        left_over.push_back(fmt::format("pid {} of {} {}", process.pid, owner->second, held));
+    }
+  if (!strangers.empty()) error.hint = fmt::format("Not ours: {}. {}", join(strangers, ", "), error.hint);
+  if (!left_over.empty())
+    error.hint = fmt::format("In a container that has outlived its unit: {}; stop that container. {}",
+                             join(left_over, ", "), error.hint);
   error.message += fmt::format(" ({} a GPU are kept free)", to_string(knowledge_.settings.vram_margin));
   return error;
-}
-
-std::vector<GpuIndex> Planner::gpus_used_by(const std::string& unit) const {
-  std::vector<GpuIndex> used;
-  for (const auto& gpu : snapshot_.gpus) {
-    const bool listed = std::any_of(gpu.processes.begin(), gpu.processes.end(), [&](const GpuProcess& process) {
-      const auto owner = snapshot_.unit_of_pid.find(process.pid);
-      return owner != snapshot_.unit_of_pid.end() && owner->second == unit;
-    });
-    if (listed) used.push_back(gpu.index);
-  }
-  return used;
-}
-
-/// Empty for a service that uses none.
-std::vector<GpuIndex> Planner::gpus_open_to(const Service& service) const {
-  std::vector<GpuIndex> open;
-  for (const auto& gpu : snapshot_.gpus)
-    if (service.vram != Bytes(0) && may_use(service, gpu)) open.push_back(gpu.index);
-  return open;
 }
 
 std::vector<GpuIndex> Planner::gpus_declared_in(const std::string& unit) const {
@@ -333,7 +307,7 @@ ClaimSource Planner::source_of_claim(const Step& step) const {
 /// How much it takes is known, wherever it may go. Without a GPU there is nothing to know beyond its file.
 bool Planner::is_known(const Service& service) const {
   if (snapshot_.gpus.empty()) return service.vram || service.vllm();
-  const auto open = gpus_open_to(service);
+  const auto open = gpus_open_to(snapshot_, service);
   return std::all_of(snapshot_.gpus.begin(), snapshot_.gpus.end(), [&](const GpuSample& gpu) {
     return std::find(open.begin(), open.end(), gpu.index) == open.end() || claim_of(service, gpu).bytes;
   });

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "fit/claim.h"
+#include "fit/timeline.h"
 #include "switching/world_testing.h"
 
 namespace gpumod {
@@ -295,6 +297,77 @@ TEST_F(PlanTest, SecondsAreThoseOfTheLongestChain) {
   knowledge.footprints["c"].measured[""].phases = {{Phase::start, {1s, {}, 1}}, {Phase::ready, {20s, {}, 1}}};
   EXPECT_EQ(make(goal).expected, 34s) << "c starts beside";
   EXPECT_EQ(make(only({{"a", Residency::running}})).expected, Duration::zero());
+}
+
+TEST_F(PlanTest, WhatWillBeFreeCountsAllThatGivesBack) {
+  gpu(24000);
+  auto a = make_service("a", 7001, Bytes::mib(12000));
+  a.sleep = SleepAbility::level1;
+  add(a);
+  is("a", Residency::running, {{0, 12000}});
+  add(make_router_service("one", "llama", 7071, Bytes::mib(3000)));
+  is("one", Residency::running, {{0, 3000}});
+  const auto goal = only({{"a", Residency::sleeping1}, {"one", Residency::unloaded}}, false);
+  const auto plan = make(goal);
+  EXPECT_EQ(plan.free_before.at(0), Bytes::mib(9000));
+  EXPECT_EQ(plan.free_after.at(0), Bytes::mib(9000) + (Bytes::mib(12000) - most_kept_asleep) + Bytes::mib(3000));
+  const auto timeline = timeline_of(snapshot, plan, knowledge.services, knowledge.footprints);
+  EXPECT_EQ(timeline.moments.back().levels.front().free, plan.free_after.at(0)) << "both think alike";
+}
+
+TEST_F(PlanTest, PlanAndTimelineCountAlikeWhatIsStillRising) {
+  gpu(24000);
+  gpu(24000);
+  add(make_router_service("one", "llama", 7071, Bytes::mib(6000)));
+  add(make_router_service("two", "llama", 7071, Bytes::mib(5000)));
+  is("one", Residency::running, {{0, 6000}});
+  snapshot.services["two"].residency = Residency::starting;
+  add(make_service("far", 7001, Bytes::mib(9000))).gpu.devices = {"1"};
+  is("far", Residency::starting);
+  const auto plan = make(only({{"one", Residency::running}, {"two", Residency::running}, {"far", Residency::running}}));
+  const auto timeline = timeline_of(snapshot, plan, knowledge.services, knowledge.footprints);
+  EXPECT_EQ(plan.free_after.at(0), Bytes::mib(24000 - 11000));
+  EXPECT_EQ(plan.free_after.at(1), Bytes::mib(24000 - 9000));
+  for (const auto& level : timeline.moments.back().levels)
+    EXPECT_EQ(level.free, plan.free_after.at(level.gpu)) << level.gpu;
+}
+
+TEST_F(PlanTest, AServiceOfASliceIsPlannedAgainstThatSlice) {
+  gpu(40000);
+  auto& card = snapshot.gpus[0];
+  card.mig = true;
+  for (const int number : {1, 2}) {
+    GpuSlice slice;
+    slice.uuid = "MIG-" + std::to_string(number);
+    slice.name = "Test MIG";
+    slice.gpu_instance = number;
+    slice.total = slice.free = Bytes::mib(10000 * number);
+    card.slices.push_back(slice);
+  }
+  auto& a = add(make_service("a", 7001, Bytes::mib(15000)));
+  a.gpu.devices = {"MIG-2"};
+  const auto plan = make(only({{"a", Residency::running}}));
+  EXPECT_THAT(find(plan, Action::start, "a")->gpus, ElementsAre(102));
+  EXPECT_EQ(plan.free_after.at(102), Bytes::mib(5000));
+  EXPECT_FALSE(plan.free_after.contains(0));
+  a.gpu.devices = {"MIG-1"};
+  const auto refused = gpumod::plan(snapshot, only({{"a", Residency::running}}), knowledge);
+  ASSERT_FALSE(refused) << "the other slice, and the whole, have room";
+  a.gpu.devices = {"0"};
+  EXPECT_THAT(gpumod::plan(snapshot, only({{"a", Residency::running}}), knowledge).error().message,
+              HasSubstr("MIG mode"));
+}
+
+TEST_F(PlanTest, WhatOutlivedItsUnitIsNamedAndNotCountedOn) {
+  gpu(24000);
+  add(make_service("boxed", 7001, Bytes::mib(10000)));
+  add(make_service("b", 7002, Bytes::mib(16000)));
+  snapshot.unit_of_pid[7] = "gpumod-boxed.service";
+  snapshot.gpus[0].processes = {{7, Bytes::mib(10000)}};
+  snapshot.gpus[0].free = Bytes::mib(14000);
+  const auto refused = plan(snapshot, only({{"b", Residency::running}}), knowledge);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().hint, HasSubstr("has outlived its unit: pid 7 of gpumod-boxed.service holds 10000 MiB"));
 }
 
 }  // namespace

@@ -69,13 +69,11 @@ class Planner {
   Service as_placed(const Step& step) const;
   std::map<GpuIndex, Bytes> missing_to_wake(const Step& step) const;
   std::map<GpuIndex, Bytes> free_now() const;
-  Bytes still_to_take(const std::string& name, const UnitCase& unit, const GpuSample& gpu) const;
+  Bytes rising_on(const GpuSample& gpu) const;
   std::map<GpuIndex, Bytes> free_after_freeing() const;
   std::optional<Bytes> freed_by(const std::string& name, Bytes held, const GpuSample& gpu) const;
   bool is_unloaded(const Service& member) const;
   Error explain(Error error) const;
-  std::vector<GpuIndex> gpus_used_by(const std::string& unit) const;
-  std::vector<GpuIndex> gpus_open_to(const Service& service) const;
   std::vector<GpuIndex> gpus_declared_in(const std::string& unit) const;
   Claim claim_of(const Service& service, const GpuSample& gpu) const;
   ClaimSource source_of_claim(const Step& step) const;

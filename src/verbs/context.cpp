@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "control/additions.h"
 #include "control/footprints.h"
 #include "control/launch.h"
 #include "control/observe.h"
+#include "fit/vllm_flags.h"
 #include "host/processes.h"
 #include "model/json.h"
 #include "switching/plan.h"
@@ -107,11 +109,6 @@ void Context::cancel() {
 }
 
 namespace {
-
-Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted, Footprints footprints) {
-  return Knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services,
-                   std::move(footprints)};
-}
 
 std::set<ServiceId> all_services(const Catalog& catalog) {
   std::set<ServiceId> all;
@@ -311,6 +308,14 @@ Task<Result<json::value>> Context::dry_run(Order order) {
   const auto checked = co_await preflight(**reached, *catalog_, std::move(starting));
   if (!checked) co_return fail(checked.error());
   co_return json::value(json::object{{"plan", to_json(*planned)}, {"to", order.goal.mode}});
+}
+
+Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted, Footprints footprints) {
+  Knowledge knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services,
+                      std::move(footprints)};
+  for (auto& [id, service] : knowledge.services)
+    if (service.vllm()) service = as_started(std::move(service), additions_of(catalog, catalog.services.at(id)).words);
+  return knowledge;
 }
 
 Recovery recovery_of(const StoredSwitch& stored, const Settings& settings) {

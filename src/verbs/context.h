@@ -91,6 +91,9 @@ class Context {
   bool probing_ = true;
 };
 
+/// What planning goes by: services as they are really started (fit/vllm_flags.h), and what is known of them.
+Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted, Footprints footprints);
+
 /// What an unfinished switch of the journal means on this machine, now.
 Recovery recovery_of(const StoredSwitch& stored, const Settings& settings);
 

@@ -8,6 +8,10 @@ namespace gpumod {
 
 namespace json = boost::json;
 
+json::value text_or_null(std::string_view text) {
+  return text.empty() ? json::value(nullptr) : json::value(text);
+}
+
 json::object describe_declared(const Service& service) {
   return {{"id", service.id},
           {"name", service.name},
@@ -78,16 +82,12 @@ json::array describe_differences(const std::vector<Difference>& differences) {
 
 namespace {
 
-json::value text_or_null(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
-}
-
 json::object describe_holding(const Holding& holding) {
   json::array processes;
   for (const auto& process : holding.processes)
     processes.push_back(json::object{{"pid", process.pid}, {"used", bytes_or_null(process.used)}});
   return {{"holder", to_string(holding.kind)},
-          {"why", text_or_null(std::string(to_string(holding.why)))},
+          {"why", text_or_null(to_string(holding.why))},
           {"name", holding.name},
           {"services", json::value_from(holding.services)},
           {"unit", text_or_null(holding.unit)},
@@ -127,25 +127,25 @@ json::object describe_ledger(const GpuLedger& ledger) {
   return described;
 }
 
-json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog, const std::vector<GpuLedger>& ledgers) {
+json::array describe_gpus(const Snapshot& snapshot, const std::vector<GpuLedger>& ledgers) {
   json::array lines;
   for (std::size_t i = 0; i < snapshot.gpus.size(); ++i) {
     const auto& gpu = snapshot.gpus[i];
+    std::map<pid_t, const Holding*> holder_of;
+    for (const auto& holding : ledgers.at(i).account.holdings)
+      for (const auto& process : holding.processes)
+        holder_of[process.pid] = &holding;
     json::array processes;
     for (const auto& process : gpu.processes) {
       const auto client = snapshot.clients.find(process.pid);
       const bool seen = client != snapshot.clients.end() && !client->second.command.empty();
-      const auto unit = snapshot.unit_of_pid.find(process.pid);
-      const bool ours = unit != snapshot.unit_of_pid.end();
-      const auto members = ours ? catalog.services_of_unit(unit->second) : std::vector<const Service*>();
+      const auto& holding = *holder_of.at(process.pid);
       processes.push_back(json::object{{"pid", process.pid},
                                        {"used", bytes_or_null(process.used)},
                                        {"command", seen ? json::value(client->second.command) : json::value(nullptr)},
                                        {"user", seen ? json::value(client->second.user) : json::value(nullptr)},
-                                       {"holder", !ours             ? "foreign"
-                                                  : members.empty() ? "orphan"
-                                                                    : "managed"},
-                                       {"unit", ours ? json::value(unit->second) : json::value(nullptr)}});
+                                       {"holder", to_string(holding.kind)},
+                                       {"unit", text_or_null(holding.unit)}});
     }
     lines.push_back(json::object{{"index", gpu.index},
                                  {"uuid", gpu.uuid},

@@ -20,13 +20,13 @@ boost::json::array describe_problems(const Catalog& catalog);
 boost::json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog);
 /// [{"service","kind","wanted","is","text"}], see drift.h.
 boost::json::array describe_differences(const std::vector<Difference>& differences);
-/// [{"index","uuid","name","mig","total","reserved","free","processes":[…],"ledger":{…}}]. `holder` of a process says
-/// whether a file defines its unit; the ledger says also whether anybody wants it.
-boost::json::array describe_gpus(const Snapshot& snapshot, const Catalog& catalog,
-                                 const std::vector<GpuLedger>& ledgers);
+/// [{"index","uuid","name","mig","total","reserved","free","processes":[…],"ledger":{…}}]; `holder` of a process as in
+/// the ledger.
+boost::json::array describe_gpus(const Snapshot& snapshot, const std::vector<GpuLedger>& ledgers);
 /// {"total","reserved","managed","orphan","foreign","unattributed","free","used","overcounted","holders":[{"holder",
 /// "why","name","services","unit","user","used","complete","processes":[{"pid","used"}]}],"slices":[…]}: see
 /// model/ledger.h. A slice is {"gpu_instance","devices":[{"uuid","name","compute_instance"}]} and the same figures.
 boost::json::object describe_ledger(const GpuLedger& ledger);
+boost::json::value text_or_null(std::string_view text);  ///< null for ""
 
 }  // namespace gpumod

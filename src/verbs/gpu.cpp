@@ -2,6 +2,7 @@
 // changes.
 
 #include <charconv>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -30,13 +31,12 @@ Error no_gpu(const std::vector<GpuInventory::Missing>& missing) {
                {}};
 }
 
-json::object describe_memory(const GpuMemory& memory) {
-  std::optional<Bytes> used;
-  if (memory.total && memory.free) used = *memory.total - *memory.free - memory.reserved.value_or(Bytes());
-  return {{"total", bytes_or_null(memory.total)},
-          {"reserved", bytes_or_null(memory.reserved)},
-          {"used", bytes_or_null(used)},
-          {"free", bytes_or_null(memory.free)}};
+json::object describe_room(const GpuMemory& memory) {
+  const auto account = account_of(memory);
+  return {{"total", bytes_or_null(account.total)},
+          {"reserved", bytes_or_null(account.reserved)},
+          {"used", bytes_or_null(account.used)},
+          {"free", bytes_or_null(account.free)}};
 }
 
 void add_members(json::object& to, json::object members) {
@@ -50,7 +50,7 @@ json::value truth_or_null(const std::optional<bool>& truth) {
 
 json::object describe_card(const GpuSample& gpu, const GpuInventory& inventory) {
   json::object line{{"index", gpu.index}, {"name", printable(gpu.name)}, {"uuid", gpu.uuid}};
-  add_members(line, describe_memory(gpu.memory()));
+  add_members(line, describe_room(gpu.memory()));
   line["persistence"] = nullptr;
   for (const auto& card : inventory.cards)
     if (card.index == gpu.index) line["persistence"] = truth_or_null(card.persistence);
@@ -61,7 +61,7 @@ json::object describe_card(const GpuSample& gpu, const GpuInventory& inventory) 
                            {"name", printable(slice.name)},
                            {"gpu_instance", slice.gpu_instance},
                            {"compute_instance", slice.compute_instance}};
-    add_members(described, describe_memory(slice));
+    add_members(described, describe_room(slice));
     slices.push_back(std::move(described));
   }
   line["slices"] = std::move(slices);
@@ -97,25 +97,24 @@ Task<Result<Look>> look_at_memory(Context& context) {
   co_return look;
 }
 
-/// One line a process of the account; `slice`: the MIG device that it is on.
-void add_processes(json::array& lines, const GpuLedger& gpu, const Account& account, const json::value& slice,
-                   const Snapshot& snapshot, std::set<pid_t>& told) {
+/// One line a process of the account, of a MIG instance with the device that it is on. `told`: those that have a line.
+void add_processes(json::array& lines, const GpuSample& gpu, const Account& account, const Snapshot& snapshot,
+                   std::set<pid_t>& told) {
   for (const auto& holding : account.holdings) {
     for (const auto& process : holding.processes) {
-      if (slice.is_null() && told.contains(process.pid)) continue;
-      told.insert(process.pid);
+      if (!told.insert(process.pid).second) continue;
+      const auto* slice = slice_of(gpu, process.pid);
       const auto client = snapshot.clients.find(process.pid);
       const bool seen = client != snapshot.clients.end() && !client->second.command.empty();
-      const auto why = to_string(holding.why);
       lines.push_back(json::object{{"gpu", gpu.index},
-                                   {"slice", slice},
+                                   {"slice", slice ? json::value(slice->uuid) : json::value(nullptr)},
                                    {"pid", process.pid},
                                    {"user", seen ? json::value(client->second.user) : json::value(nullptr)},
                                    {"command", seen ? json::value(client->second.command) : json::value(nullptr)},
                                    {"holder", to_string(holding.kind)},
-                                   {"why", why.empty() ? json::value(nullptr) : json::value(why)},
+                                   {"why", text_or_null(to_string(holding.why))},
                                    {"services", json::value_from(holding.services)},
-                                   {"unit", holding.unit.empty() ? json::value(nullptr) : json::value(holding.unit)},
+                                   {"unit", text_or_null(holding.unit)},
                                    {"used", bytes_or_null(process.used)}});
     }
   }
@@ -167,11 +166,13 @@ Answer gpu_processes(Context& context, Request) {
   const auto look = co_await look_at_memory(context);
   if (!look) co_return fail(look.error());
   json::array lines;
-  for (const auto& ledger : look->ledgers) {
+  for (std::size_t i = 0; i < look->ledgers.size(); ++i) {
+    const auto& ledger = look->ledgers[i];
+    const auto& gpu = look->snapshot.gpus[i];
     std::set<pid_t> told;
     for (const auto& instance : ledger.instances)
-      add_processes(lines, ledger, instance.account, json::value(instance.devices.front().uuid), look->snapshot, told);
-    add_processes(lines, ledger, ledger.account, nullptr, look->snapshot, told);
+      add_processes(lines, gpu, instance.account, look->snapshot, told);
+    add_processes(lines, gpu, ledger.account, look->snapshot, told);
   }
   co_return json::value(json::object{{"processes", std::move(lines)}});
 }

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <optional>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -42,15 +43,49 @@ constexpr Bytes kept_by_driver = Bytes::mib(400);
 constexpr Bytes largest = Bytes::gib(1024);
 constexpr std::size_t most_gpus = 64;
 
+std::string lower_alphanumeric(std::string_view text) {
+  auto out = lower(text);
+  std::erase_if(out, [](unsigned char c) { return !std::isalnum(c); });
+  return out;
+}
+
 /// "NVIDIA GeForce RTX 4090" and "rtx4090" are the same card.
 std::string plain_name(std::string_view name) {
-  std::string plain;
-  for (const char c : name)
-    if (std::isalnum(static_cast<unsigned char>(c)))
-      plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  for (const std::string_view maker : {"nvidia", "geforce"})
+  auto plain = lower_alphanumeric(name);
+  for (const std::string_view maker : {"nvidia", "geforce", "tesla", "quadro"})
     if (plain.starts_with(maker)) plain.erase(0, maker.size());
   return plain;
+}
+
+/// Words with which the driver tells apart what people do not: "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3".
+bool is_of_the_board(std::string_view word) {
+  return word.starts_with("sxm") || word.starts_with("hbm") || word == "pcie" || word == "nvl" || word == "generation";
+}
+
+bool is_size(std::string_view word) {
+  return word.size() > 2 && word.ends_with("gb") &&
+         word.substr(0, word.size() - 2).find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+/// The card that a name means, and how much memory its name says it has ("": nothing).
+std::pair<std::string, std::string> card_and_size(std::string_view name) {
+  std::string card, size;
+  while (!name.empty()) {
+    const auto at = std::min(name.find_first_of(" -"), name.size());
+    const auto word = lower_alphanumeric(name.substr(0, at));
+    name.remove_prefix(std::min(at + 1, name.size()));
+    if (is_size(word))
+      size = word;
+    else if (!is_of_the_board(word))
+      card += word;
+  }
+  return {plain_name(card), size};
+}
+
+bool can_mean(std::string_view peoples, std::string_view drivers) {
+  const auto [card, size] = card_and_size(peoples);
+  const auto [its_card, its_size] = card_and_size(drivers);
+  return !card.empty() && card == its_card && (size.empty() || its_size.empty() || size == its_size);
 }
 
 std::optional<Bytes> size_in(std::string_view text) {
@@ -59,7 +94,7 @@ std::optional<Bytes> size_in(std::string_view text) {
   double amount = 0;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + unit_at, amount);
   if (problem != std::errc() || end != text.data() + unit_at) return std::nullopt;
-  const auto unit = plain_name(text.substr(unit_at));
+  const auto unit = lower_alphanumeric(text.substr(unit_at));
   double mib = 0;
   if (unit.empty() || unit == "m" || unit == "mi" || unit == "mib")
     mib = amount;
@@ -106,6 +141,18 @@ Result<std::vector<GpuSample>> imagined_gpus(const std::vector<std::string>& ask
   for (const auto& one : asked)
     gpus.push_back(TRY(imagined(one, static_cast<int>(gpus.size()))));
   return gpus;
+}
+
+void name_as_measured(std::vector<GpuSample>& imagined, const Footprints& known) {
+  std::set<std::string> measured_on;
+  for (const auto& [subject, footprint] : known)
+    for (const auto& [name, measured] : footprint.measured)
+      measured_on.insert(name);
+  for (auto& gpu : imagined) {
+    const auto meant = std::find_if(measured_on.begin(), measured_on.end(),
+                                    [&](const std::string& name) { return can_mean(gpu.name, name); });
+    if (meant != measured_on.end() && !measured_on.contains(gpu.name)) gpu.name = *meant;
+  }
 }
 
 }  // namespace gpumod

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "model/footprint.h"
 #include "model/gpu.h"
 
 namespace gpumod {
@@ -13,5 +14,9 @@ namespace gpumod {
 /// as the name of a card that is known ("RTX 4090"). Of their memory the driver keeps some for itself, so a little less is
 /// free than there is. Errors: usage, with the nearest names.
 Result<std::vector<GpuSample>> imagined_gpus(const std::vector<std::string>& asked);
+
+/// What was measured on a card of this kind is known under the driver's name for it ("NVIDIA GeForce RTX 4090"): an
+/// imagined one takes that name, wherever people's name can mean it.
+void name_as_measured(std::vector<GpuSample>& imagined, const Footprints& known);
 
 }  // namespace gpumod

@@ -9,6 +9,8 @@
 #include "fit/claim.h"
 #include "fit/learning.h"
 #include "model/json.h"
+#include "model/snapshot.h"
+#include "verbs/describe.h"
 
 namespace gpumod {
 

@@ -101,9 +101,12 @@ json::object model_json(const ModelFacts& facts, TensorList tensors) {
   for (const auto& file : facts.files)
     files.emplace_back(file.string());
   json::object out;
-  out["model"] = {{"name", known_or_null(facts.name)},         {"format", to_string(facts.format)},
-                  {"class", known_or_null(facts.model_class)}, {"kind", known_or_null(facts.kind)},
-                  {"files", std::move(files)},         {"bytes", facts.file_bytes.count()}};
+  out["model"] = {{"name", known_or_null(facts.name)},
+                  {"format", to_string(facts.format)},
+                  {"class", known_or_null(facts.model_class)},
+                  {"kind", known_or_null(facts.kind)},
+                  {"files", std::move(files)},
+                  {"bytes", facts.file_bytes.count()}};
   out["architecture"] = known_or_null(facts.architecture);
   out["parameters"] = facts.parameters;
   out["layers"] = facts.layers.size();

@@ -10,6 +10,7 @@
 #include "engines/hub.h"
 #include "formats/gguf.h"
 #include "formats/model_file.h"
+#include "verbs/describe.h"
 #include "verbs/handlers.h"
 #include "verbs/hub_client.h"
 #include "verbs/model_inspect.h"
@@ -50,10 +51,6 @@ std::string checksum_by_name(const fs::path& path) {
   const auto name = real.filename().string();
   const bool is_sum = name.size() == 64 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
   return !problem && is_sum && real.parent_path().filename() == "blobs" ? name : std::string();
-}
-
-json::value text_or_null(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
 }
 
 json::array files_json(const ModelFiles& files) {

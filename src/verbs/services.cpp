@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "control/additions.h"
 #include "control/observe.h"
 #include "fit/claim.h"
+#include "fit/vllm_flags.h"
 #include "verbs/describe.h"
 #include "verbs/handlers.h"
 #include "verbs/memory.h"
@@ -25,7 +27,7 @@ json::object describe_environment(const Service& service) {
 
 Task<std::vector<GpuSample>> sample_of(Machine& machine) {
   const auto gpus = co_await machine.gpus->sample();
-  co_return gpus.value_or(std::vector<GpuSample>());
+  co_return placeable(gpus.value_or(std::vector<GpuSample>()));
 }
 
 /// One service to another residency; everything else stays as it is.
@@ -103,7 +105,8 @@ Answer service_show(Context& context, Request request) {
   if (machine && (*machine)->gpus) gpus = co_await sample_of(**machine);
   std::set<ServiceId> one{service.id};
   const auto known = co_await context.known(std::move(one));
-  line["memory"] = describe_memory(service, footprint_of(known.footprints, service.id), gpus);
+  const auto started = as_started(service, additions_of(**catalog, service).words);
+  line["memory"] = describe_memory(started, footprint_of(known.footprints, service.id), gpus);
   co_return json::value(json::object{{"service", std::move(line)}});
 }
 

@@ -110,44 +110,48 @@ Task<Result<Snapshot>> look(Context& context, const Catalog& catalog, const std:
   co_return snapshot;
 }
 
+/// What there is to say of another context beside that it is another.
+void note_context(const Subject& subject, const Changed& changed, std::int64_t tokens, const Snapshot& snapshot,
+                  std::vector<std::string>& notes) {
+  const ServiceId& id = subject.service->id;
+  if (changed.flags) {
+    const auto cells = llama_cells(*changed.model, *changed.flags);
+    if (cells.streams > 1)
+      notes.push_back(fmt::format("the {} tokens of '{}' are shared out: {} for each of its {} slots", tokens, id,
+                                  cells.per_stream, cells.streams));
+  }
+  if (subject.model->context_length > 0 && tokens > subject.model->context_length)
+    notes.push_back(fmt::format("the model of '{}' was trained with {} tokens of context, and is to have {}", id,
+                                subject.model->context_length, tokens));
+  if (is_up(snapshot, id))
+    notes.push_back(fmt::format("'{}' is up with its old context: to change it, it is restarted", id));
+}
+
 /// Another context is a change like those that are proposed, only that people ask for it.
-Result<void> set_contexts(const Question& question, const Snapshot& snapshot, Subjects& all, Thought& thought,
-                          std::vector<std::string>& notes) {
-  for (auto& subject : all.subjects) {
+Result<void> ask_for_contexts(const Question& question, const Subjects& all, Thought& thought,
+                              std::vector<std::string>& notes) {
+  for (const auto& subject : thought.subjects) {
     const auto asked = question.contexts.find(subject.service->id);
     if (asked == question.contexts.end()) continue;
     const ServiceId id = asked->first;
-    if (!subject.model || (subject.service->llama() && !subject.flags)) {
-      const auto why = all.unread.find(id);
+    const auto why = all.unread.find(id);
+    if (!subject.model || why != all.unread.end())
       return fail(ErrorCode::refused, fmt::format("what another context of '{}' takes cannot be told", id),
                   why != all.unread.end() ? why->second : "Its model, or its command line, is not known well enough.");
-    }
     Change change;
     change.kind = Change::Kind::context;
     change.service = id;
     change.context = asked->second;
-    auto changed = TRY(with_changes(subject, {change}));
-    auto& service = all.knowledge.services.at(id);
-    service = std::move(changed.service);
-    all.knowledge.footprints[id] = std::move(changed.known);
-    if (subject.flags) {
-      subject.flags->context = asked->second;
-      const auto cells = llama_cells(*subject.model, *subject.flags);
-      if (cells.streams > 1)
-        notes.push_back(fmt::format("the {} tokens of '{}' are shared out: {} for each of its {} slots", asked->second,
-                                    id, cells.per_stream, cells.streams));
-    }
-    if (subject.model->context_length > 0 && asked->second > subject.model->context_length)
-      notes.push_back(fmt::format("the model of '{}' was trained with {} tokens of context, and is to have {}", id,
-                                  subject.model->context_length, asked->second));
-    const auto view = snapshot.services.find(id);
-    if (view != snapshot.services.end() && view->second.residency == Residency::running) {
-      all.knowledge.distrusted.insert(service.unit_name());
-      notes.push_back(fmt::format("'{}' runs with its old context: to change it, it is restarted", id));
-    }
+    if (!takes_effect(subject, change))
+      return fail(ErrorCode::refused,
+                  fmt::format("--context: the further arguments of '{}' say its context themselves", id),
+                  fmt::format("They have the last word. Take {} out of extra_args (in its file, or its engine's in "
+                              "gpumod.yaml).",
+                              subject.service->vllm() ? "--max-model-len" : "-c or --ctx-size"));
+    const auto changed = TRY(with_changes(subject, {change}));
+    note_context(subject, changed, asked->second, thought.snapshot, notes);
+    thought.asked.push_back(std::move(change));
   }
-  thought.knowledge = all.knowledge;
-  thought.subjects = all.subjects;
   return {};
 }
 
@@ -159,19 +163,23 @@ Answer simulate(Context& context, Request request, bool about_mode) {
   const auto imagined = list_of(request, "gpu");
   auto snapshot = co_await look(context, **catalog, imagined);
   if (!snapshot) co_return fail(snapshot.error());
+  snapshot->gpus = placeable(std::move(snapshot->gpus));
 
   Subjects all;
   co_await read_subjects(context, **catalog, question->services, all);
   for (auto& subject : all.subjects)
     subject.optional = std::find(question->optional.begin(), question->optional.end(), subject.service->id) !=
                        question->optional.end();
+  if (!imagined.empty()) name_as_measured(snapshot->gpus, all.knowledge.footprints);
   Thought thought;
   thought.snapshot = std::move(*snapshot);
   thought.goal.mode = question->mode;
   for (const auto& id : question->services)
     thought.goal.wanted[id] = Residency::running;
   std::vector<std::string> notes;
-  if (auto set = set_contexts(*question, thought.snapshot, all, thought, notes); !set) co_return fail(set.error());
+  thought.knowledge = all.knowledge;
+  thought.subjects = all.subjects;
+  if (auto asked = ask_for_contexts(*question, all, thought, notes); !asked) co_return fail(asked.error());
 
   auto foresight = foresee(thought);
   if (!foresight) co_return fail(foresight.error());

@@ -8,6 +8,7 @@
 #include "control/director.h"
 #include "fit/claim.h"
 #include "model/json.h"
+#include "verbs/describe.h"
 
 namespace gpumod {
 
@@ -23,10 +24,6 @@ std::string_view to_string(Timeline::Edge edge) {
     case Timeline::Edge::ends: return "ends";
   }
   return "";
-}
-
-json::value text_or_null(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
 }
 
 json::array levels_json(const Timeline::Moment& moment) {
@@ -79,20 +76,11 @@ json::array gpus_json(const Snapshot& snapshot, const Foresight& foresight) {
   return gpus;
 }
 
-/// The most that a service claims of a GPU, and how that is known.
-json::array claims_json(const Thought& thought) {
+json::array claims_json(const Foresight& foresight) {
   json::array claims;
-  for (const auto& [id, residency] : thought.goal.wanted) {
-    const auto& service = thought.knowledge.services.at(id);
-    if (service.vram == Bytes(0)) continue;
-    Claim most;
-    for (const auto& gpu : thought.snapshot.gpus) {
-      const auto claim = claim_of(service, footprint_of(thought.knowledge.footprints, id), gpu);
-      if (claim.bytes && (!most.bytes || *claim.bytes > *most.bytes)) most = claim;
-    }
+  for (const auto& [id, claim] : foresight.claims)
     claims.push_back(
-        json::object{{"service", id}, {"bytes", bytes_or_null(most.bytes)}, {"source", to_string(most.source)}});
-  }
+        json::object{{"service", id}, {"bytes", bytes_or_null(claim.bytes)}, {"source", to_string(claim.source)}});
   return claims;
 }
 
@@ -137,7 +125,7 @@ json::object simulation_json(const Thought& thought, const Foresight& foresight,
                         {"missing", foresight.missing.count()},
                         {"margin", thought.knowledge.settings.vram_margin.count()},
                         {"gpus", gpus_json(thought.snapshot, foresight)},
-                        {"claims", claims_json(thought)},
+                        {"claims", claims_json(foresight)},
                         {"steps", std::move(plan["steps"])},
                         {"timeline", timeline_json(foresight)},
                         {"alternatives", std::move(alternatives)},

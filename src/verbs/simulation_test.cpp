@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "fit/facts_testing.h"
+#include "fit/vllm_flags.h"
 #include "fit/what_if.h"
 #include "verbs/imagined_gpu.h"
 #include "verbs/simulation_json.h"
@@ -288,7 +289,8 @@ TEST(ImaginedGpu, KnownNamesAndSizes) {
 }
 
 TEST(ImaginedGpu, WhatIsNoneIsSaid) {
-  for (const char* text : {"mine=", "=24GiB", "mine=lots", "mine=-3", "mine=0", "mine=9999TiB", "mine=24GB x"}) {
+  for (const char* text : {"mine=", "=24GiB", "mine=lots", "mine=-3", "mine=0", "mine=9999TiB", "mine=24GB x",
+                           "x=24 nvidia", "x=24 GeForce G"}) {
     const auto refused = imagined_gpus({text});
     ASSERT_FALSE(refused) << text;
     EXPECT_EQ(refused.error().code, ErrorCode::usage);
@@ -297,6 +299,169 @@ TEST(ImaginedGpu, WhatIsNoneIsSaid) {
   const auto unknown = imagined_gpus({"RTX 4091"});
   EXPECT_THAT(unknown.error().message, HasSubstr("no GPU is known as 'RTX 4091'"));
   EXPECT_THAT(unknown.error().hint, HasSubstr("RTX 4090"));
+}
+
+/// As `add`, and its further arguments are read as its server reads them.
+Service& add_vllm(World& world, const std::string& id, VllmOptions options, const std::vector<std::string>& words) {
+  auto& chat = world.add(id, std::nullopt);
+  chat.engine = EngineKind::vllm;
+  chat.options = options;
+  chat = as_started(std::move(chat), words);
+  return chat;
+}
+
+TEST(Simulation, WhatAVllmIsPassedBeyondItsFileCounts) {
+  const auto facts = model_of_8b();  // 6400 MiB, and 4096 MiB for one request of full length
+  for (const bool roomy : {true, false}) {
+    VllmOptions file;
+    file.gpu_memory_utilization = roomy ? 0.3 : 0.9;
+    file.max_model_len = roomy ? 32768 : 8192;
+    const std::vector<std::string> words =
+        roomy ? std::vector<std::string>{"--gpu-memory-utilization=0.9", "--max-model-len", "8192"}
+              : std::vector<std::string>{"--gpu-memory-utilization", "0.3", "--max-model-len", "32768"};
+    World world({rtx_4090()});
+    add_vllm(world, "chat", file, words);
+    world.want({"chat"});
+    world.subject("chat").model = &facts;
+    world.subject("chat").words = words;
+    const auto foresight = foresee(world.thought);
+    EXPECT_EQ(foresight->fits, roomy ? Fits::yes : Fits::no);
+    EXPECT_EQ(foresight->claims.at("chat").bytes->to_mib(), roomy ? 22108 : 7369);
+  }
+}
+
+TEST(Simulation, WhatCannotBeToldOfAVllmIsSaid) {
+  const auto facts = model_of_8b();
+  World world({rtx_4090()});
+  VllmOptions small;
+  small.gpu_memory_utilization = 0.4;
+  add_vllm(world, "chat", small, {});
+  add_vllm(world, "own", small, {}).unit = "own.service";
+  world.want({"chat"});
+  world.subject("chat").model = &facts;
+  ASSERT_EQ(foresee(world.thought)->fits, Fits::no);
+  world.subject("chat").words = {"--quantization", "fp8"};
+  const auto foresight = foresee(world.thought);
+  EXPECT_EQ(foresight->fits, Fits::yes) << "the share is what it takes, and there is room for it";
+  EXPECT_THAT(foresight->notes, Contains(HasSubstr("cannot be told: --quantization is not covered")));
+
+  world.thought.goal.wanted.clear();
+  world.thought.subjects.clear();
+  world.want({"own"});
+  world.subject("own").model = &facts;
+  const auto adopted = foresee(world.thought);
+  EXPECT_EQ(adopted->fits, Fits::yes) << "with which context people's own unit runs is not known";
+  EXPECT_THAT(adopted->notes, Contains(HasSubstr("cannot be told: its unit is people's own")));
+}
+
+TEST(Simulation, WhoIsUpInAnyWayIsRestartedForWhatPeopleAskFor) {
+  const auto facts = model_of_8b();
+  for (const auto residency : {Residency::running, Residency::starting, Residency::sleeping1, Residency::stopped}) {
+    World world({rtx_4090(Bytes::mib(24100))});
+    world.add("chat", std::nullopt);
+    world.want({"chat"});
+    make_llama(world, "chat", facts, 32768);
+    if (residency != Residency::stopped) world.run("chat", Bytes::mib(9000));
+    world.thought.snapshot.services["chat"].residency = residency;
+    Change smaller;
+    smaller.kind = Change::Kind::context;
+    smaller.service = "chat";
+    smaller.context = 16384;
+    world.thought.asked = {smaller};
+    const auto foresight = foresee(world.thought);
+    EXPECT_EQ(foresight->plan.steps.front().action, residency == Residency::stopped ? Action::start : Action::stop)
+        << to_string(residency);
+    World as_is({rtx_4090(Bytes::mib(24100))});
+    as_is.add("chat", std::nullopt);
+    as_is.want({"chat"});
+    make_llama(as_is, "chat", facts, 32768);
+    EXPECT_LT(*foresight->claims.at("chat").bytes, *foresee(as_is.thought)->claims.at("chat").bytes);
+  }
+}
+
+TEST(Simulation, WhatIsOfferedGoesOnFromWhatPeopleAskFor) {
+  const auto facts = model_of_8b();
+  World world({rtx_4090(Bytes::mib(9500))});
+  world.add("chat", std::nullopt);
+  world.want({"chat"});
+  make_llama(world, "chat", facts, 32768);
+  Change larger;
+  larger.kind = Change::Kind::context;
+  larger.service = "chat";
+  larger.context = 65536;
+  world.thought.asked = {larger};
+  const auto found = offers(world.thought, 8);
+  ASSERT_FALSE(found.empty());
+  for (const auto& offer : found)
+    for (const auto& change : offer.alternative.changes)
+      if (change.kind == Change::Kind::context) {
+        EXPECT_THAT(change.text, HasSubstr("instead of 65536"));
+      }
+}
+
+TEST(Simulation, AnotherGpuThatSaysNothingDoesNotMatter) {
+  World world({rtx_4090(), {1, "GPU-1", "silent", std::nullopt, std::nullopt, {{99, std::nullopt}}}});
+  world.add("chat", Bytes::gib(14)).gpu.devices = {"0"};
+  world.want({"chat"});
+  EXPECT_EQ(foresee(world.thought)->fits, Fits::yes);
+  world.thought.knowledge.services["chat"].gpu.devices = {"1"};
+  EXPECT_EQ(foresee(world.thought)->fits, Fits::unknown);
+}
+
+TEST(Simulation, WhoIsToGoAndWhoseMemoryCannotBeReadIsNotCountedAgainstIt) {
+  World world({rtx_4090()});
+  world.add("old", Bytes::gib(12));
+  world.run("old", Bytes::gib(12));
+  world.thought.snapshot.gpus[0].processes[0].used.reset();
+  world.add("chat", Bytes::gib(14));
+  world.want({"chat"});
+  EXPECT_EQ(foresee(world.thought)->fits, Fits::unknown) << "what comes back may be enough";
+}
+
+TEST(Simulation, WhereMostIsLackingIsSaid) {
+  World world({rtx_4090(), {1, "GPU-1", "A", Bytes::gib(40), Bytes::gib(40), {}}});
+  for (const auto& [id, device, gib] : {std::tuple("near", "0", 23), std::tuple("far", "1", 44)}) {
+    auto& service = world.add(id, Bytes::gib(gib));
+    service.gpu.devices = {device};
+    auto& unit = world.thought.snapshot.units[service.unit_name()];
+    unit.name = service.unit_name();
+    unit.exists = true;
+    unit.active = ActiveState::active;
+    unit.pids = {world.next_pid++};
+    world.thought.snapshot.services[id].residency = Residency::starting;
+  }
+  world.want({"near", "far"});
+  world.thought.knowledge.settings.vram_margin = Bytes::gib(2);
+  const auto foresight = foresee(world.thought);
+  ASSERT_TRUE(foresight);
+  EXPECT_EQ(foresight->fits, Fits::no);
+  EXPECT_EQ(
+      foresight->problem->message,
+      "what is being started already would take 4096 MiB more than is free on GPU 1 (2048 MiB a GPU are kept free)");
+}
+
+TEST(ImaginedGpu, WhatWasMeasuredOnSuchACardCounts) {
+  const auto named = [](const std::string& asked, const std::string& drivers) {
+    auto gpus = *imagined_gpus({asked});
+    Footprints known;
+    known["chat"].measured[drivers].peak = Bytes::gib(9);
+    name_as_measured(gpus, known);
+    return gpus.front().name;
+  };
+  for (const auto& [asked, drivers] :
+       std::vector<std::pair<std::string, std::string>>{{"RTX 4090=24GiB", "NVIDIA GeForce RTX 4090"},
+                                                        {"rtx4090", "NVIDIA GeForce RTX 4090"},
+                                                        {"H100", "NVIDIA H100 80GB HBM3"},
+                                                        {"A100 80GB", "NVIDIA A100-SXM4-80GB"},
+                                                        {"T4", "Tesla T4"},
+                                                        {"RTX 6000 Ada", "NVIDIA RTX 6000 Ada Generation"}})
+    EXPECT_EQ(named(asked, drivers), drivers);
+  for (const auto& [asked, drivers] :
+       std::vector<std::pair<std::string, std::string>>{{"RTX 4090", "NVIDIA GeForce RTX 4090 Laptop GPU"},
+                                                        {"RTX 3080", "NVIDIA GeForce RTX 3080 Ti"},
+                                                        {"A100 40GB", "NVIDIA A100-SXM4-80GB"},
+                                                        {"mine=24GiB", "NVIDIA GeForce RTX 4090"}})
+    EXPECT_NE(named(asked, drivers), drivers);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ Answer status(Context& context, Request) {
   json::object answer;
   answer["mode"] = *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr);
   answer["unit_manager"] = (*machine)->units->kind();
-  answer["gpus"] = describe_gpus(*snapshot, **catalog, ledgers);
+  answer["gpus"] = describe_gpus(*snapshot, ledgers);
   answer["gpu_problem"] = snapshot->gpu_problem ? to_json(*snapshot->gpu_problem) : json::value(nullptr);
   answer["services"] = std::move(services);
   answer["orphans"] = describe_orphans(*snapshot, **catalog);

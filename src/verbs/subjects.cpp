@@ -9,6 +9,7 @@
 #include "control/footprints.h"
 #include "control/model_place.h"
 #include "fit/llama_flags.h"
+#include "fit/vllm_flags.h"
 #include "fit/what_if.h"
 #include "formats/model_file.h"
 #include "formats/model_files.h"
@@ -36,11 +37,15 @@ void read_one(const ServiceId& id, const Catalog& catalog, const fs::path& home,
     else if (of_its_engine && !facts->tensors.empty())
       subject.model = &out.models.emplace_back(std::move(*facts));
   }
+  subject.words = added.words;
   if (service.llama()) {
-    auto flags = llama_flags_of(service, added.words);
+    auto flags = llama_flags_of(service, subject.words);
     if (flags)
       subject.flags = std::move(*flags);
     else
+      out.unread.emplace(id, flags.error().message);
+  } else if (service.vllm()) {
+    if (const auto flags = vllm_flags_of(service, subject.words, {}); !flags)
       out.unread.emplace(id, flags.error().message);
   }
   out.subjects.push_back(std::move(subject));
@@ -87,8 +92,7 @@ Task<void> read_subjects(Context& context, const Catalog& catalog, std::vector<S
     all.insert(id);
   const std::set<ServiceId> wanted(ids.begin(), ids.end());
   auto known = co_await context.known(std::move(all));
-  out.knowledge =
-      Knowledge{catalog.services, catalog.settings, {}, catalog.broken_services, std::move(known.footprints)};
+  out.knowledge = knowledge_of(catalog, {}, std::move(known.footprints));
   const bool asked = static_cast<bool>(context.machine());
   const auto paths = context.paths();
   const std::function<void()> read = [&] {

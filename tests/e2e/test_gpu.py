@@ -35,9 +35,10 @@ class GpuCase(Case):
         self.mode("code", "chat")
         self.mode("both", "chat", "tts")
 
-    def service(self, name, mib):
+    def service(self, name, mib, gpu="auto"):
         self.write(f"services/{name}.yaml", f"""
             engine: command
+            gpu: {gpu}
             cmd: [{SIM}, desktop, --as, {name}, --list, compute, --holds, {mib}MiB]
             env: {{GPUMOD_SIM_GPU: {self.socket}}}
             check: none
@@ -141,6 +142,47 @@ class GpuCommands(GpuCase):
         self.assertIsNone(self.by_command()["chat"]["used"])
         self.assertRegex(self.ok("gpu", "processes").out, r"not available  chat ")
 
+    def test_a_service_of_a_slice_is_planned_against_that_slice(self):
+        slices = self.ok("gpu", "list", "--json").json["gpus"][1]["slices"]
+        small, large = (part["uuid"] for part in slices)
+        instance = slices[1]["gpu_instance"]
+        index = 200 + instance
+        self.service("sliced", 12000, large)
+        self.mode("sliced", "sliced")
+        plan = self.ok("mode", "switch", "sliced", "--dry-run", "--json").json["plan"]
+        self.assertEqual([step["gpus"] for step in plan["steps"]], [[index]])
+        self.assertEqual(plan["free"]["before"][str(index)] - plan["free"]["after"][str(index)], 12000 * MIB)
+        self.assertIn(f"12000 MiB on GPU 1 instance {instance}", self.ok("mode", "switch", "sliced", "--dry-run").out)
+        self.switch("sliced")
+        line = self.by_command()["sliced"]
+        self.assertEqual((line["gpu"], line["slice"], line["holder"]), (1, large, "managed"))
+        self.switch("code")
+        # The smaller one has no room for it, whatever the whole GPU has.
+        self.service("sliced", 12000, small)
+        run = self.gpumod("mode", "switch", "sliced", "--json")
+        self.assertEqual((run.code, run.json["error"]["code"]), (3, "refused"), run)
+        for whole in ("1", self.ok("gpu", "list", "--json").json["gpus"][1]["uuid"]):
+            self.service("sliced", 12000, whole)
+            run = self.gpumod("mode", "switch", "sliced", "--json")
+            self.assertIn("cannot run on the whole of GPU 1: it is in MIG mode", run.json["error"]["message"])
+            self.assertIn(large, run.json["error"]["hint"])
+        self.assertEqual(self.state_of("chat"), "running")
+
+    def test_the_status_says_of_each_process_what_the_ledger_says(self):
+        self.switch("code")
+        state = self.root / "state"
+        shutil.copytree(state, self.root / "earlier")
+        self.switch("both")
+        shutil.rmtree(state)
+        shutil.copytree(self.root / "earlier", state)  # no goal wants tts any more
+        self.simulate("desktop", "--as", "firefox", "--holds", "400MiB")
+        for gpu in self.status()["gpus"]:
+            told = {process["pid"]: holder["holder"] for holder in gpu["ledger"]["holders"]
+                    for process in holder["processes"]}
+            self.assertEqual({process["pid"]: process["holder"] for process in gpu["processes"]}, told)
+            if gpu["index"] == 0:
+                self.assertEqual(sorted(told.values()), ["foreign", "managed", "orphan"])
+
     @unittest.skipUnless(MANAGER == "systemd", "under the local supervisor nothing gets out of its unit")
     def test_what_has_left_its_unit_is_an_orphan(self):
         self.switch("code")
@@ -163,6 +205,7 @@ class GpuCommands(GpuCase):
             stop_timeout: 2s
             """)
         self.mode("boxed", "boxed")
+        self.mode("blank")
         self.switch("boxed")
         container = "0123456789abcdef" * 4
         scope = subprocess.Popen(["systemd-run", "--user", "--scope", "--quiet", f"--unit=docker-{container}.scope", str(SIM),
@@ -177,6 +220,15 @@ class GpuCommands(GpuCase):
             line = self.by_command()["contained"]
             self.assertEqual((line["holder"], line["services"], line["used"]), ("managed", ["boxed"], 2048 * MIB))
             self.assertEqual(self.status()["gpus"][0]["ledger"]["managed"], 2048 * MIB)
+            # It outlives its unit: that is no release, and it does not become a stranger's.
+            self.write("gpumod.yaml", "release_timeout: 2s\n")
+            run = self.gpumod("mode", "switch", "blank", "--json")
+            self.assertEqual(run.code, 1, run)
+            self.assertIn("the container of gpumod-boxed.service has outlived it", run.json["error"]["message"])
+            line = self.by_command()["contained"]
+            self.assertNotEqual(line["holder"], "foreign")
+            self.assertEqual(line["services"], ["boxed"])
+            self.assertEqual(self.status()["gpus"][0]["ledger"]["foreign"], 0)
         self.env["DOCKER_HOST"] = "unix:///nonexistent"
         self.assertEqual(self.by_command()["contained"]["holder"], "foreign", "nobody there to say whose it is")
 

@@ -104,6 +104,32 @@ class Simulations(Case):
         self.refused("mode", "long", *gpu, "--context", f"long={2 * int(tokens)}")
         self.assertIn("trained with 1048576", self.gpumod("simulate", "mode", "long", *gpu, "--context", "long=2000000").err)
 
+    def test_a_context_that_the_arguments_say_is_neither_set_nor_offered(self):
+        self.make_model()
+        self.write_keys(self.keys | {"extra_args": '["-c", "1048576"]'})
+        gpu = ["--gpu", "small=2000"]
+        offers = self.refused("mode", "long", *gpu)["simulation"]["alternatives"]
+        kinds = {change["kind"] for offer in offers for change in offer["changes"]}
+        self.assertNotIn("context", kinds)
+        run = self.gpumod("simulate", "mode", "long", *gpu, "--context", "long=4096", "--json")
+        self.assertEqual(run.code, 3, run)
+        self.assertIn("say its context themselves", run.json["error"]["message"])
+
+    def test_the_arguments_of_a_vllm_and_its_engine_count(self):
+        keys = {"engine": "vllm", "port": free_port(), "model": "org/chat", "gpu_memory_utilization": 0.9}
+        self.mode("chat", "chat")
+
+        def claim(**more):
+            self.write("services/chat.yaml", "".join(f"{key}: {value}\n" for key, value in (keys | more).items()))
+            run = self.gpumod("simulate", "mode", "chat", "--gpu", "mine=10000", "--json")
+            return run.json["simulation"]["claims"][0]["bytes"] // MIB
+
+        self.assertEqual(claim(), 9000)
+        self.assertEqual(claim(extra_args="[--gpu-memory-utilization, '0.5']"), 5000)
+        self.write("gpumod.yaml", "engines:\n  vllm:\n    extra_args: [--gpu-memory-utilization=0.4]\n")
+        self.assertEqual(claim(), 4000)
+        self.assertEqual(claim(extra_args="[--gpu-memory-utilization, '0.5']"), 5000, "its own stand behind")
+
     def make_model(self):
         """A mode of one llama-server that asks for a context of a million tokens, and does not shrink itself."""
         model = self.root / "model.gguf"

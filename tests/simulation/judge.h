@@ -74,6 +74,7 @@ class Judge {
   void check_reports(const Switch& machine);
   void check_told(const StepReport& line);
   void check_prediction(const Switch& machine);
+  Bytes still_rising(const Plan& plan, const GpuSample& gpu) const;
   void check_fits(const Plan& plan, const GpuSample& gpu);
   Bytes nobodys(int gpu) const;
   void check_same_processes();

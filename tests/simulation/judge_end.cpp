@@ -1,5 +1,6 @@
 // What must hold when a switch has ended: the world is the goal, or what it was before, or neither could be had and the
 // report says why.
+#include "fit/rising.h"
 #include "judge.h"
 
 namespace gpumod::simulation {
@@ -209,6 +210,23 @@ void Judge::check_told(const StepReport& line) {
   if (!own.cause.empty() && line.remedy != own.remedy) about("does not say what to do");
 }
 
+/// What those who are on their way up, and are not to go, will still take.
+Bytes Judge::still_rising(const Plan& plan, const GpuSample& gpu) const {
+  const auto& knowledge = request_.knowledge;
+  std::map<std::string, std::vector<const Service*>> members;
+  for (const auto& [id, service] : knowledge.services)
+    members[service.unit_name()].push_back(&service);
+  for (const auto& step : plan.steps)
+    if (step.action == Action::stop) members.erase(step.unit);
+  Bytes rising;
+  for (const auto& [unit, services] : members) {
+    const auto seen = first_->units.find(unit);
+    if (seen != first_->units.end() && !seen->second.gone())
+      rising += still_to_take(*first_, unit, services, knowledge.footprints, gpu).value_or(Bytes());
+  }
+  return rising;
+}
+
 /// What the plan promised of memory, worked out anew.
 void Judge::check_prediction(const Switch& machine) {
   const auto& plan = machine.first_plan();
@@ -218,9 +236,11 @@ void Judge::check_prediction(const Switch& machine) {
     if (!gpu.free) continue;
     if (before == plan->free_before.end() || before->second != *gpu.free || after == plan->free_after.end())
       return complain("the plan does not tell what is free");
-    Bytes expected = *gpu.free;
+    Bytes expected = *gpu.free - still_rising(*plan, gpu);
     for (const auto& step : plan->steps) {
       if (step.action == Action::stop) expected += held_by_unit(*first_, step.unit, gpu).value_or(Bytes());
+      if (const auto back = step.gives.find(gpu.index); back != step.gives.end() && step.action != Action::stop)
+        expected += back->second;
       if (const auto claim = step.claim.find(gpu.index); claim != step.claim.end()) expected -= claim->second;
     }
     if (after->second != expected) complain(fmt::format("the plan predicts {} free", to_string(after->second)));

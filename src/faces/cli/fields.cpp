@@ -1,10 +1,13 @@
 #include "faces/cli/fields.h"
 
+#include <charconv>
+
 #include <fmt/format.h>
 
 #include "base/text.h"
 #include "base/time.h"
 #include "base/units.h"
+#include "model/gpu.h"
 
 namespace gpumod::cli {
 
@@ -78,6 +81,12 @@ std::string seconds_text(const json::value& amount) {
   const auto count = number(amount);
   if (!count) return {};
   return format_seconds(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(*count)));
+}
+
+std::string gpu_words(std::string_view index) {
+  int read = 0;
+  const auto [end, problem] = std::from_chars(index.data(), index.data() + index.size(), read);
+  return problem == std::errc() && end == index.data() + index.size() ? gpu_in_words(read) : "GPU " + printable(index);
 }
 
 }  // namespace gpumod::cli

@@ -30,6 +30,8 @@ std::vector<std::string> texts(const boost::json::value& list);
 std::string plain(const boost::json::value& value);
 /// Bytes as "20512 MiB"; "" for null.
 std::string mebibytes(const boost::json::value& bytes);
+/// "GPU 0", from an index as JSON has it, also as a key; "GPU 1 instance 2" for one of MIG.
+std::string gpu_words(std::string_view index);
 /// Seconds as "1.2 s"; "" for null.
 std::string seconds_text(const boost::json::value& seconds);
 

@@ -193,6 +193,10 @@ std::vector<BarPart> parts_of(const json::value& account, const Screen& screen) 
   return parts;
 }
 
+BarPart bar_part(const Screen& screen, Glyph fill, Ink ink, std::int64_t bytes) {
+  return {std::string(glyph(screen, fill)), ink, bytes, {}, {}, {}};
+}
+
 std::string draw_bar(const std::vector<BarPart>& parts, const Screen& screen, int width) {
   std::vector<std::int64_t> amounts;
   for (const auto& part : parts)

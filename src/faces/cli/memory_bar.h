@@ -30,6 +30,9 @@ struct BarPart {
 /// the driver's, and what is free.
 std::vector<BarPart> parts_of(const boost::json::value& account, const Screen& screen);
 
+/// A part without words beside it.
+BarPart bar_part(const Screen& screen, Glyph fill, Ink ink, std::int64_t bytes);
+
 std::string draw_bar(const std::vector<BarPart>& parts, const Screen& screen, int width);
 
 /// {"index","name","ledger"} of a GPU as title, bar and legend, and the same of each slice.

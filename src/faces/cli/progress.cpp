@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include "base/units.h"
 #include "faces/cli/fields.h"
+#include "faces/cli/memory_bar.h"
 #include "faces/cli/table.h"
 
 namespace gpumod::cli {
@@ -155,13 +155,10 @@ std::vector<std::string> ProgressView::vram_bars(const Screen& screen) const {
     const auto figures = fmt::format(" {} of {}", to_string(Bytes(gpu.used)), to_string(Bytes(gpu.total)));
     const int room = std::min(40, width - 6 - display_width(gpu.name + figures));
     if (room < 8) continue;
-    const auto share = static_cast<double>(gpu.used) / static_cast<double>(gpu.total);
-    const int filled = std::clamp(static_cast<int>(share * room + 0.5), 0, room);
-    std::string full, empty;
-    for (int i = 0; i < room; ++i)
-      (i < filled ? full : empty) += glyph(screen, i < filled ? Glyph::full : Glyph::empty);
-    out.push_back("  " + gpu.name + " " + paint(screen, Ink::cyan, full) + paint(screen, Ink::dim, empty) +
-                  paint(screen, Ink::dim, figures));
+    const auto bar = draw_bar({bar_part(screen, Glyph::full, Ink::cyan, gpu.used),
+                               bar_part(screen, Glyph::empty, Ink::dim, gpu.total - gpu.used)},
+                              screen, room);
+    out.push_back("  " + gpu.name + " " + bar + paint(screen, Ink::dim, figures));
   }
   return out;
 }

@@ -115,7 +115,7 @@ std::string render_memory(const json::value& memory, const Screen& screen) {
   Table table({{"MEMORY"}, {"DECLARED", true}, {"ESTIMATED", true}, {"MEASURED", true}, {"CLAIMED", true}, {""}});
   for (const auto& claim : elements(member(memory, "claims"))) {
     const auto& measured = of_gpu(member(memory, "measured"), text(member(claim, "name")));
-    table.add({{fmt::format("GPU {}", plain(member(claim, "gpu")))},
+    table.add({{gpu_words(plain(member(claim, "gpu")))},
                {or_dash(mebibytes(member(memory, "declared")))},
                {or_dash(mebibytes(member(member(memory, "estimated"), "total")))},
                {or_dash(mebibytes(member(measured, "peak")))},

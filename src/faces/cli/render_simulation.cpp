@@ -1,12 +1,12 @@
 // A switch that was thought through: does it fit, the memory over its time, and what would fit instead.
 
 #include <algorithm>
-#include <cmath>
 
 #include <fmt/format.h>
 
 #include "base/text.h"
 #include "faces/cli/fields.h"
+#include "faces/cli/memory_bar.h"
 #include "faces/cli/render.h"
 #include "faces/cli/table.h"
 
@@ -57,7 +57,7 @@ std::string verdict(const json::value& body, const Screen& screen) {
 }
 
 std::string title_of(const json::value& gpu) {
-  auto words = fmt::format("GPU {} ({})", plain(member(gpu, "gpu")), text(member(gpu, "name")));
+  auto words = fmt::format("{} ({})", gpu_words(plain(member(gpu, "gpu"))), text(member(gpu, "name")));
   if (const auto total = mebibytes(member(gpu, "total")); !total.empty()) words += ": " + total;
   return words;
 }
@@ -73,7 +73,7 @@ std::string moments_table(const json::value& body, const Screen& screen) {
   const auto& gpus = elements(member(body, "gpus"));
   std::vector<Column> columns{{"FREE AFTER", false, true}};
   for (const auto& gpu : gpus)
-    columns.push_back({fmt::format("GPU {}", plain(member(gpu, "gpu"))), true});
+    columns.push_back({gpu_words(plain(member(gpu, "gpu"))), true});
   Table table(std::move(columns));
   const double margin = amount(member(body, "margin"));
   for (const auto& moment : elements(member(body, "timeline"))) {
@@ -125,26 +125,22 @@ class Bars {
   }
 
  private:
-  int upto(double bytes) const { return std::clamp(static_cast<int>(std::lround(bytes / scale_ * cells_)), 0, cells_); }
-
+  /// What lies beyond the GPU's end would not fit.
   std::string bar(const json::value& level) const {
     double ours = 0;
     for (const auto& holding : elements(member(level, "held")))
       if (!member(holding, "name").is_null()) ours += amount(member(holding, "bytes"));
-    const double used = total_ - amount(member(level, "free"));
-    const int end = upto(total_), used_to = upto(used), ours_to = std::min(upto(ours), used_to);
-    std::string mine, others, empty, over;
-    for (int cell = 0; cell < cells_; ++cell) {
-      if (cell >= end)
-        over += cell < used_to ? "!" : " ";
-      else if (cell < ours_to)
-        mine += glyph(screen_, Glyph::full);
-      else if (cell < used_to)
-        others += glyph(screen_, Glyph::shade);
-      else
-        empty += glyph(screen_, Glyph::empty);
-    }
-    return paint(screen_, Ink::cyan, mine) + others + paint(screen_, Ink::dim, empty) + paint(screen_, Ink::red, over);
+    const double free = amount(member(level, "free")), used = total_ - free;
+    const double inside = std::min(used, total_), mine = std::min(ours, inside);
+    const auto part = [&](Glyph fill, Ink ink, double bytes) {
+      return bar_part(screen_, fill, ink, static_cast<std::int64_t>(bytes));
+    };
+    std::vector<BarPart> parts{part(Glyph::full, Ink::cyan, mine), part(Glyph::shade, Ink::plain, inside - mine),
+                               part(Glyph::empty, Ink::dim, free), part(Glyph::full, Ink::red, -free),
+                               part(Glyph::empty, Ink::plain, scale_ - std::max(total_, used))};
+    parts[3].fill = "!";
+    parts[4].fill = " ";
+    return draw_bar(parts, screen_, cells_);
   }
 
   const json::value& body_;

@@ -2,7 +2,6 @@
 // each with the command that mends it, what is not as it should be.
 
 #include <algorithm>
-#include <cmath>
 
 #include <fmt/format.h>
 
@@ -57,28 +56,19 @@ Ink ink_of_holder(std::string_view kind) {
 
 std::string bar(const Screen& screen, const std::vector<Holder>& holders, std::int64_t used, std::int64_t total,
                 int width) {
-  if (total <= 0) return {};
-  std::string out;
-  std::int64_t counted = 0;
-  int drawn = 0;
-  const auto until = [&](std::int64_t amount) {
-    return std::clamp(static_cast<int>(std::lround(static_cast<double>(amount) * width / static_cast<double>(total))),
-                      0, width);
-  };
-  const auto draw = [&](int to, Glyph what, Ink ink) {
-    std::string run;
-    for (; drawn < to; ++drawn)
-      run += glyph(screen, what);
-    out += paint(screen, ink, run);
-  };
+  std::vector<BarPart> parts;
+  std::int64_t unexplained = used;
   for (const char* kind : {"managed", "orphan", "foreign"}) {
+    std::int64_t held = 0;
     for (const auto& holder : holders)
-      if (holder.kind == kind) counted += holder.used;
-    draw(until(std::min(counted, used)), Glyph::full, ink_of_holder(kind));
+      if (holder.kind == kind) held += holder.used;
+    held = std::min(held, unexplained);  // memory that is shared is counted in each
+    unexplained -= held;
+    parts.push_back(bar_part(screen, Glyph::full, ink_of_holder(kind), held));
   }
-  draw(until(used), Glyph::full, Ink::plain);  // what no process explains
-  draw(width, Glyph::empty, Ink::dim);
-  return out;
+  parts.push_back(bar_part(screen, Glyph::full, Ink::plain, unexplained));
+  parts.push_back(bar_part(screen, Glyph::empty, Ink::dim, total - used));
+  return draw_bar(parts, screen, width);
 }
 
 std::string render_gpu(const json::value& gpu, const Screen& screen) {

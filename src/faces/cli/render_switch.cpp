@@ -26,7 +26,7 @@ std::string claims_of(const json::value& step) {
   std::vector<std::string> parts;
   if (const auto* claim = member(step, "claim").if_object())
     for (const auto& [gpu, bytes] : *claim)
-      parts.push_back(fmt::format("{} on GPU {}", mebibytes(bytes), printable(gpu)));
+      parts.push_back(fmt::format("{} on {}", mebibytes(bytes), gpu_words(gpu)));
   const auto source = text(member(step, "claim_source"));
   const auto all = join(parts, ", ");
   return parts.empty() || source.empty() || source == "unknown" ? all : fmt::format("{} ({})", all, source);
@@ -44,7 +44,7 @@ std::string predicted_vram(const json::value& free) {
   const auto* before = member(free, "before").if_object();
   if (!before) return out;
   for (const auto& [gpu, bytes] : *before)
-    out += fmt::format("GPU {}: {} free now, {} afterwards\n", printable(gpu), mebibytes(bytes),
+    out += fmt::format("{}: {} free now, {} afterwards\n", gpu_words(gpu), mebibytes(bytes),
                        mebibytes(member(member(free, "after"), gpu)));
   return out;
 }
