@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "host/processes.h"
 #include "model/json.h"
+#include "model/recording_json.h"
 
 namespace gpumod {
 
@@ -155,13 +156,15 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   shown_.clear();
   plan_shown_ = false;
 
-  recorder_ = std::make_unique<Recorder>(std::move(order.footprint_keys), order.request.knowledge);
+  recorder_ = std::make_unique<Recorder>(std::move(order.footprint_keys), order.request.knowledge, began);
   const auto sampling = std::make_shared<Sampling>(*machine_.loop);
   for (const auto& [service_id, service] : order.request.knowledge.services)
     sampling->units.push_back(service.unit_name());
   std::sort(sampling->units.begin(), sampling->units.end());
   sampling->units.erase(std::unique(sampling->units.begin(), sampling->units.end()), sampling->units.end());
 
+  actor_.on_gpus(
+      [this, sampling](const std::vector<GpuSample>& gpus) { recorder_->note_gpus(gpus, sampling->owners, now()); });
   switch_ = std::make_unique<Switch>(std::move(order.request));
   std::optional<Bytes> vram_before;
   if (machine_.gpus) machine_.loop->spawn(sample_vram(sampling));
@@ -171,8 +174,10 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
     wake_.reset();
     for (auto& event : std::exchange(inbox_, {})) {
       if (event.kind == Event::Kind::observed && !vram_before) vram_before = actor_.used_now();
-      dispatch(switch_->on(event, now()));
-      recorder_->note_steps(*switch_, now());
+      const TimePoint at = now();  // writing the journal belongs to what follows
+      recorder_->note_event(event, at);
+      dispatch(switch_->on(event, at));
+      recorder_->note_steps(*switch_, at);
       if (recorder_->wants_a_sample()) sampling->soon.set();
       show_progress();
     }
@@ -211,7 +216,23 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   }
   if (const auto kept = store_.remember(recorder_->learned(*switch_, journal_.ended.value_or(wall_now()))); !kept)
     log_warning("switch {}: {}", journal_.id, kept.error().message);
+  keep_recording(outcome);
   co_return outcome;
+}
+
+/// A memory for people: what it fails of is logged, and no switch.
+void Director::keep_recording(const SwitchOutcome& outcome) {
+  Recording head;
+  head.id = journal_.id;
+  head.kind = journal_.kind;
+  head.from = outcome.from;
+  head.to = outcome.to;
+  head.began = journal_.began;
+  head.took = outcome.took;
+  head.result = outcome.result;
+  const auto text = json::serialize(gpumod::to_json(recorder_->recording(*switch_, std::move(head))));
+  if (const auto kept = store_.keep_recording(journal_.id, text); !kept)
+    log_warning("switch {}: {}", journal_.id, kept.error().message);
 }
 
 /// May outlive run() by one wait.
@@ -229,7 +250,7 @@ Task<void> Director::sample_vram(std::shared_ptr<Sampling> sampling) {
       sampling->learn(*gpus, survey);
     }
     if (gpus) {
-      note_gpus(*sampling, *gpus);
+      actor_.note_gpus(*gpus);
       show_vram(*gpus);
     }
     (void)co_await sampling->soon.wait(now() + vram_interval);
@@ -247,12 +268,7 @@ Task<void> Director::sample_last(std::shared_ptr<Sampling> sampling) {
         co_await within(*machine_.loop, deadline, machine_.units->survey(std::move(units), SurveyDepth::presence));
     if (survey) sampling->learn(**gpus, *survey);
   }
-  note_gpus(*sampling, **gpus);
-}
-
-void Director::note_gpus(Sampling& sampling, const std::vector<GpuSample>& gpus) {
-  actor_.note_gpus(gpus);
-  recorder_->note_gpus(gpus, sampling.owners);
+  actor_.note_gpus(**gpus);
 }
 
 void Director::dispatch(const std::vector<Command>& commands) {

@@ -50,6 +50,9 @@ struct Timeline {
 Timeline timeline_of(const Snapshot& snapshot, const Plan& plan, const std::map<ServiceId, Service>& services,
                      const Footprints& known);
 
+/// What people call a unit: its only service, the router that several share, or the unit itself.
+std::string name_of_unit(const std::string& unit, const std::map<ServiceId, Service>& services);
+
 /// Unknown where something that is not in the figures could take room.
 enum class Fits { no, unknown, yes };
 /// Nothing that is taken may leave less than `margin` free. What others hold beside that is not the plan's doing.

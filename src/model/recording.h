@@ -78,6 +78,9 @@ struct Recording {
     GpuIndex gpu = 0;
     std::optional<Bytes> used;          ///< of everybody; unset where the driver does not tell
     std::map<std::string, Bytes> held;  ///< ours, by service, router or unit: see Timeline::Holding
+    /// In use, and held by no process: the driver's own, and what is on its way back. Unset where NVML does not say what
+    /// each process holds.
+    std::optional<Bytes> unheld = {};
   };
   struct Gpu {
     GpuIndex index = 0;

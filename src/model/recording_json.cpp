@@ -171,6 +171,7 @@ Recording::Point point_from(const Fields& fields) {
   point.at = fields.duration("at").value_or(Duration{});
   point.gpu = fields.whole("gpu");
   point.used = fields.bytes("used");
+  point.unheld = fields.bytes("unheld");
   if (const auto* held = fields.find("held"); held && held->is_object())
     for (const auto& [name, amount] : held->get_object())
       if (amount.is_int64()) point.held[name] = Bytes(amount.get_int64());
@@ -209,7 +210,8 @@ json::object to_json(const Recording& recording) {
     curve.push_back(json::object{{"at", in_seconds(point.at)},
                                  {"gpu", point.gpu},
                                  {"used", bytes_or_null(point.used)},
-                                 {"held", std::move(held)}});
+                                 {"held", std::move(held)},
+                                 {"unheld", bytes_or_null(point.unheld)}});
   }
   json::value failure;
   if (recording.failure)

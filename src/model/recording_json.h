@@ -7,7 +7,7 @@
 //               "troubles":[{"attempt","at","cause","remedy","log":[…]}]}],
 //    "waits": [{"step","for","cause","from","until"}],
 //    "gpus": [{"index","name","total","predicted_peak","peak"}],
-//    "curve": [{"at","gpu","used","held":{NAME: BYTES}}]}
+//    "curve": [{"at","gpu","used","held":{NAME: BYTES},"unheld"}]}
 //
 // Times are seconds since "began", which is RFC 3339; memory is bytes. What is not known is null.
 #pragma once

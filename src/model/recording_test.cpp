@@ -74,7 +74,7 @@ Recording whole() {
   recording.steps = {step};
   recording.waits = {{1, Recording::Wait::For::turn, "stop of embed", 0s, 1s}};
   recording.gpus = {{0, "RTX", Bytes::gib(24), Bytes::gib(20), Bytes::gib(21)}};
-  recording.curve = {{500ms, 0, Bytes::gib(1), {{"chat", Bytes::mib(900)}}}, {1s, 1, std::nullopt, {}}};
+  recording.curve = {{500ms, 0, Bytes::gib(1), {{"chat", Bytes::mib(900)}}, Bytes::mib(24)}, {1s, 1, std::nullopt, {}}};
   return recording;
 }
 
@@ -87,6 +87,7 @@ TEST(RecordingJson, ReadsWhatItWrote) {
   EXPECT_EQ(again->began, whole().began);
   EXPECT_EQ(again->steps[0].phases[1].name, Recording::Stage::clear);
   EXPECT_EQ(again->curve[0].held.at("chat"), Bytes::mib(900));
+  EXPECT_EQ(again->curve[0].unheld, Bytes::mib(24));
   EXPECT_FALSE(again->curve[1].used);
 }
 
