@@ -29,6 +29,11 @@ Answer gpu_list(Context& context, Request request);
 Answer gpu_processes(Context& context, Request request);
 Answer gpu_watch(Context& context, Request request);
 
+Answer history(Context& context, Request request);
+Answer history_show(Context& context, Request request);
+
+Answer bench_switch(Context& context, Request request);
+
 Answer simulate_mode(Context& context, Request request);
 Answer simulate_services(Context& context, Request request);
 

@@ -210,6 +210,43 @@ std::vector<Verb> declare() {
        {mode_id()},
        R"({"removed":{"mode","file"}})",
        mode_remove},
+      {"history",
+       "List the switches that were made, the newest first: how long they took, and how they ended",
+       "",
+       Effect::reads,
+       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N", 'n'}},
+       R"({"switches":[{"id","what","kind","from","to","began","seconds","predicted_seconds","result","cause","recorded"}],"notes":[…]})",
+       history},
+      {"history show",
+       "Show one switch over its time: why it took so long, what it waited for, who held the memory",
+       "A bar for each step, the memory of each GPU below it, then waits and failures with their causes and the lines "
+       "of "
+       "the log\n"
+       "that mattered. A switch that is under way, or was cut off, is shown as far as its journal tells.",
+       Effect::reads,
+       {{"switch", Kind::text, true, false, "its number, or last: the newest", Names::none, "ID|last"},
+        {"trace", Kind::text, false, false, "write it as a trace that Perfetto (ui.perfetto.dev) opens", Names::none,
+         "FILE"}},
+       R"({"recording":{"id","what","kind","from","to","began","seconds","predicted_seconds","result","partial","failure":{"cause","remedy","step"} or null,"steps":[{"step","action","subject","service","unit","undo","result","attempts","began","ended","seconds","predicted_seconds","note","after":[…],"phases":[{"name","attempt","from","until"}],"troubles":[{"attempt","at","cause","remedy","log":[…]}]}],"waits":[{"step","for","cause","from","until"}],"gpus":[{"index","name","total","predicted_peak","peak"}],"curve":[{"at","gpu","used","held":{…},"unheld"}]},"summary":[…],"note","trace"})",
+       history_show},
+      {"bench switch",
+       "Measure how long switches between modes take, and compare with an earlier measurement",
+       "A round stops everything of ours, switches to the first mode, and then through the others back to the first; "
+       "what ran before\n"
+       "runs again afterwards, also after Ctrl-C. Cold means that the files of models that are to be started are "
+       "dropped "
+       "from the\n"
+       "page cache first, where that works; how much of them stayed is told. The exit code is 1 where a switch failed, "
+       "or one is\n"
+       "slower than before by more than chance explains: a tenth, 0.1 s, and three times the spread.",
+       Effect::mutates,
+       {{"modes", Kind::list, false, false, "the modes to go through (all)", Names::modes, "MODE"},
+        {"rounds", Kind::integer, false, false, "how many times each switch is measured (3)", Names::none, "N"},
+        {"warm-up", Kind::integer, false, false, "rounds before, that do not count (1)", Names::none, "N"},
+        {"cold", Kind::flag, false, false, "read models from the disk, not from the page cache"},
+        {"compare", Kind::text, false, false, "what an earlier bench switch --json printed", Names::none, "FILE"}},
+       R"({"bench":{"version","began","modes":[…],"rounds","warm_up","cold","gpus":[…],"driver","transitions":[{"from","to","seconds":{"median","spread","least","most","all":[…]},"failed","cause","steps":[{"action","subject","seconds":{…}}],"switches":[…],"cache":{"files","bytes","cached_before","cached_after","problems":[…]} or null}],"compared":{"file","regressions":[{"from","to","before","after","seconds","percent","text","steps":[{"action","subject","before","after"}]}],"improvements":[…],"missing":[…],"notes":[…]}}})",
+       bench_switch},
       {"simulate mode", "Think a switch to a mode through, and show what it would do to memory", simulation_details,
        Effect::reads, simulation_parameters(mode_id()), simulation_shape, simulate_mode},
       {"simulate services", "The same for services that no mode names together", simulation_details, Effect::reads,

@@ -1,5 +1,8 @@
 #include "faces/cli/fields.h"
 
+#include <array>
+#include <ctime>
+
 #include <fmt/format.h>
 
 #include "base/text.h"
@@ -78,6 +81,16 @@ std::string seconds_text(const json::value& amount) {
   const auto count = number(amount);
   if (!count) return {};
   return format_seconds(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(*count)));
+}
+
+std::string local_time(const json::value& time) {
+  const auto written = text(time);
+  std::tm parts{};
+  if (!::strptime(written.c_str(), "%Y-%m-%dT%H:%M:%SZ", &parts)) return written;
+  const std::time_t seconds = ::timegm(&parts);
+  std::array<char, 32> shown{};
+  ::localtime_r(&seconds, &parts);
+  return {shown.data(), std::strftime(shown.data(), shown.size(), "%Y-%m-%d %H:%M:%S", &parts)};
 }
 
 }  // namespace gpumod::cli

@@ -30,6 +30,12 @@ struct BarPart {
 /// the driver's, and what is free.
 std::vector<BarPart> parts_of(const boost::json::value& account, const Screen& screen);
 
+/// How the memory of the nth service is drawn, everybody else's, and what no process explains: without an amount and a
+/// name yet.
+BarPart service_part(std::size_t nth, const Screen& screen);
+BarPart foreign_part(const Screen& screen);
+BarPart unattributed_part(const Screen& screen);
+
 std::string draw_bar(const std::vector<BarPart>& parts, const Screen& screen, int width);
 
 /// {"index","name","ledger"} of a GPU as title, bar and legend, and the same of each slice.

@@ -43,6 +43,15 @@ enum class Steps { hidden, shown };
 /// for, printable; "" says the modes instead.
 std::string render_switch(const boost::json::value& answer, const Screen& screen, Steps steps,
                           std::string_view about = {});
+/// {"switches": …}: one a line.
+std::string render_history(const boost::json::value& answer, const Screen& screen);
+/// {"recording": …}: a switch over its time.
+std::string render_recording(const boost::json::value& answer, const Screen& screen);
+/// {"bench": …}: how long switches took, and against another day.
+std::string render_bench(const boost::json::value& answer, const Screen& screen);
+/// The result of a switch in words, and its colour.
+std::string outcome_words(const std::string& result);
+Ink outcome_ink(const std::string& result);
 std::string render_config_check(const boost::json::value& answer, const Screen& screen);
 std::string render_init(const boost::json::value& answer, const Screen& screen);
 /// What a model is, and what it takes.
