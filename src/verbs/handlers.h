@@ -59,6 +59,11 @@ Answer model_remove(Context& context, Request request);
 Answer model_scan(Context& context, Request request);
 Answer model_inspect(Context& context, Request request);
 
+Answer qa_run(Context& context, Request request);
+Answer qa_list(Context& context, Request request);
+Answer qa_show(Context& context, Request request);
+Answer qa_diff(Context& context, Request request);
+
 Answer init(Context& context, Request request);
 Answer demo(Context& context, Request request);
 

@@ -56,6 +56,15 @@ Goal goal_of(const Mode& mode) {
   return goal;
 }
 
+Context::Order order_of(const Mode& mode) {
+  Context::Order order;
+  order.kind = "mode switch";
+  order.goal = goal_of(mode);
+  order.goal_after = order.goal;
+  order.on_failure = mode.on_failure;
+  return order;
+}
+
 Answer mode_list(Context& context, Request) {
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
@@ -123,11 +132,7 @@ Answer mode_switch(Context& context, Request request) {
   if (!catalog) co_return fail(catalog.error());
   const auto mode = (*catalog)->mode(text_of(request, "mode"));
   if (!mode) co_return fail(mode.error());
-  Context::Order order;
-  order.kind = "mode switch";
-  order.goal = goal_of(**mode);
-  order.goal_after = order.goal;
-  order.on_failure = (*mode)->on_failure;
+  Context::Order order = order_of(**mode);
   order.dry_run = flag_of(request, "dry-run");
   co_return co_await context.carry_out(std::move(order));
 }

@@ -48,6 +48,8 @@ constexpr Example examples[] = {
     {"service logs", "gpumod service logs embedding -f", "follow what it writes"},
     {"repair", "gpumod repair", "bring what runs to what should run"},
     {"unit install", "gpumod unit install embedding", "to start it with systemctl --user"},
+    {"qa run", "gpumod qa run --report qa/", "every transition between all modes"},
+    {"qa run", "gpumod qa run --modes blank,code,rag,blank --rounds 3", "a sequence of your own, three times"},
 };
 
 std::string heading(const Screen& screen, std::string_view words) {

@@ -66,6 +66,11 @@ std::string render_model_record(const boost::json::value& answer, const Screen& 
 std::string render_model_scan(const boost::json::value& answer, const Screen& screen);
 /// 30.5 B, 560 M: of parameters.
 std::string round_count(const boost::json::value& amount);
+/// {"qa": …}: a quality run; {"tour": …}: what one would do; {"runs": …}; {"diff": …}.
+std::string render_qa(const boost::json::value& answer, const Screen& screen);
+std::string render_qa_tour(const boost::json::value& answer, const Screen& screen);
+std::string render_qa_list(const boost::json::value& answer, const Screen& screen);
+std::string render_qa_diff(const boost::json::value& answer, const Screen& screen);
 std::string render_unit(const boost::json::value& answer, const Screen& screen);
 
 /// "● running", in the colour of the state.
