@@ -139,7 +139,7 @@ void store_probe(Reading& reading, const YamlNode& node, const Shape& shape, Ser
 }
 
 Shape probe_kinds() {
-  return shapes::choice({"auto", "none", "chat", "completion", "embedding", "http"});
+  return shapes::choice({"auto", "none", "chat", "completion", "embedding", "rerank", "http"});
 }
 
 std::vector<std::string> engine_names() {

@@ -3,6 +3,7 @@
 // bounded interval, until the command's deadline or until it is abandoned.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -30,6 +31,8 @@ class Actor {
   std::optional<Bytes> used_now() const { return used_now_; }
   std::optional<Bytes> used_peak() const { return used_peak_; }
   void note_gpus(const std::vector<GpuSample>& gpus);
+  /// Called with every sample, whoever took it.
+  void on_gpus(std::function<void(const std::vector<GpuSample>&)> callback) { on_gpus_ = std::move(callback); }
 
  private:
   Task<Event> look(Command command);
@@ -70,6 +73,7 @@ class Actor {
   std::map<GpuIndex, Bytes> unattributed_before_;  // by GPU: see note_baseline()
   std::optional<Bytes> used_now_;
   std::optional<Bytes> used_peak_;
+  std::function<void(const std::vector<GpuSample>&)> on_gpus_;
   std::string gpu_complaint_;  // the last one that was logged
 };
 

@@ -75,6 +75,7 @@ void Actor::note_gpus(const std::vector<GpuSample>& gpus) {
     if (gpu.total && gpu.free) used += *gpu.total - *gpu.free;
   used_now_ = used;
   used_peak_ = std::max(used_peak_.value_or(used), used);
+  if (on_gpus_) on_gpus_(gpus);
 }
 
 /// Errors: the GPUs could not be read, now or within `deadline` (a driver may hang).
@@ -124,6 +125,7 @@ Task<Event> Actor::check_memory(Command command) {
   // What an earlier attempt left is no more than what the baseline holds: it is waited for instead.
   RoomWatch watch(command.need, command.attempt == 1 ? unattributed_before_ : std::map<GpuIndex, Bytes>(), now(),
                   command.deadline);
+  std::string awaited;  // first of all: what follows is mostly a consequence of that
   for (;;) {
     if (abandoned(command)) {
       Event out = event(command, Event::Kind::not_ready);
@@ -139,7 +141,9 @@ Task<Event> Actor::check_memory(Command command) {
       if (std::find(command.gpus.begin(), command.gpus.end(), gpu.index) != command.gpus.end())
         readings.push_back(read(gpu, unit_of_pid_));
     auto answer = watch.on(std::move(readings), now());
-    if (answer.verdict == RoomWatch::Verdict::room) co_return event(command, Event::Kind::memory_ok);
+    if (answer.verdict == RoomWatch::Verdict::room)
+      co_return event(command, Event::Kind::memory_ok, std::move(awaited));
+    if (awaited.empty()) awaited = std::move(answer.awaited);
     if (answer.verdict == RoomWatch::Verdict::none) {
       if (answer.short_of) {
         std::vector<GpuSample> shown = gpus;

@@ -183,8 +183,12 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since,
   if (service) {
     const Engine& engine = engine_for(service->engine);
     auto cause = engine.classify(lines);
+    out.log = lines_that_matter(lines.empty() && watched ? watched->lines() : lines, cause.line);
     // A unit that restarts itself may have begun a new run, which has said nothing yet.
-    if (cause.kind == FailureCause::Class::unknown && watched) cause = engine.classify(watched->lines());
+    if (cause.kind == FailureCause::Class::unknown && watched) {
+      cause = engine.classify(watched->lines());
+      if (cause.kind != FailureCause::Class::unknown) out.log = lines_that_matter(watched->lines(), cause.line);
+    }
     if (cause.kind != FailureCause::Class::unknown) {
       say_cause(out, std::move(cause), *service);
       co_return out;
@@ -254,6 +258,7 @@ Task<Event> Actor::await_ready(Command command) {
       co_return co_await explain_end(command, status, WallTime::min(), log);
     if (log->verdict()) {
       Event out = event(command, Event::Kind::not_ready);
+      out.log = lines_that_matter(log->lines(), log->verdict()->line);
       say_cause(out, *log->verdict(), *service);
       co_return out;
     }

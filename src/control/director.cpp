@@ -9,6 +9,7 @@
 #include "control/observe.h"
 #include "host/processes.h"
 #include "model/json.h"
+#include "model/recording_json.h"
 
 namespace gpumod {
 
@@ -147,8 +148,11 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   shown_.clear();
   plan_shown_ = false;
 
-  recorder_ = std::make_unique<Recorder>(std::move(order.footprint_keys), order.request.knowledge);
+  recorder_ = std::make_unique<Recorder>(std::move(order.footprint_keys), order.request.knowledge, began);
   const auto sampling = std::make_shared<Sampling>(*machine_.loop);
+  actor_.on_gpus([this, sampling](const std::vector<GpuSample>& gpus) {
+    recorder_->note_gpus(placeable(gpus), sampling->owners, now());
+  });
   switch_ = std::make_unique<Switch>(std::move(order.request));
   std::optional<Bytes> vram_before;
   if (machine_.gpus) machine_.loop->spawn(sample_vram(sampling));
@@ -158,8 +162,10 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
     wake_.reset();
     for (auto& event : std::exchange(inbox_, {})) {
       if (event.kind == Event::Kind::observed && !vram_before) vram_before = actor_.used_now();
-      dispatch(switch_->on(event, now()));
-      recorder_->note_steps(*switch_, now());
+      const TimePoint at = now();  // writing the journal belongs to what follows
+      recorder_->note_event(event, at);
+      dispatch(switch_->on(event, at));
+      recorder_->note_steps(*switch_, at);
       if (recorder_->wants_a_sample()) sampling->soon.set();
       show_progress();
     }
@@ -198,7 +204,23 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   }
   if (const auto kept = store_.remember(recorder_->learned(*switch_, journal_.ended.value_or(wall_now()))); !kept)
     log_warning("switch {}: {}", journal_.id, kept.error().message);
+  keep_recording(outcome);
   co_return outcome;
+}
+
+/// A memory for people: what it fails of is logged, and no switch.
+void Director::keep_recording(const SwitchOutcome& outcome) {
+  Recording head;
+  head.id = journal_.id;
+  head.kind = journal_.kind;
+  head.from = outcome.from;
+  head.to = outcome.to;
+  head.began = journal_.began;
+  head.took = outcome.took;
+  head.result = outcome.result;
+  const auto text = json::serialize(gpumod::to_json(recorder_->recording(*switch_, std::move(head))));
+  if (const auto kept = store_.keep_recording(journal_.id, text); !kept)
+    log_warning("switch {}: {}", journal_.id, kept.error().message);
 }
 
 /// May outlive run() by one wait.
@@ -216,7 +238,7 @@ Task<void> Director::sample_vram(std::shared_ptr<Sampling> sampling) {
       sampling->learn(*gpus, owners);
     }
     if (gpus) {
-      note_gpus(*sampling, *gpus);
+      actor_.note_gpus(*gpus);
       show_vram(*gpus);
     }
     (void)co_await sampling->soon.wait(now() + vram_interval);
@@ -234,12 +256,7 @@ Task<void> Director::sample_last(std::shared_ptr<Sampling> sampling) {
         co_await within(*machine_.loop, deadline, units_of_processes(machine_, catalog_, std::move(seen)));
     if (owners) sampling->learn(**gpus, *owners);
   }
-  note_gpus(*sampling, **gpus);
-}
-
-void Director::note_gpus(Sampling& sampling, const std::vector<GpuSample>& gpus) {
-  actor_.note_gpus(gpus);
-  recorder_->note_gpus(placeable(gpus), sampling.owners);
+  actor_.note_gpus(**gpus);
 }
 
 void Director::dispatch(const std::vector<Command>& commands) {

@@ -1,5 +1,5 @@
 // The director runs one switch: it journals each command before the actor carries it out, feeds the events back into
-// the state machine, and writes down how it ended.
+// the state machine, and writes down how it ended and what it was like.
 #pragma once
 
 #include <functional>
@@ -57,7 +57,7 @@ class Director {
   Task<void> carry_out(Command command);
   Task<void> sample_vram(std::shared_ptr<Sampling> sampling);
   Task<void> sample_last(std::shared_ptr<Sampling> sampling);
-  void note_gpus(Sampling& sampling, const std::vector<GpuSample>& gpus);
+  void keep_recording(const SwitchOutcome& outcome);
   void post(Event event);
   void show_progress();
   void show_vram(const std::vector<GpuSample>& gpus);

@@ -4,6 +4,7 @@
 
 #include "fit/claim.h"
 #include "fit/learning.h"
+#include "fit/timeline.h"
 
 namespace gpumod {
 
@@ -34,11 +35,50 @@ std::optional<Phase> phase_in(Action action, Stage stage) {
 }  // namespace
 
 void Recorder::note_steps(const Switch& about, TimePoint at) {
-  if (!first_look_ && about.first_snapshot()) first_look_ = *about.first_snapshot();
+  if (!first_look_ && about.first_snapshot()) note_first(*about.first_snapshot(), at);
   const auto& reports = about.reports();
   watched_.resize(reports.size());
   for (std::size_t i = 0; i < reports.size(); ++i)
-    if (const auto stage = about.stage_of(static_cast<int>(i))) note_step(reports[i], *stage, watched_[i], at);
+    if (const auto stage = about.stage_of(static_cast<int>(i))) {
+      tape_.note_stage(reports[i], *stage, at);
+      note_step(reports[i], *stage, watched_[i], at);
+    }
+}
+
+/// A router's processes carry its unit's name, but people think of the model: as long as there is one, it gives the name.
+void Recorder::note_first(const Snapshot& first, TimePoint at) {
+  first_look_ = first;
+  for (const auto& [id, service] : knowledge_.services)
+    unit_names_[service.unit_name()] = name_of_unit(service.unit_name(), knowledge_.services);
+  std::map<std::string, int> loaded;
+  for (const auto& [id, service] : knowledge_.services) {
+    const auto view = first.services.find(id);
+    if (!service.in_router() || view == first.services.end() || view->second.residency != Residency::running) continue;
+    if (++loaded[service.unit_name()] == 1)
+      loaded_before_[service.unit_name()] = id;
+    else
+      loaded_before_.erase(service.unit_name());
+  }
+  tape_.note_gpus(first.gpus, holders(first.unit_of_pid), at);
+}
+
+std::map<pid_t, std::string> Recorder::holders(const std::map<pid_t, std::string>& owners) const {
+  std::map<pid_t, std::string> names;
+  std::map<std::string, bool> loads;
+  for (const auto& watched : watched_)
+    loads[watched.unit] = loads[watched.unit] || watched.loads;
+  for (const auto& [pid, unit] : owners) {
+    const auto name = unit_names_.find(unit);
+    const auto loaded = loaded_before_.find(unit);
+    names[pid] = loaded != loaded_before_.end() && !loads[unit] ? loaded->second
+                 : name != unit_names_.end()                    ? name->second
+                                                                : unit;
+  }
+  for (const auto& watched : watched_)
+    if (watched.loads)
+      for (const auto pid : watched.own)
+        names[pid] = watched.subject;
+  return names;
 }
 
 void Recorder::note_step(const StepReport& report, Stage stage, Watched& watched, TimePoint at) {
@@ -46,6 +86,7 @@ void Recorder::note_step(const StepReport& report, Stage stage, Watched& watched
   if (watched.stage)
     if (const auto phase = phase_in(report.action, *watched.stage)) watched.phases[*phase] += at - watched.since;
   watched.unit = report.unit;
+  watched.subject = report.subject;
   watched.stage = stage;
   watched.since = at;
   if (stage == Stage::acting && !watched.holds) {
@@ -73,11 +114,12 @@ void Recorder::begin_load(const StepReport& report, Watched& watched) {
   if (first_look_) note(first_look_->unit_of_pid);
 }
 
-void Recorder::note_gpus(const std::vector<GpuSample>& gpus, const std::map<pid_t, std::string>& owners) {
+void Recorder::note_gpus(const std::vector<GpuSample>& gpus, const std::map<pid_t, std::string>& owners, TimePoint at) {
   gpus_ = gpus;
   owners_ = owners;
   for (auto& watched : watched_)
     if (watched.holds) note_held(watched);
+  if (first_look_) tape_.note_gpus(gpus, holders(owners), at);
 }
 
 void Recorder::note_held(Watched& watched) const {
@@ -139,6 +181,19 @@ std::vector<Measurement> Recorder::learned(const Switch& about, WallTime at) con
 std::optional<std::string> Recorder::name_of(const std::vector<GpuIndex>& gpus) const {
   const auto name = gpu_name(gpus, gpus_);
   return name || !first_look_ ? name : gpu_name(gpus, first_look_->gpus);
+}
+
+Recording Recorder::recording(const Switch& about, Recording head) const {
+  auto recording = tape_.played(about, std::move(head));
+  if (!about.first_plan() || !about.first_snapshot()) return recording;
+  const auto& plan = *about.first_plan();
+  recording.predicted = plan.expected;
+  const auto foreseen = timeline_of(*about.first_snapshot(), plan, knowledge_.services, knowledge_.footprints);
+  for (auto& gpu : recording.gpus)
+    if (const auto low = foreseen.lowest.find(gpu.index);
+        foreseen.unknown.empty() && gpu.total && low != foreseen.lowest.end())
+      gpu.predicted_peak = *gpu.total - low->second.free;
+  return recording;
 }
 
 /// On the GPU where it took most.

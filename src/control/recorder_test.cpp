@@ -34,13 +34,13 @@ struct RecorderTest : ::testing::Test {
     auto seen = world.observe();
     auto owners = seen.unit_of_pid;
     if (edit) edit(seen.gpus[0], owners);
-    recorder.note_gpus(seen.gpus, owners);
+    recorder.note_gpus(seen.gpus, owners, world.clock);
   }
 
   /// What is learned from a switch to that goal, by subject.
   std::map<std::string, Measurement> learned(std::map<ServiceId, Residency> wanted) {
     Switch machine({goal(std::move(wanted)), std::nullopt, OnFailure::rollback, world.knowledge});
-    Recorder recorder(keys, world.knowledge);
+    Recorder recorder(keys, world.knowledge, world.clock);
     world.run(machine, [&](Switch& about, int) {
       recorder.note_steps(about, world.clock);
       sample(recorder);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "base/text.h"
 
 namespace gpumod {
 
@@ -18,7 +19,24 @@ constexpr std::size_t kept_lines = 1200;
 /// and only while something starts.
 constexpr Duration log_lag = 15ms;
 
+constexpr std::size_t last_words = 12, longest_word = 300;
+
 }  // namespace
+
+std::vector<std::string> lines_that_matter(const std::vector<LogLine>& lines, std::string_view cause) {
+  const auto from = lines.size() > last_words ? lines.size() - last_words : 0;
+  const auto begin = lines.begin() + static_cast<long>(from);
+  const auto kept = [](std::string_view line) {
+    auto words = printable(line.substr(0, longest_word));
+    return line.size() > longest_word ? words + " …" : words;
+  };
+  std::vector<std::string> out;
+  const bool shown = std::any_of(begin, lines.end(), [&](const LogLine& line) { return line.text == cause; });
+  if (!cause.empty() && !shown) out.push_back(kept(cause));
+  for (auto line = begin; line != lines.end(); ++line)
+    out.push_back(kept(line->text));
+  return out;
+}
 
 std::shared_ptr<StartLog> StartLog::follow(UnitManager& units, const std::string& unit, Service service) {
   auto log = std::make_shared<StartLog>(std::move(service));

@@ -7,12 +7,18 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engines/engine.h"
 #include "host/unit_manager.h"
 
 namespace gpumod {
+
+/// What is worth keeping of a failed start's log: the line that gave the cause ("" for none) and the last ones, oldest
+/// first, printable, none longer than a few hundred characters.
+std::vector<std::string> lines_that_matter(const std::vector<LogLine>& lines, std::string_view cause);
 
 class StartLog {
  public:

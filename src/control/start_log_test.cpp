@@ -69,5 +69,23 @@ TEST(StartLog, OfALongLogTheBeginningAndTheEndAreKept) {
   EXPECT_EQ(log.lines().back().text, "0.1 I line 99999");
 }
 
+TEST(LinesThatMatter, AreTheCauseAndTheLastWords) {
+  std::vector<LogLine> lines;
+  for (int i = 0; i < 40; ++i)
+    lines.push_back({WallTime(), "line " + std::to_string(i)});
+  auto kept = lines_that_matter(lines, "line 3");
+  ASSERT_EQ(kept.size(), 13u);
+  EXPECT_EQ(kept.front(), "line 3");
+  EXPECT_EQ(kept[1], "line 28");
+  EXPECT_EQ(kept.back(), "line 39");
+  EXPECT_EQ(lines_that_matter(lines, "line 39").size(), 12u) << "it stands there already";
+  EXPECT_EQ(lines_that_matter({}, "").size(), 0u);
+  lines = {{WallTime(), "\x1b[31m" + std::string(5000, 'x')}};
+  kept = lines_that_matter(lines, "");
+  ASSERT_EQ(kept.size(), 1u);
+  EXPECT_LT(kept[0].size(), 400u);
+  EXPECT_EQ(kept[0].find('\x1b'), std::string::npos);
+}
+
 }  // namespace
 }  // namespace gpumod

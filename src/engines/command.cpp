@@ -69,11 +69,12 @@ class Command final : public PlainEngine {
     return unit;
   }
 
+  ProbeKind probe_kind(const Service& service) const override { return declared_probe_kind(service.probe); }
   std::optional<HttpRequest> probe_request(const Service& service) const override {
-    return make_probe(service, declared_probe_kind(service.probe));
+    return make_probe(service, probe_kind(service));
   }
   ProbeVerdict judge_probe(const Service& service, const HttpReply& reply) const override {
-    return judge_answer(service, declared_probe_kind(service.probe), reply, service.model.served_name);
+    return judge_answer(service, probe_kind(service), reply, service.model.served_name);
   }
   FailureCause classify(const std::vector<LogLine>& log) const override {
     return first_cause(EngineKind::command, log);

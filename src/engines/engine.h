@@ -105,6 +105,8 @@ class Engine {
   virtual std::optional<HttpRequest> identity_request(const Service& service) const = 0;
   virtual Result<void> judge_identity(const Service& service, const HttpReply& reply) const = 0;
 
+  /// What a real request to this service is, `automatic` resolved; `none`: nothing is known that it could be asked.
+  virtual ProbeKind probe_kind(const Service& service) const = 0;
   /// A real request. Unset: the service declares none.
   virtual std::optional<HttpRequest> probe_request(const Service& service) const = 0;
   virtual ProbeVerdict judge_probe(const Service& service, const HttpReply& reply) const = 0;

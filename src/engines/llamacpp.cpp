@@ -2,6 +2,8 @@
 //
 // A single server reports its model truthfully: /props has the file it loaded, chat answers carry the alias. Builds up
 // to mid-2025 echo the request's model name instead, which no judge here takes for a wrong one.
+#include <algorithm>
+
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -22,6 +24,13 @@ Environment llama_defaults() {
   auto defaults = offline_by_default();
   defaults.emplace("GGML_NO_BACKTRACE", Secret("1"));
   return defaults;
+}
+
+bool ranks(const Service& service) {
+  const auto& words = service.extra_args;
+  const bool asked = std::any_of(words.begin(), words.end(),
+                                 [](const std::string& word) { return word == "--rerank" || word == "--reranking"; });
+  return asked || (service.llama() && service.llama()->embeddings && service.llama()->pooling == "rank");
 }
 
 void add_settings(Arguments& arguments, const std::vector<ModelSetting>& settings) {
@@ -170,13 +179,20 @@ class LlamaCpp final : public PlainEngine {
     return service.in_router() ? router_identity(service, reply) : single_identity(service, reply);
   }
 
+  ProbeKind probe_kind(const Service& service) const override {
+    if (service.probe.kind != ProbeKind::automatic) return service.probe.kind;
+    const auto declared = declared_probe_kind(service.probe);
+    if (declared == ProbeKind::http || declared == ProbeKind::embedding) return declared;
+    if (ranks(service)) return ProbeKind::rerank;
+    return service.llama() && service.llama()->embeddings ? ProbeKind::embedding : ProbeKind::chat;
+  }
   std::optional<HttpRequest> probe_request(const Service& service) const override {
-    return make_probe(service, kind_of_probe(service));
+    return make_probe(service, probe_kind(service));
   }
   ProbeVerdict judge_probe(const Service& service, const HttpReply& reply) const override {
     // A single server's default name is the path it was given, and embeddings echo the request: only a declared name is
     // ever held against it. A router passes the child's name on, which is the one we asked for.
-    return judge_answer(service, kind_of_probe(service), reply,
+    return judge_answer(service, probe_kind(service), reply,
                         service.in_router() ? model_name(service) : service.model.served_name);
   }
 
@@ -203,12 +219,6 @@ class LlamaCpp final : public PlainEngine {
     boost::json::object body;
     body["model"] = model_name(service);
     return post_request(service, target, boost::json::serialize(body), load_order_timeout);
-  }
-  static ProbeKind kind_of_probe(const Service& service) {
-    if (service.probe.kind != ProbeKind::automatic) return service.probe.kind;
-    const auto declared = declared_probe_kind(service.probe);
-    if (declared == ProbeKind::http || declared == ProbeKind::embedding) return declared;
-    return service.llama() && service.llama()->embeddings ? ProbeKind::embedding : ProbeKind::chat;
   }
 };
 

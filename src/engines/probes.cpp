@@ -1,6 +1,6 @@
 #include "engines/probes.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include <boost/json/serialize.hpp>
 
@@ -82,27 +82,30 @@ const json::array* vector_in(const json::value& body) {
 }
 
 void judge_embedding(const Probe& probe, const json::value& body, ProbeVerdict& verdict) {
-  const auto* vector = vector_in(body);
-  if (!vector || vector->empty()) {
+  const auto* array = vector_in(body);
+  if (!array || array->empty()) {
     verdict.reason = "the answer has no embedding vector";
     return;
   }
-  verdict.dimensions = static_cast<unsigned>(vector->size());
-  bool any = false;
-  for (const auto& element : *vector) {
-    const auto number = number_at(element, {});
-    if (!number) {
-      verdict.reason = "the embedding holds something that is not a finite number";
-      return;
-    }
-    any = any || *number != 0;
-  }
-  if (!any)
+  verdict.dimensions = static_cast<unsigned>(array->size());
+  const auto vector = embedding_in(body);
+  if (!vector)
+    verdict.reason = "the embedding holds something that is not a finite number";
+  else if (std::all_of(vector->begin(), vector->end(), [](double number) { return number == 0; }))
     verdict.reason = "the embedding is all zeros";
   else if (probe.dimensions && *probe.dimensions != *verdict.dimensions)
     verdict.reason =
         fmt::format("the embedding has {} dimensions, {} were expected", *verdict.dimensions, *probe.dimensions);
   verdict.ok = verdict.reason.empty();
+}
+
+void judge_rerank(const json::value& body, ProbeVerdict& verdict) {
+  const auto relevance = relevance_in(body);
+  verdict.ok = relevance.has_value();
+  if (relevance)
+    verdict.text = fmt::format("relevance {:.3g} and {:.3g}", relevance->first, relevance->second);
+  else
+    verdict.reason = "the answer does not rate both documents";
 }
 
 ProbeVerdict judge_http(const Probe& probe, const HttpReply& reply) {
@@ -155,8 +158,41 @@ std::optional<HttpRequest> make_probe(const Service& service, ProbeKind kind) {
       target = "/v1/embeddings";
       body["input"] = prompt_or("probe");
       break;
+    case ProbeKind::rerank:
+      target = "/v1/rerank";
+      body["query"] = "What do cats eat?";
+      body["documents"] = json::array{"Cats eat mice, fish and other meat.", "The train to the coast leaves at nine."};
+      break;
   }
   return post_request(service, target, json::serialize(body), probe.timeout);
+}
+
+std::optional<std::vector<double>> embedding_in(const json::value& body) {
+  const auto* array = vector_in(body);
+  if (!array || array->empty()) return std::nullopt;
+  std::vector<double> vector;
+  for (const auto& element : *array) {
+    const auto number = number_at(element, {});
+    if (!number) return std::nullopt;
+    vector.push_back(*number);
+  }
+  return vector;
+}
+
+std::optional<std::pair<double, double>> relevance_in(const json::value& body) {
+  const auto* results = find(body, {"results"});
+  if (!results || !results->is_array()) results = find(body, {"data"});
+  if (!results || !results->is_array()) return std::nullopt;
+  std::optional<double> right, other;
+  for (const auto& result : results->get_array()) {
+    auto score = number_at(result, {"relevance_score"});
+    if (!score) score = number_at(result, {"score"});
+    const auto index = integer_at(result, {"index"});
+    if (index == 0) right = score;
+    if (index == 1) other = score;
+  }
+  if (!right || !other) return std::nullopt;
+  return std::pair(*right, *other);
 }
 
 ProbeVerdict judge_answer(const Service& service, ProbeKind kind, const HttpReply& reply,
@@ -172,6 +208,7 @@ ProbeVerdict judge_answer(const Service& service, ProbeKind kind, const HttpRepl
   ProbeVerdict verdict;
   gather_figures(*body, verdict);
   switch (kind) {
+    case ProbeKind::rerank: judge_rerank(*body, verdict); break;
     case ProbeKind::embedding: judge_embedding(service.probe, *body, verdict); break;
     case ProbeKind::completion: judge_completion(service.probe, *body, verdict); break;
     default: judge_chat(service.probe, *body, verdict); break;

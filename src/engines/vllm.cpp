@@ -174,8 +174,14 @@ class Vllm final : public PlainEngine {
                                                served.empty() ? "no model" : join(served, ", "), model_name(service)));
   }
 
+  ProbeKind probe_kind(const Service& service) const override {
+    if (service.probe.kind != ProbeKind::automatic) return service.probe.kind;
+    const auto declared = declared_probe_kind(service.probe);
+    if (declared == ProbeKind::http || declared == ProbeKind::embedding) return declared;
+    return service.vllm() && service.vllm()->runner == "pooling" ? ProbeKind::embedding : ProbeKind::chat;
+  }
   std::optional<HttpRequest> probe_request(const Service& service) const override {
-    return make_probe(service, kind_of_probe(service));
+    return make_probe(service, probe_kind(service));
   }
 
   ProbeVerdict judge_probe(const Service& service, const HttpReply& reply) const override {
@@ -184,10 +190,10 @@ class Vllm final : public PlainEngine {
       verdict.ok = true;
       verdict.unproven = true;
       verdict.reason = fmt::format("it answers, but takes no {} requests: declare 'probe:' to have it proven ({})",
-                                   to_string(kind_of_probe(service)), status_and_message(reply));
+                                   to_string(probe_kind(service)), status_and_message(reply));
       return verdict;
     }
-    return judge_answer(service, kind_of_probe(service), reply, truthful_model(service));
+    return judge_answer(service, probe_kind(service), reply, truthful_model(service));
   }
 
   FailureCause classify(const std::vector<LogLine>& log) const override { return first_cause(EngineKind::vllm, log); }
@@ -204,14 +210,6 @@ class Vllm final : public PlainEngine {
         {"--port", "--host", "--api-key", "--served-model-name", "--root-path", "--uvicorn-log-level"},
         {},
         {"VLLM_API_KEY", "VLLM_LOGGING_LEVEL", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PATH", "LANG", "VIRTUAL_ENV"}};
-  }
-
- private:
-  static ProbeKind kind_of_probe(const Service& service) {
-    if (service.probe.kind != ProbeKind::automatic) return service.probe.kind;
-    const auto declared = declared_probe_kind(service.probe);
-    if (declared == ProbeKind::http || declared == ProbeKind::embedding) return declared;
-    return service.vllm() && service.vllm()->runner == "pooling" ? ProbeKind::embedding : ProbeKind::chat;
   }
 };
 

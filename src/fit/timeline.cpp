@@ -191,16 +191,7 @@ class Drawing {
       found->second = low;
   }
 
-  /// What people call a unit: its only service, the router that several share, or the unit itself.
-  std::string name_of(const std::string& unit) const {
-    std::string name;
-    for (const auto& [id, service] : services_) {
-      if (service.unit_name() != unit) continue;
-      if (!name.empty()) return service.router.empty() ? unit : service.router;
-      name = id;
-    }
-    return name.empty() ? unit : name;
-  }
+  std::string name_of(const std::string& unit) const { return name_of_unit(unit, services_); }
 
   const Snapshot& snapshot_;
   const Plan& plan_;
@@ -213,6 +204,16 @@ class Drawing {
 };
 
 }  // namespace
+
+std::string name_of_unit(const std::string& unit, const std::map<ServiceId, Service>& services) {
+  std::string name;
+  for (const auto& [id, service] : services) {
+    if (service.unit_name() != unit) continue;
+    if (!name.empty()) return service.router.empty() ? unit : service.router;
+    name = id;
+  }
+  return name.empty() ? unit : name;
+}
 
 Timeline timeline_of(const Snapshot& snapshot, const Plan& plan, const std::map<ServiceId, Service>& services,
                      const Footprints& known) {

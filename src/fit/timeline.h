@@ -53,6 +53,9 @@ struct Timeline {
 Timeline timeline_of(const Snapshot& snapshot, const Plan& plan, const std::map<ServiceId, Service>& services,
                      const Footprints& known);
 
+/// What people call a unit: its only service, the router that several share, or the unit itself.
+std::string name_of_unit(const std::string& unit, const std::map<ServiceId, Service>& services);
+
 /// Unknown where something that is not in the figures could take room, or give what is lacking. What is silent on a GPU
 /// where nothing is taken, or merely goes on there, does not matter: what the GPU says is free counts.
 enum class Fits { no, unknown, yes };

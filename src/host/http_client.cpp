@@ -38,6 +38,7 @@ using boost::system::error_code;
 
 constexpr std::uint64_t longest_body = 8 * 1024 * 1024;
 constexpr std::uint32_t longest_header = 64 * 1024;
+constexpr std::size_t most_arrivals = 16 * 1024;
 constexpr Duration longest_timeout = std::chrono::hours(24);
 
 enum class Stage { resolve, connect, send, receive };
@@ -226,7 +227,8 @@ http::request<http::string_body> message_of(const HttpRequest& request) {
 }
 
 /// The reply, past any number of 1xx: the deadline bounds them.
-Task<error_code> receive(std::shared_ptr<Exchange> exchange, bool without_body, HttpReply& reply) {
+Task<error_code> receive(std::shared_ptr<Exchange> exchange, bool without_body, std::optional<TimePoint> timed_from,
+                         HttpReply& reply) {
   boost::beast::flat_buffer buffer(longest_header + 64 * 1024);
   error_code problem;
   std::optional<http::response_parser<http::string_body>> parser;
@@ -241,7 +243,19 @@ Task<error_code> receive(std::shared_ptr<Exchange> exchange, bool without_body, 
     const int status = parser->get().result_int();
     if (status < 100 || status >= 200 || status == 101) break;
   }
-  if (!parser->is_done())
+  const auto& body = parser->get().body();
+  const auto note_arrival = [&] {
+    const std::size_t seen = reply.arrivals.empty() ? 0 : reply.arrivals.back().length;
+    if (body.size() == seen) return;
+    if (reply.arrivals.size() == most_arrivals) reply.arrivals.pop_back();
+    reply.arrivals.push_back({body.size(), now() - *timed_from});
+  };
+  while (timed_from && !problem && !parser->is_done()) {
+    co_await http::async_read_some(exchange->socket, buffer, *parser,
+                                   asio::redirect_error(asio::use_awaitable, problem));
+    note_arrival();
+  }
+  if (!problem && !parser->is_done())
     co_await http::async_read(exchange->socket, buffer, *parser, asio::redirect_error(asio::use_awaitable, problem));
   // A server that closes with a reset after the whole answer has answered.
   if (problem && !parser->is_done()) co_return problem;
@@ -274,8 +288,9 @@ Task<Result<HttpReply>> BeastClient::request(HttpRequest request) {
   const auto executor = co_await asio::this_coro::executor;
   const auto exchange = std::make_shared<Exchange>(executor);
   const Failures failures(request, *exchange);
+  const TimePoint began = now();
   // A far deadline must not overflow the clock.
-  const TimePoint deadline = now() + std::min(request.timeout, longest_timeout);
+  const TimePoint deadline = began + std::min(request.timeout, longest_timeout);
   exchange->deadline.expires_at(std::chrono::time_point_cast<asio::steady_timer::duration>(deadline));
   exchange->deadline.async_wait([exchange](error_code cancelled) {
     if (cancelled) return;
@@ -308,7 +323,8 @@ Task<Result<HttpReply>> BeastClient::request(HttpRequest request) {
   // A server may refuse a long request, answer and close before having read it: its answer says more than our error.
   HttpReply reply;
   const bool without_body = request.method == "HEAD";
-  const error_code unread = co_await receive(exchange, without_body, reply);
+  const error_code unread =
+      co_await receive(exchange, without_body, request.timed ? std::optional(began) : std::nullopt, reply);
   if (unread && unsent) co_return fail(failures.at(Stage::send, unsent));
   if (unread) co_return fail(failures.at(Stage::receive, words_for(unread)));
   co_return reply;

@@ -134,6 +134,40 @@ TEST_F(HttpClientTest, ReadsAChunkedBody) {
   EXPECT_EQ(reply->body, "Hallo W");
 }
 
+TEST_F(HttpClientTest, ATimedAnswerSaysWhenItsPiecesCame) {
+  LittleServer server([&](int connection) {
+    read_request(connection);
+    send_text(connection, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nHall\r\n");
+    std::this_thread::sleep_for(60ms);  // what the server takes for the rest is what is measured
+    send_text(connection, "1\r\no\r\n0\r\n\r\n");
+  });
+  auto request = to(server.port());
+  request.timed = true;
+  const auto timed = ask(request);
+  ASSERT_TRUE(timed) << timed.error().message;
+  EXPECT_EQ(timed->body, "Hallo");
+  ASSERT_EQ(timed->arrivals.size(), 2U);
+  EXPECT_EQ(timed->arrivals[0].length, 4U);
+  EXPECT_EQ(timed->arrivals[1].length, 5U);
+  EXPECT_GE(timed->arrivals[1].after - timed->arrivals[0].after, 30ms);
+  request.timed = false;
+  const auto plain = ask(request);
+  ASSERT_TRUE(plain);
+  EXPECT_TRUE(plain->arrivals.empty());
+}
+
+TEST_F(HttpClientTest, ATimedAnswerMayEndWithTheConnectionOrBreakOff) {
+  LittleServer whole(answering("HTTP/1.1 200 OK\r\n\r\nall of it"));
+  auto request = to(whole.port());
+  request.timed = true;
+  const auto read = ask(request);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->arrivals.back().length, 9U);
+  LittleServer broken(answering("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"));
+  request.port = broken.port();
+  EXPECT_FALSE(ask(request));
+}
+
 TEST_F(HttpClientTest, ReadsABodyThatEndsWithTheConnection) {
   LittleServer server(answering("HTTP/1.0 200 OK\r\n\r\nuntil the end"));
   const auto reply = ask(to(server.port()));

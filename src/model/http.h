@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/time.h"
 
@@ -17,12 +18,20 @@ struct HttpRequest {
   std::string body;  ///< sent as application/json when not empty
   std::map<std::string, std::string> headers;
   Duration timeout = 5s;  ///< from connect to the last byte of the answer
+  bool timed = false;     ///< the reply says when its pieces came
+};
+
+/// How much of a body had come, how long after the request was begun.
+struct Arrival {
+  std::size_t length = 0;  ///< bytes of the body, from its beginning
+  Duration after{};
 };
 
 struct HttpReply {
   int status = 0;
   std::string content_type;
-  std::string body;  ///< at most 8 MiB; longer answers are an error
+  std::string body;               ///< at most 8 MiB; longer answers are an error
+  std::vector<Arrival> arrivals;  ///< of a timed request: the first 16384, and the whole body
 };
 
 }  // namespace gpumod

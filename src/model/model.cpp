@@ -46,11 +46,12 @@ constexpr Names<SleepAbility, 4> sleep_names{{{SleepAbility::none, "none"},
                                               {SleepAbility::level1, "l1"},
                                               {SleepAbility::level2, "l2"},
                                               {SleepAbility::router, "router"}}};
-constexpr Names<ProbeKind, 6> probe_names{{{ProbeKind::automatic, "auto"},
+constexpr Names<ProbeKind, 7> probe_names{{{ProbeKind::automatic, "auto"},
                                            {ProbeKind::none, "none"},
                                            {ProbeKind::chat, "chat"},
                                            {ProbeKind::completion, "completion"},
                                            {ProbeKind::embedding, "embedding"},
+                                           {ProbeKind::rerank, "rerank"},
                                            {ProbeKind::http, "http"}}};
 constexpr Names<OnFailure, 3> on_failure_names{
     {{OnFailure::rollback, "rollback"}, {OnFailure::stay, "stay"}, {OnFailure::blank, "blank"}}};

@@ -63,7 +63,7 @@ struct ModelSource {
 };
 
 /// A real request whose answer proves the service.
-enum class ProbeKind { automatic, none, chat, completion, embedding, http };
+enum class ProbeKind { automatic, none, chat, completion, embedding, rerank, http };
 struct Probe {
   ProbeKind kind = ProbeKind::automatic;  ///< automatic: by engine and by what the service declares
   std::string prompt;                     ///< empty: the kind's default

@@ -83,9 +83,12 @@ struct Event {
   Kind kind = Kind::observed;
   int step = -1;
   int attempt = 1;
-  std::string text;                  ///< why, in words, for the negative ones; the probe's answer for verified
+  /// Why, in words, for the negative ones; the probe's answer for verified; what was waited for, for memory_ok ("":
+  /// nothing).
+  std::string text;
   std::string remedy;                ///< what to do about it, when the failure catalogue knows
   std::string log_line;              ///< the log line that says so
+  std::vector<std::string> log;      ///< of a start that failed: that line and the last ones; printable
   bool transient = false;            ///< worth another attempt
   bool abandoned = false;            ///< it ended because of an `abandon`
   pid_t main_pid = 0;                ///< verified, and a proven fall: the unit's main process then; 0: unknown

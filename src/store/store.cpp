@@ -11,11 +11,19 @@
 
 #include "base/fd.h"
 #include "model/json.h"
+#include "store/sqlite.h"
 
 namespace gpumod {
 
 namespace fs = std::filesystem;
 namespace json = boost::json;
+
+using sqlite::from_sqlite;
+using sqlite::has_table;
+using sqlite::in_transaction;
+using sqlite::in_unflushed_transaction;
+using sqlite::microseconds;
+using sqlite::wall_time;
 
 namespace {
 
@@ -43,21 +51,11 @@ constexpr std::array migrations{
         id TEXT PRIMARY KEY, source TEXT NOT NULL, path TEXT NOT NULL, hub_id TEXT NOT NULL, hub_file TEXT NOT NULL,
         facts TEXT NOT NULL, registered INTEGER NOT NULL);
     )sql",
+    R"sql(
+      CREATE TABLE recordings (
+        switch INTEGER PRIMARY KEY REFERENCES switches (id), bytes INTEGER NOT NULL, recording TEXT NOT NULL);
+    )sql",
 };
-
-std::int64_t microseconds(WallTime time) {
-  return time.time_since_epoch().count();
-}
-WallTime wall_time(std::int64_t count) {
-  return WallTime(std::chrono::microseconds(count));
-}
-
-Error from_sqlite(std::string_view stage, const std::exception& problem) {
-  return Error{ErrorCode::environment,
-               fmt::format("{}: {}", stage, problem.what()),
-               "Is the disk full, or the state directory not writable?",
-               {}};
-}
 
 bool is_corrupt(const SQLite::Exception& problem) {
   return problem.getErrorCode() == SQLITE_CORRUPT || problem.getErrorCode() == SQLITE_NOTADB;
@@ -105,11 +103,6 @@ std::unique_ptr<SQLite::Database> open_and_migrate(const fs::path& file) {
 }
 
 }  // namespace
-
-struct Store::State {
-  std::unique_ptr<SQLite::Database> database;  // none: a corrupt file that was opened for reading
-  std::string notice;
-};
 
 Store::Store(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Store::Store(Store&&) noexcept = default;
@@ -234,19 +227,6 @@ void write_goal(SQLite::Database& database, const Goal& goal) {
   insert.exec();
 }
 
-/// Runs `work` in one transaction; SQLite's exceptions end here.
-template <typename Work>
-Result<void> in_transaction(SQLite::Database& database, std::string_view stage, Work work) {
-  try {
-    SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
-    work();
-    transaction.commit();
-  } catch (const std::exception& problem) {
-    return fail(from_sqlite(stage, problem));
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<std::optional<Goal>> Store::goal() const {
@@ -345,6 +325,18 @@ Result<std::vector<StoredSwitch>> Store::history(std::size_t limit) const {
   }
 }
 
+Result<std::optional<StoredSwitch>> Store::switch_of(std::int64_t id) const {
+  if (!state_->database) return std::optional<StoredSwitch>();
+  try {
+    SQLite::Statement query(*state_->database, std::string(switch_columns) + "WHERE id = ?");
+    query.bind(1, id);
+    if (!query.executeStep()) return std::optional<StoredSwitch>();
+    return std::optional<StoredSwitch>(read_switch(query));
+  } catch (const std::exception& problem) {
+    return fail(from_sqlite("read the history", problem));
+  }
+}
+
 namespace {
 
 /// {"peak": BYTES, "steady": {"running": BYTES}, "microseconds": {"ready": N}}
@@ -406,34 +398,24 @@ void let_go_of_the_oldest(SQLite::Database& database, const Measurement& newest)
 Result<void> Store::remember(const std::vector<Measurement>& measurements) {
   if (measurements.empty()) return {};
   auto& database = *state_->database;
-  try {
-    const int durability = database.execAndGet("PRAGMA synchronous").getInt();
-    // NORMAL: a commit is not flushed, a checkpoint is. With OFF a power cut could cost the whole file.
-    database.exec(fmt::format("PRAGMA synchronous = {}", std::min(durability, 1)));
-    auto written = in_transaction(database, "remember what was measured", [&] {
-      SQLite::Statement insert(database,
-                               "INSERT INTO measurements (subject, key, gpu, at, run) VALUES (?, ?, ?, ?, ?)");
-      for (const auto& measured : measurements) {
-        insert.reset();
-        insert.bind(1, measured.subject);
-        insert.bind(2, measured.key);
-        insert.bind(3, measured.gpu);
-        insert.bind(4, microseconds(measured.at));
-        insert.bind(5, run_as_text(measured));
-        insert.exec();
-        let_go_of_the_oldest(database, measured);
-      }
-      SQLite::Statement all(
-          database,
-          "DELETE FROM measurements WHERE id <= (SELECT id FROM measurements ORDER BY id DESC LIMIT 1 OFFSET ?)");
-      all.bind(1, runs_of_all);
-      all.exec();
-    });
-    database.exec(fmt::format("PRAGMA synchronous = {}", durability));
-    return written;
-  } catch (const std::exception& problem) {
-    return fail(from_sqlite("remember what was measured", problem));
-  }
+  return in_unflushed_transaction(database, "remember what was measured", [&] {
+    SQLite::Statement insert(database, "INSERT INTO measurements (subject, key, gpu, at, run) VALUES (?, ?, ?, ?, ?)");
+    for (const auto& measured : measurements) {
+      insert.reset();
+      insert.bind(1, measured.subject);
+      insert.bind(2, measured.key);
+      insert.bind(3, measured.gpu);
+      insert.bind(4, microseconds(measured.at));
+      insert.bind(5, run_as_text(measured));
+      insert.exec();
+      let_go_of_the_oldest(database, measured);
+    }
+    SQLite::Statement all(
+        database,
+        "DELETE FROM measurements WHERE id <= (SELECT id FROM measurements ORDER BY id DESC LIMIT 1 OFFSET ?)");
+    all.bind(1, runs_of_all);
+    all.exec();
+  });
 }
 
 std::vector<Measurement> Store::remembered(const std::map<std::string, std::string>& keys) const {
@@ -474,15 +456,10 @@ Result<std::size_t> Store::forget(const std::string& subject) {
 
 namespace {
 
-/// A reader migrates nothing: the file may be of an older gpumod.
-bool has_models(SQLite::Database& database) {
-  return database.tableExists("models");
-}
-
 /// Throws SQLite's exceptions, as the next does.
 std::vector<StoredModel> read_models(SQLite::Database& database) {
   std::vector<StoredModel> models;
-  if (!has_models(database)) return models;
+  if (!has_table(database, "models")) return models;
   SQLite::Statement row(database,
                         "SELECT id, source, path, hub_id, hub_file, facts, registered FROM models ORDER BY id");
   while (row.executeStep())

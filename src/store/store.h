@@ -1,5 +1,5 @@
-// store/ — what must survive us: the goal, the journal of switches, their history, what was measured, the models that
-// were registered. Intentions and memories, never evidence: what is, is observed.
+// store/ — what must survive us: the goal, the journal of switches, their history and recordings, what was measured, the
+// models that were registered. Intentions and memories, never evidence: what is, is observed.
 // It knows base/ and model/; it must never know how a switch is decided or carried out.
 //
 // One SQLite file in WAL mode with synchronous=FULL: a transaction that returned is on the disk. Only the holder of the
@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,16 @@ struct StoredSwitch {
   WallTime began;
   std::optional<WallTime> ended;
   std::string report;  ///< JSON of the answer, "" while under way
+};
+
+/// A command of the journal: what was ordered, and when.
+struct StoredCommand {
+  int step = -1;
+  int attempt = 1;
+  std::string command;  ///< "start_unit", "record_failure" …
+  ServiceId service;
+  std::string unit;
+  WallTime issued;
 };
 
 /// A model that people registered: where it is, and what was read of it then. A memory for lists; whoever wants to know
@@ -87,6 +98,18 @@ class Store {
   /// The newest switch that was begun and never ended.
   Result<std::optional<StoredSwitch>> unfinished() const;
   Result<std::vector<StoredSwitch>> history(std::size_t limit) const;
+  /// Unset: there is none of that id.
+  Result<std::optional<StoredSwitch>> switch_of(std::int64_t id) const;
+  /// In the order in which they were issued.
+  Result<std::vector<StoredCommand>> commands_of(std::int64_t id) const;
+
+  /// Keeps the recording (JSON) of a switch that has ended, and lets go of the oldest: the newest 200 stay, of those as
+  /// many as are 8 MiB together, the newest in any case. Not flushed to the disk.
+  Result<void> keep_recording(std::int64_t id, const std::string& recording);
+  /// Unset: there is none, or it was let go.
+  Result<std::optional<std::string>> recording(std::int64_t id) const;
+  /// Of which switches there is one.
+  Result<std::set<std::int64_t>> recorded() const;
 
   /// Adds what runs have shown, and lets go of the oldest: of each subject the newest 20 runs under one key on one kind of
   /// GPU, 8 keys at most, 5000 runs of all. Not flushed to the disk: what a power cut takes of it is learned again.

@@ -360,6 +360,7 @@ TEST_F(StoreTest, AFileOfTheTimeBeforeModelsHasNoneAndGetsThem) {
   {
     SQLite::Database raw((folder / "state.db").string(), SQLite::OPEN_READWRITE);
     raw.exec("DROP TABLE models");
+    raw.exec("DROP TABLE recordings");
     raw.exec("PRAGMA user_version = 2");
   }
   EXPECT_TRUE(Store::open_existing(folder).value()->models().value().empty());

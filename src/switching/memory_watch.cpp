@@ -68,6 +68,12 @@ RoomWatch::Answer RoomWatch::on(std::vector<MemoryReading> readings, TimePoint n
     if (room) answer.missing = "the memory of our own services has not stopped moving";
     return answer;
   }
+  if (!room)
+    answer.awaited = answer.missing + coming_back(readings);
+  else if (!ours_still && !before_.empty())
+    answer.awaited = "the memory of our own services to stop moving";
+  else if (ours_still)
+    answer.awaited = "what nobody holds any more to come back" + coming_back(readings);
   answer.until = now;
   if (before_ == readings) {
     answer.until = deadline_;
@@ -76,6 +82,18 @@ RoomWatch::Answer RoomWatch::on(std::vector<MemoryReading> readings, TimePoint n
   }
   before_ = std::move(readings);
   return answer;
+}
+
+/// "; 9000 MiB that nobody holds were on their way back", or nothing.
+std::string RoomWatch::coming_back(const std::vector<MemoryReading>& readings) const {
+  Bytes on_its_way;
+  for (const auto& reading : readings) {
+    const auto baseline = baseline_.find(reading.gpu);
+    if (baseline != baseline_.end() && reading.unattributed > baseline->second + baseline_slack)
+      on_its_way += reading.unattributed - baseline->second;
+  }
+  return on_its_way == Bytes() ? ""
+                               : fmt::format("; {} that nobody holds were on their way back", to_string(on_its_way));
 }
 
 FallWatch::FallWatch(std::map<GpuIndex, Bytes> ceiling, TimePoint now, TimePoint deadline)

@@ -42,6 +42,7 @@ class RoomWatch {
   struct Answer {
     Verdict verdict = Verdict::wait;
     std::string missing;               ///< for none: in words
+    std::string awaited;               ///< for wait: in words; "" where it is only a second look
     std::optional<GpuIndex> short_of;  ///< for none: the GPU that lacks room, whose holders people want to know
     TimePoint until{};  ///< for wait: if every sample until then is the same as this one, so is the answer
   };
@@ -49,6 +50,8 @@ class RoomWatch {
   Answer on(std::vector<MemoryReading> readings, TimePoint now);
 
  private:
+  std::string coming_back(const std::vector<MemoryReading>& readings) const;
+
   std::map<GpuIndex, Bytes> need_, baseline_, least_;
   TimePoint deadline_;
   TimePoint fell_at_;

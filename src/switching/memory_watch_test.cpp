@@ -55,6 +55,17 @@ TEST_F(RoomWatchTest, MemoryThatNobodyHoldsAndThatWasNotThereBeforeIsOnItsWayBac
   EXPECT_EQ(next(room, sees(Bytes(), Bytes(), Bytes::gib(2)), 200ms).verdict, Room::room);
 }
 
+TEST_F(RoomWatchTest, SaysWhatItWaitsFor) {
+  auto room = watch(Bytes::gib(8));
+  EXPECT_EQ(next(room, sees(Bytes::gib(2), Bytes(), Bytes::mib(300))).awaited, "") << "a second look";
+  EXPECT_EQ(next(room, sees(Bytes::gib(3), Bytes(), Bytes::mib(300))).awaited,
+            "the memory of our own services to stop moving");
+  EXPECT_EQ(next(room, sees(Bytes::gib(3), Bytes(), Bytes::gib(4))).awaited,
+            "what nobody holds any more to come back; 3796 MiB that nobody holds were on their way back");
+  EXPECT_EQ(next(room, sees(Bytes::gib(3), Bytes::gib(20), Bytes::mib(300))).awaited,
+            "GPU 0 has 724 MiB free, 8192 MiB are needed");
+}
+
 TEST_F(RoomWatchTest, ForeignUpsAndDownsDoNotStall) {
   auto room = watch(Bytes::gib(8));
   EXPECT_EQ(next(room, sees(Bytes(), Bytes::gib(3), Bytes::mib(300))).verdict, Room::wait);

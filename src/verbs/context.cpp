@@ -43,7 +43,6 @@ Result<Store*> Context::store() {
   return &*store_;
 }
 
-/// Null when there is no state file yet.
 Result<Store*> Context::reading() {
   if (store_) return &*store_;
   if (!reading_) {
@@ -235,8 +234,10 @@ Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previo
   what.request.knowledge = knowledge_of(*catalog_, std::move(order.distrusted), std::move(learned.footprints));
   what.footprint_keys = std::move(learned.keys);
   what.goal_after = std::move(order.goal_after);
-  running_ = &director;
-  if (cancelled_early_) director.cancel();
+  if (!order.to_the_end) {
+    running_ = &director;
+    if (cancelled_early_) director.cancel();
+  }
   auto outcome = co_await director.run(std::move(what));
   running_ = nullptr;
   co_return outcome;

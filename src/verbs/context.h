@@ -35,6 +35,8 @@ class Context {
   /// lost or unreadable), what runs becomes the goal. A machine that cannot be looked at is no error here.
   Task<Result<void>> remember_what_runs();
   Result<std::optional<StoredSwitch>> interrupted_switch();
+  /// For looking into it; null when there is no state file yet.
+  Result<Store*> reading();
   /// None when there is no state file yet.
   Result<std::vector<StoredModel>> registered_models();
   /// The services that were changed by themselves since the last mode switch, as far as the history tells. What was refused
@@ -61,6 +63,7 @@ class Context {
     bool merges = false;  ///< the goal changes single services: it is merged into what is stored when it is carried out
     std::set<std::string> distrusted;
     bool dry_run = false;
+    bool to_the_end = false;  ///< a cancel neither stops it nor keeps it from beginning
   };
   Task<Result<boost::json::value>> carry_out(Order order);
 
@@ -83,7 +86,6 @@ class Context {
   std::optional<Catalog> catalog_;
   std::optional<Machine> machine_;
   std::optional<Store> store_;
-  Result<Store*> reading();
   std::optional<std::optional<Store>> reading_;
   std::string state_problem_;
   Director* running_ = nullptr;

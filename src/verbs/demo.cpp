@@ -7,10 +7,14 @@
 #include <boost/json.hpp>
 #include <fmt/format.h>
 
+#include "base/fd.h"
 #include "base/text.h"
 #include "sim/box.h"
 #include "verbs/demo_script.h"
 #include "verbs/handlers.h"
+#include "verbs/qa_issues.h"
+#include "verbs/qa_look.h"
+#include "verbs/qa_report.h"
 #include "verbs/worker.h"
 
 namespace gpumod {
@@ -101,7 +105,8 @@ class Demo {
     const TimePoint began = now();
     auto answer = row.sleep ? carry_out("service sleep", {{"service", row.target}})
                             : carry_out("mode switch", {{"mode", row.target}});
-    const double took = seconds(now() - began);
+    const Duration took = now() - began;
+    const double shown = static_cast<double>(std::llround(seconds(took) * 1000)) / 1000;
     std::optional<Error> error;
     json::value report;
     if (answer && *answer)
@@ -109,16 +114,12 @@ class Demo {
     else if (!answer)
       error = answer.error();
     if (error && error->details.is_object()) report = error->details;
-    json::object line{{"from", from}, {"to", to}, {"seconds", static_cast<double>(std::llround(took * 1000)) / 1000}};
-    line["result"] = error ? to_string(error->code) : "committed";
-    line["vram"] = nullptr;
-    line["steps"] = json::array();
-    if (const auto* body = report.is_object() ? report.as_object().if_contains("switch") : nullptr) {
-      const auto& body_object = body->as_object();
-      line["result"] = body_object.at("result");
-      line["vram"] = body_object.at("vram").at("after");
-      line["steps"] = body_object.at("steps");
-    }
+    transition_ =
+        transition_of(error ? Result<json::value>(fail(*error)) : Result<json::value>(report), from, to, took);
+    json::object line{{"from", from}, {"to", to}, {"seconds", shown}};
+    line["result"] = transition_.at("result");
+    line["vram"] = transition_.at("vram").at("after");
+    line["steps"] = transition_.at("steps");
     line["notes"] = notes_of(report, error);
     line["passed"] = !error;
     if (error && !error->hint.empty()) line["hint"] = error->hint;
@@ -128,6 +129,9 @@ class Demo {
     return line;
   }
 
+  /// What the last row was, for the report.
+  json::object& transition() { return transition_; }
+
   void tell(json::object event) const {
     if (context_.progress()) context_.progress()(std::move(event));
   }
@@ -135,7 +139,30 @@ class Demo {
  private:
   Context& context_;
   const sim::Box& box_;
+  json::object transition_;
 };
+
+/// The report of a demo, in the shape of a quality run's.
+json::object report_of(std::vector<DemoRow> rows, const DemoFault* fault, json::array transitions, Duration took,
+                       bool all_passed) {
+  const bool good = all_passed && std::all_of(transitions.begin(), transitions.end(), passed);
+  json::array sequence{"blank"};
+  for (const auto& row : rows)
+    sequence.push_back(json::value(row.sleep ? row.target + " asleep" : row.target));
+  json::object run{{"id", nullptr},
+                   {"began", format_wall(wall_now())},
+                   {"seconds", static_cast<double>(std::llround(seconds(took) * 1000)) / 1000},
+                   {"result", good ? "passed" : "failed"},
+                   {"sequence", std::move(sequence)},
+                   {"rounds", 1},
+                   {"transitions", std::move(transitions)},
+                   {"restored", nullptr},
+                   {"compared", nullptr}};
+  run["fault"] =
+      fault ? json::value(json::object{{"name", fault->name}, {"what", fault->what}, {"outcome", fault->outcome}})
+            : json::value(nullptr);
+  return run;
+}
 
 /// Whoever still holds memory of the simulated GPU and is no desktop program of ours.
 json::array orphans_in(const json::object& gpu, const sim::Box& box) {
@@ -205,6 +232,13 @@ Answer demo(Context& context, Request request) {
   const auto rows = rows_of(request, fault);
   if (!rows) co_return fail(rows.error());
 
+  const auto wanted_reports = text_of(request, "report");
+  std::error_code unnamed;
+  const auto reports =
+      wanted_reports.empty() ? std::filesystem::path() : std::filesystem::absolute(wanted_reports, unnamed);
+  if (!reports.empty())
+    if (const auto made = make_directories(reports, 0755); !made) co_return fail(made.error());
+
   sim::BoxOptions options;
   options.speed = *speed;
   options.keep = flag_of(request, "keep");
@@ -221,8 +255,13 @@ Answer demo(Context& context, Request request) {
   if (fault) begun["fault"] = json::object{{"name", fault->name}, {"what", fault->what}, {"outcome", fault->outcome}};
   demo.tell(std::move(begun));
 
+  // What is looked at for the report is looked at from here; what switches is a worker, as ever.
+  const auto paths = Paths::from_environment();
+  if (!paths) co_return fail(paths.error());
+  Context inside(context.loop(), *paths, nullptr);
   std::optional<Error> problem;
-  json::array transitions;
+  json::array transitions, seen;
+  const TimePoint began = now();
   std::vector<bool> played(fault ? fault->acts.size() : 0);
   const auto acts = fault ? fault->acts : std::vector<DemoAct>();
   std::string at = "blank";
@@ -237,8 +276,20 @@ Answer demo(Context& context, Request request) {
     passed = passed && went_well;
     if (went_well && !row.sleep) at = row.target;
     transitions.push_back(std::move(line));
+    if (!reports.empty()) {
+      auto looking = look_after(inside, demo.transition());
+      co_await std::move(looking);
+      seen.push_back(std::move(demo.transition()));
+    }
     const auto wound_up = act(box, acts, DemoAct::When::after, row.target, played);
     if (!wound_up) problem = wound_up.error();
+  }
+  json::object report;
+  if (!reports.empty()) {
+    report = report_of(*rows, fault, std::move(seen), now() - began, passed);
+    auto environment = co_await describe_environment(inside);
+    report["environment"] = std::move(environment);
+    finish_run(report);
   }
   // A chain that passed and ended in blank has left nothing, and that is looked at as it is. Any other end is wound up
   // first: whatever happened, nothing stays behind.
@@ -262,6 +313,14 @@ Answer demo(Context& context, Request request) {
   }
   if (problem) co_return fail(*problem);
 
+  if (!reports.empty()) {
+    const auto written = write_reports(reports, fault ? "demo-" + fault->name : "demo", report);
+    if (!written) co_return fail(written.error());
+    json::array files;
+    for (const auto& file : *written)
+      files.push_back(json::value(file.string()));
+    answer["reports"] = std::move(files);
+  }
   answer["passed"] = passed && answer.at("orphans").as_array().empty();
   answer["transitions"] = std::move(transitions);
   answer["speed"] = *speed;

@@ -29,6 +29,11 @@ Answer gpu_list(Context& context, Request request);
 Answer gpu_processes(Context& context, Request request);
 Answer gpu_watch(Context& context, Request request);
 
+Answer history(Context& context, Request request);
+Answer history_show(Context& context, Request request);
+
+Answer bench_switch(Context& context, Request request);
+
 Answer simulate_mode(Context& context, Request request);
 Answer simulate_services(Context& context, Request request);
 
@@ -53,6 +58,11 @@ Answer model_register(Context& context, Request request);
 Answer model_remove(Context& context, Request request);
 Answer model_scan(Context& context, Request request);
 Answer model_inspect(Context& context, Request request);
+
+Answer qa_run(Context& context, Request request);
+Answer qa_list(Context& context, Request request);
+Answer qa_show(Context& context, Request request);
+Answer qa_diff(Context& context, Request request);
 
 Answer init(Context& context, Request request);
 Answer demo(Context& context, Request request);

@@ -1,5 +1,7 @@
 // Modes: what people named together, which one is the goal, and switching between them.
 
+#include "verbs/modes.h"
+
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -33,14 +35,6 @@ json::object describe_mode(const Mode& mode, const std::optional<Goal>& goal) {
           {"active", goal && goal->mode == mode.id}};
 }
 
-Goal goal_of(const Mode& mode) {
-  Goal goal;
-  goal.mode = mode.id;
-  for (const auto& id : mode.services)
-    goal.wanted[id] = Residency::running;
-  return goal;
-}
-
 /// Where nothing is under way, people may mean a switch that was cut off.
 Error nothing_to_cancel(Context& context, Error error) {
   if (error.code != ErrorCode::not_found) return error;
@@ -53,6 +47,23 @@ Error nothing_to_cancel(Context& context, Error error) {
 }
 
 }  // namespace
+
+Goal goal_of(const Mode& mode) {
+  Goal goal;
+  goal.mode = mode.id;
+  for (const auto& id : mode.services)
+    goal.wanted[id] = Residency::running;
+  return goal;
+}
+
+Context::Order order_of(const Mode& mode) {
+  Context::Order order;
+  order.kind = "mode switch";
+  order.goal = goal_of(mode);
+  order.goal_after = order.goal;
+  order.on_failure = mode.on_failure;
+  return order;
+}
 
 Answer mode_list(Context& context, Request) {
   const auto catalog = context.catalog();
@@ -121,11 +132,7 @@ Answer mode_switch(Context& context, Request request) {
   if (!catalog) co_return fail(catalog.error());
   const auto mode = (*catalog)->mode(text_of(request, "mode"));
   if (!mode) co_return fail(mode.error());
-  Context::Order order;
-  order.kind = "mode switch";
-  order.goal = goal_of(**mode);
-  order.goal_after = order.goal;
-  order.on_failure = (*mode)->on_failure;
+  Context::Order order = order_of(**mode);
   order.dry_run = flag_of(request, "dry-run");
   co_return co_await context.carry_out(std::move(order));
 }

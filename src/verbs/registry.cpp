@@ -63,6 +63,9 @@ constexpr auto switch_shape =
 constexpr auto simulation_shape =
     R"({"simulation":{"to","services","fits":true, false or null (not known),"problem","missing","margin","imagined","gpus":[{"gpu","name","uuid","total","free_now","free_after","lowest":{"free","moment"}}],"claims":[{"service","bytes","source"}],"steps":[…],"timeline":[{"edge","step","action","subject","gpus":[{"gpu","free","held":[{"name","bytes"}]}]}],"alternatives":[{"changes":[{"kind","service","text","loses","edit"}],"loss","lowest"}],"notes"}})";
 
+constexpr auto qa_shape =
+    R"({"qa":{"id","began","seconds","result","sequence","rounds","environment":{"gpumod","driver","gpus","unit_manager","services"},"transitions":[{"switch","from","to","result","seconds","vram":{"before","peak","after","ours"},"steps","services":[{"service","kind","passed","figures":{…},"answer","reasoning","problems","note"}],"orphans":[…],"foreign":[…],"waits":[{"subject","for","cause","seconds"}],"curve":[{"at","gpu","used"}],"logs":[…],"problem","note"}],"issues":[{"kind","title","service","transitions","symptom","cause","impact","remedy","log"}],"restored","compared":null or {"before","after","regressions","improvements","changes","missing"},"reports":["…"]}})";
+
 constexpr auto simulation_details =
     "Shows the memory of each GPU over the time of the switch, not only at its end. Nothing is started or stopped. "
     "Where it "
@@ -107,8 +110,10 @@ std::vector<Verb> declare() {
        {{"modes", Kind::list, false, false, "the modes to switch to: blank, code, rag, nemotron", Names::none, "MODE"},
         {"fault", Kind::text, false, false, "what goes wrong; `list` describes them all", Names::none, "NAME"},
         {"speed", Kind::text, false, false, "how many times faster than real the engines run (12)", Names::none, "N"},
+        {"report", Kind::text, false, false, "write what was seen as Markdown, JSON and HTML into this folder",
+         Names::none, "DIR"},
         {"keep", Kind::flag, false, false, "leave the private directory behind, with its files and logs"}},
-       R"({"passed","transitions":[{"from","to","seconds","result","notes","vram","steps"}],"orphans":[{"pid","command","vram"}],"final_vram"})",
+       R"({"passed","transitions":[{"from","to","seconds","result","notes","vram","steps"}],"orphans":[{"pid","command","vram"}],"final_vram","reports":["…"]})",
        demo},
       {"status",
        "Show services, VRAM, and how what runs differs from what should",
@@ -210,6 +215,43 @@ std::vector<Verb> declare() {
        {mode_id()},
        R"({"removed":{"mode","file"}})",
        mode_remove},
+      {"history",
+       "List the switches that were made, the newest first: how long they took, and how they ended",
+       "",
+       Effect::reads,
+       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N", 'n'}},
+       R"({"switches":[{"id","what","kind","from","to","began","seconds","predicted_seconds","result","cause","recorded"}],"notes":[…]})",
+       history},
+      {"history show",
+       "Show one switch over its time: why it took so long, what it waited for, who held the memory",
+       "A bar for each step, the memory of each GPU below it, then waits and failures with their causes and the lines "
+       "of "
+       "the log\n"
+       "that mattered. A switch that is under way, or was cut off, is shown as far as its journal tells.",
+       Effect::reads,
+       {{"switch", Kind::text, true, false, "its number, or last: the newest", Names::none, "ID|last"},
+        {"trace", Kind::text, false, false, "write it as a trace that Perfetto (ui.perfetto.dev) opens", Names::none,
+         "FILE"}},
+       R"({"recording":{"id","what","kind","from","to","began","seconds","predicted_seconds","result","partial","failure":{"cause","remedy","step"} or null,"steps":[{"step","action","subject","service","unit","undo","result","attempts","began","ended","seconds","predicted_seconds","note","after":[…],"phases":[{"name","attempt","from","until"}],"troubles":[{"attempt","at","cause","remedy","log":[…]}]}],"waits":[{"step","for","cause","from","until"}],"gpus":[{"index","name","total","predicted_peak","peak"}],"curve":[{"at","gpu","used","held":{…},"unheld"}]},"summary":[…],"note","trace"})",
+       history_show},
+      {"bench switch",
+       "Measure how long switches between modes take, and compare with an earlier measurement",
+       "A round stops everything of ours, switches to the first mode, and then through the others back to the first; "
+       "what ran before\n"
+       "runs again afterwards, also after Ctrl-C. Cold means that the files of models that are to be started are "
+       "dropped "
+       "from the\n"
+       "page cache first, where that works; how much of them stayed is told. The exit code is 1 where a switch failed, "
+       "or one is\n"
+       "slower than before by more than chance explains: a tenth, 0.1 s, and three times the spread.",
+       Effect::mutates,
+       {{"modes", Kind::list, false, false, "the modes to go through (all)", Names::modes, "MODE"},
+        {"rounds", Kind::integer, false, false, "how many times each switch is measured (3)", Names::none, "N"},
+        {"warm-up", Kind::integer, false, false, "rounds before, that do not count (1)", Names::none, "N"},
+        {"cold", Kind::flag, false, false, "read models from the disk, not from the page cache"},
+        {"compare", Kind::text, false, false, "what an earlier bench switch --json printed", Names::none, "FILE"}},
+       R"({"bench":{"version","began","modes":[…],"rounds","warm_up","cold","gpus":[…],"driver","transitions":[{"from","to","seconds":{"median","spread","least","most","all":[…]},"failed","cause","steps":[{"action","subject","seconds":{…}}],"switches":[…],"cache":{"files","bytes","cached_before","cached_after","problems":[…]} or null}],"compared":{"file","regressions":[{"from","to","before","after","seconds","percent","text","steps":[{"action","subject","before","after"}]}],"improvements":[…],"missing":[…],"notes":[…]}}})",
+       bench_switch},
       {"simulate mode", "Think a switch to a mode through, and show what it would do to memory", simulation_details,
        Effect::reads, simulation_parameters(mode_id()), simulation_shape, simulate_mode},
       {"simulate services", "The same for services that no mode names together", simulation_details, Effect::reads,
@@ -392,6 +434,56 @@ std::vector<Verb> declare() {
            {{"path", Kind::text, true, true, "a GGUF file, or a folder with a model", Names::none, "FILE"}}),
        R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})",
        model_inspect},
+      {"qa run",
+       "Prove the box: switch through the modes, ask every service, keep a report, compare it with the last",
+       "Without --modes every ordered pair of modes is switched once, beginning and ending where the box is. After "
+       "each "
+       "switch\n"
+       "every service is examined: its answer, tokens per second, time to the first token; an embedding's dimensions, "
+       "norm and\n"
+       "whether it means something. What was left behind, who else holds memory, and what went wrong is told with its "
+       "cause. It\n"
+       "goes on after a switch that failed, and restores what ran before at its end, also after Ctrl-C.",
+       Effect::mutates,
+       {{"modes", Kind::list, false, false, "the modes to go through, in this order", Names::modes, "MODE"},
+        {"rounds", Kind::integer, false, false, "how often (1); several tell noise from a regression", Names::none,
+         "N"},
+        {"report", Kind::text, false, false, "write it as Markdown, JSON and HTML into this folder", Names::none,
+         "DIR"},
+        {"fail-on-regression", Kind::flag, false, false,
+         "exit with 1 when something is worse than in the last run of the same sequence"},
+        {"dry-run", Kind::flag, false, false, "print the tour and change nothing"}},
+       qa_shape,
+       qa_run},
+      {"qa list",
+       "List the quality runs that are kept",
+       "",
+       Effect::reads,
+       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N"}},
+       R"({"runs":[{"id","began","seconds","result","sequence","rounds","transitions","passed","issues","regressions"}]})",
+       qa_list},
+      {"qa show",
+       "Show a quality run again",
+       "",
+       Effect::reads,
+       {{"run", Kind::text, true, true, "its number, last, or the JSON file of a report", Names::none, "RUN"},
+        {"report", Kind::text, false, false, "write it as Markdown, JSON and HTML into this folder", Names::none,
+         "DIR"}},
+       qa_shape,
+       qa_show},
+      {"qa diff",
+       "Compare two quality runs: what has become worse, and by how much",
+       "Figures that differ by less than a tolerance are the same; where a run went through its sequence several "
+       "times, "
+       "its\n"
+       "spread widens the tolerance.",
+       Effect::reads,
+       {{"before", Kind::text, true, true, "the earlier: its number, or the JSON file of a report", Names::none,
+         "BEFORE"},
+        {"after", Kind::text, true, true, "the later: its number, last, or a file", Names::none, "AFTER"},
+        {"fail-on-regression", Kind::flag, false, false, "exit with 1 when something is worse"}},
+       R"({"diff":{"before","after","regressions":[{"kind","subject","before","after","tolerance","unit","text"}],"improvements":[…],"changes":["…"],"missing":["…"]}})",
+       qa_diff},
       {"config check",
        "Read every file of the catalogue and report every problem",
        "",

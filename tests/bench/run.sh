@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Measures gpumod: on a private, real systemd user manager, or where no unit manager matters on none. Prints JSON, one
 # object a line, and for `learned` a table; figures are medians.
-# usage: tests/bench/run.sh [overhead|status|verdict|lag|inspect|learned|plan …]
+# usage: tests/bench/run.sh [overhead|status|verdict|lag|inspect|learned|plan|recording …]
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
 bin="$root/build/release/bin"
-[ $# -gt 0 ] || set -- overhead status verdict lag inspect learned plan
+[ $# -gt 0 ] || set -- overhead status verdict lag inspect learned plan recording
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The test user must be able to read the programs and write its directories, wherever the tree lies.
@@ -20,6 +20,7 @@ for what in "$@"; do
     inspect) GPUMOD_BINARY="$bin/gpumod" python3 "$here/inspect_model.py"; continue ;;
     learned) GPUMOD_BINARY="$bin/gpumod" python3 "$here/learned.py"; continue ;;
     plan) "$bin/gpumod_bench_plan"; continue ;;
+    recording) "$bin/gpumod_bench_recording"; continue ;;
   esac
   mkdir -m 777 "$work/$what"
   # shellcheck disable=SC2016

@@ -62,8 +62,8 @@ class SimulatedGpu(Case):
         self.mode("rag", "vllm-embedding")
         self.mode("nemotron", "nemotron-3-nano")
 
-    def simulate(self, *words):
-        return super().simulate(*words, GPUMOD_SIM_GPU=str(self.root / "gpu.sock"), GPUMOD_SIM_SPEED=str(SPEED))
+    def simulate(self, *words, **env):
+        return super().simulate(*words, GPUMOD_SIM_GPU=str(self.root / "gpu.sock"), GPUMOD_SIM_SPEED=str(SPEED), **env)
 
     def model(self, name, *lines):
         (self.models / f"{name}.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(16))

@@ -56,10 +56,13 @@ Error unknown_command(const std::string& word, const std::vector<Verb>& verbs) {
 Result<const Verb*> take_verb(std::vector<std::string>& rest, const std::vector<Verb>& verbs) {
   const auto first = take_word(rest);
   std::vector<std::string> seconds;
+  const Verb* alone = nullptr;  // a verb may be called like the group of others: history, history show
   for (const auto& verb : verbs) {
-    if (verb.name == first) return &verb;
+    if (verb.name == first) alone = &verb;
     if (group_of(verb) == first) seconds.push_back(verb.name.substr(first.size() + 1));
   }
+  const auto next = std::find_if(rest.begin(), rest.end(), [](const auto& word) { return !is_option(word); });
+  if (alone && (next == rest.end() || std::find(seconds.begin(), seconds.end(), *next) == seconds.end())) return alone;
   if (first.empty() || seconds.empty()) return fail(unknown_command(first, verbs));
   const auto second = take_word(rest);
   for (const auto& verb : verbs)

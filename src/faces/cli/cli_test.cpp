@@ -76,6 +76,18 @@ TEST(Parsing, OptionsOfEveryKind) {
   EXPECT_EQ(request_of({"service", "logs", "--lines=3", "chat"}), R"({"service":"chat","lines":3})");
 }
 
+TEST(Parsing, AVerbMayBeCalledLikeTheGroupOfOthers) {
+  const auto named = [](std::vector<std::string> words) {
+    const auto invocation = parse(words, all_verbs());
+    return invocation ? invocation->verb->name : "error: " + invocation.error().message;
+  };
+  EXPECT_EQ(named({"history"}), "history");
+  EXPECT_EQ(named({"history", "--limit", "5"}), "history");
+  EXPECT_EQ(named({"history", "show", "last"}), "history show");
+  EXPECT_EQ(named({"history", "--json", "show"}), "history show");
+  EXPECT_THAT(named({"history", "shoe"}), HasSubstr("no use for 'shoe'"));
+}
+
 TEST(Parsing, ListsAreSeparatedByCommasOrRepeated) {
   const std::string expected = R"({"mode":"rag","services":["chat","embedding"]})";
   EXPECT_EQ(request_of({"mode", "create", "rag", "--services", "chat,embedding"}), expected);

@@ -118,9 +118,12 @@ class Completer {
   }
 
   const Verb* verb_of(const std::vector<std::string>& plain) const {
-    for (const auto& verb : verbs_)
-      if (verb.name == plain[0] || (plain.size() > 1 && verb.name == plain[0] + " " + plain[1])) return &verb;
-    return nullptr;
+    const Verb* found = nullptr;
+    for (const auto& verb : verbs_) {
+      if (plain.size() > 1 && verb.name == plain[0] + " " + plain[1]) return &verb;
+      if (verb.name == plain[0]) found = &verb;
+    }
+    return found;
   }
 
   void offer(std::string word, std::string_view help = {}) {
@@ -148,7 +151,8 @@ class Completer {
     for (const auto& verb : verbs_)
       if (group_of(verb).empty()) offer(verb.name, verb.summary);
     for (const auto& group : groups(verbs_))
-      offer(group, "commands for " + group + "s");
+      if (std::none_of(verbs_.begin(), verbs_.end(), [&](const Verb& verb) { return verb.name == group; }))
+        offer(group, "commands for " + group + "s");
     for (const auto& command : own_commands())
       offer(std::string(command.name), command.summary);
     return found_;
@@ -177,6 +181,7 @@ class Completer {
         ++given;
     }
     given -= static_cast<std::size_t>(1 + std::count(verb.name.begin(), verb.name.end(), ' '));
+    if (given == 0 && group_of(verb).empty()) verb_words({verb.name});
     for (const auto& parameter : verb.parameters)
       if (parameter.positional && given-- == 0) values_of(parameter);
     return found_;

@@ -39,6 +39,20 @@ const std::vector<Verb>& verbs() {
         {"services", Kind::list, false, false, "", Names::services, "SERVICE"}},
        "",
        nullptr},
+      {"history",
+       "List",
+       "",
+       Verb::Effect::reads,
+       {{"limit", Kind::integer, false, false, "", Names::none, "N"}},
+       "",
+       nullptr},
+      {"history show",
+       "Show",
+       "",
+       Verb::Effect::reads,
+       {{"trace", Kind::text, false, false, "", Names::none, "FILE"}},
+       "",
+       nullptr},
   };
   return all;
 }
@@ -55,7 +69,7 @@ std::vector<std::string> completed(std::vector<std::string> words) {
 }
 
 TEST(Completion, CommandsThenIdsThenOptions) {
-  EXPECT_THAT(completed({""}), ElementsAre("init", "mode", "help", "completion"));
+  EXPECT_THAT(completed({""}), ElementsAre("init", "history", "mode", "help", "completion"));
   EXPECT_THAT(completed({"mo"}), ElementsAre("mode"));
   EXPECT_THAT(completed({"mode", ""}), ElementsAre("switch", "create"));
   EXPECT_THAT(completed({"mode", "switch", ""}), ElementsAre("code", "rag"));
@@ -90,6 +104,12 @@ TEST(Completion, AScriptForEachShell) {
   for (const char* shell : {"bash", "zsh", "fish"})
     EXPECT_NE(completion_script(shell).find("gpumod __complete"), std::string_view::npos);
   EXPECT_TRUE(completion_script("tcsh").empty());
+}
+
+TEST(Completion, AVerbThatIsAlsoAGroupOffersBoth) {
+  EXPECT_THAT(completed({"history", ""}), ElementsAre("show"));
+  EXPECT_THAT(completed({"history", "--l"}), ElementsAre("--limit"));
+  EXPECT_THAT(completed({"history", "show", "--t"}), ElementsAre("--trace"));
 }
 
 }  // namespace

@@ -156,6 +156,8 @@ std::string render_demo(const json::value& answer, const Screen& screen) {
     out += paragraph(fmt::format("pid {} ({}) still holds {}", plain(member(orphan, "pid")),
                                  text(member(orphan, "command")), mebibytes(member(orphan, "vram"))),
                      screen, 8, "orphan:", Ink::red);
+  for (const auto& file : texts(member(answer, "reports")))
+    out += file + "\n";
   const auto kept = text(member(answer, "directory"));
   if (!kept.empty()) out += fmt::format("Files and logs are in {}\n", kept);
   if (!truth(member(answer, "passed"))) return out;

@@ -1,6 +1,8 @@
 #include "faces/cli/fields.h"
 
+#include <array>
 #include <charconv>
+#include <ctime>
 
 #include <fmt/format.h>
 
@@ -87,6 +89,16 @@ std::string gpu_words(std::string_view index) {
   int read = 0;
   const auto [end, problem] = std::from_chars(index.data(), index.data() + index.size(), read);
   return problem == std::errc() && end == index.data() + index.size() ? gpu_in_words(read) : "GPU " + printable(index);
+}
+
+std::string local_time(const json::value& time) {
+  const auto written = text(time);
+  std::tm parts{};
+  if (!::strptime(written.c_str(), "%Y-%m-%dT%H:%M:%SZ", &parts)) return written;
+  const std::time_t seconds = ::timegm(&parts);
+  std::array<char, 32> shown{};
+  ::localtime_r(&seconds, &parts);
+  return {shown.data(), std::strftime(shown.data(), shown.size(), "%Y-%m-%d %H:%M:%S", &parts)};
 }
 
 }  // namespace gpumod::cli

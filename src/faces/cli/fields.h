@@ -35,4 +35,7 @@ std::string gpu_words(std::string_view index);
 /// Seconds as "1.2 s"; "" for null.
 std::string seconds_text(const boost::json::value& seconds);
 
+/// RFC 3339 in UTC as people's own time, "2026-02-09 21:03:11"; as it is when it is something else.
+std::string local_time(const boost::json::value& time);
+
 }  // namespace gpumod::cli

@@ -29,9 +29,13 @@ class Watcher {
         live_(!output.json && screen_.live) {}
 
   void on_event(const json::object& event) {
+    const auto kind = text(member(event, "event"));
+    if (kind == "transition") begin_transition(event);
     view_.on_event(event, now());
     if (output_.json) return;
-    if (text(member(event, "event")) == "notice") {
+    if (kind == "transition_done") {
+      end_transition(event);
+    } else if (kind == "notice") {
       area_.clear();
       complain(fmt::format("{} {}\n", paint(output_.err, Ink::yellow, "note:"), text(member(event, "text"))));
     } else if (!live_) {
@@ -57,6 +61,20 @@ class Watcher {
   json::value from() const { return view_.from().empty() ? json::value(nullptr) : json::value(view_.from()); }
 
  private:
+  /// One switch of several: its steps are shown afresh.
+  void begin_transition(const json::object& event) {
+    const auto from = text(member(event, "from"));
+    view_ = ProgressView(fmt::format("{} {} {}", from.empty() ? "(no mode)" : from, glyph(screen_, Glyph::arrow),
+                                     text(member(event, "to"))));
+    view_.set_hint("Ctrl-C ends the run, and restores what ran before");
+  }
+  void end_transition(const json::object& event) {
+    area_.clear();
+    print(fmt::format("{} {} {}: {} in {}\n", text(member(event, "from")), glyph(screen_, Glyph::arrow),
+                      text(member(event, "to")), text(member(event, "result")),
+                      seconds_text(member(event, "seconds"))));
+  }
+
   const Output& output_;
   Screen screen_;
   ProgressView view_;

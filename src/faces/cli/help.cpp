@@ -36,6 +36,11 @@ constexpr Example examples[] = {
     {"mode switch", "gpumod mode switch code", "switch, and wait until every service has answered"},
     {"mode switch", "gpumod mode switch rag --dry-run", "what would be stopped and started"},
     {"mode switch", "gpumod mode switch rag --json | jq -r .switch.result", "for scripts"},
+    {"history", "gpumod history", "which switches there were, and how long they took"},
+    {"history show", "gpumod history show last", "why the last one took so long, or failed"},
+    {"history show", "gpumod history show 42 --trace switch.json", "for ui.perfetto.dev"},
+    {"bench switch", "gpumod bench switch --modes code,rag --json > today.json", "how long switches take"},
+    {"bench switch", "gpumod bench switch --modes code,rag --compare today.json", "and whether they are slower now"},
     {"mode create", "gpumod mode create rag --services chat,embedding", "a mode of two services"},
     {"mode edit", "gpumod mode edit rag", "in your editor"},
     {"mode edit", "gpumod mode edit rag --text \"$(cat rag.yaml)\"", "without one"},
@@ -43,6 +48,8 @@ constexpr Example examples[] = {
     {"service logs", "gpumod service logs embedding -f", "follow what it writes"},
     {"repair", "gpumod repair", "bring what runs to what should run"},
     {"unit install", "gpumod unit install embedding", "to start it with systemctl --user"},
+    {"qa run", "gpumod qa run --report qa/", "every transition between all modes"},
+    {"qa run", "gpumod qa run --modes blank,code,rag,blank --rounds 3", "a sequence of your own, three times"},
 };
 
 std::string heading(const Screen& screen, std::string_view words) {
@@ -234,7 +241,10 @@ std::optional<std::string> help_about(const std::vector<std::string>& words, con
   for (std::size_t taken = std::min<std::size_t>(words.size(), 2); taken > 0; --taken) {
     const auto name = taken == 2 ? words[0] + " " + words[1] : words[0];
     for (const auto& verb : verbs)
-      if (verb.name == name) return help_of_verb(screen, verb);
+      if (verb.name == name) {
+        const auto members = taken == 1 ? list_verbs(screen, verbs, name) : std::string();
+        return help_of_verb(screen, verb) + (members.empty() ? "" : "\n" + heading(screen, "Commands") + members);
+      }
   }
   for (const auto& command : own_commands())
     if (command.name == words[0]) return fmt::format("{}\n\nUsage: {}\n", command.summary, command.usage);

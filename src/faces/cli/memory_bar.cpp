@@ -197,6 +197,18 @@ BarPart bar_part(const Screen& screen, Glyph fill, Ink ink, std::int64_t bytes) 
   return {std::string(glyph(screen, fill)), ink, bytes, {}, {}, {}};
 }
 
+BarPart service_part(std::size_t nth, const Screen& screen) {
+  return part_of(service_fills[nth % service_fills.size()], 0, screen);
+}
+
+BarPart foreign_part(const Screen& screen) {
+  return part_of(foreign_fill, 0, screen);
+}
+
+BarPart unattributed_part(const Screen& screen) {
+  return part_of(unattributed_fill, 0, screen);
+}
+
 std::string draw_bar(const std::vector<BarPart>& parts, const Screen& screen, int width) {
   std::vector<std::int64_t> amounts;
   for (const auto& part : parts)

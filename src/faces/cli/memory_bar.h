@@ -32,6 +32,11 @@ std::vector<BarPart> parts_of(const boost::json::value& account, const Screen& s
 
 /// A part without words beside it.
 BarPart bar_part(const Screen& screen, Glyph fill, Ink ink, std::int64_t bytes);
+/// How the memory of the nth service is drawn, everybody else's, and what no process explains: without an amount and a
+/// name yet.
+BarPart service_part(std::size_t nth, const Screen& screen);
+BarPart foreign_part(const Screen& screen);
+BarPart unattributed_part(const Screen& screen);
 
 std::string draw_bar(const std::vector<BarPart>& parts, const Screen& screen, int width);
 

@@ -62,9 +62,14 @@ std::string render_forgotten(const json::value& answer) {
 
 std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
   if (!member(answer, "simulation").is_null()) return render_simulation(answer, screen);
+  if (!member(answer, "bench").is_null()) return render_bench(answer, screen);
   if (!member(answer, "plan").is_null()) return render_plan(answer, screen);
   if (!member(answer, "switch").is_null() && verb != "status" && verb != "mode status")
     return render_switch(answer, screen, Steps::shown);
+  if (!member(answer, "qa").is_null()) return render_qa(answer, screen);
+  if (!member(answer, "tour").is_null()) return render_qa_tour(answer, screen);
+  if (verb == "qa list") return render_qa_list(answer, screen);
+  if (verb == "qa diff") return render_qa_diff(answer, screen);
   if (verb == "status") return render_status(answer, screen);
   if (verb == "gpu list") return render_gpu_list(answer, screen);
   if (verb == "gpu processes") return render_gpu_processes(answer, screen);
@@ -74,6 +79,8 @@ std::string render(std::string_view verb, const json::value& answer, const Scree
   if (verb == "service list") return render_service_list(answer, screen);
   if (verb == "service show" || verb == "service status") return render_service(answer, screen);
   if (verb == "service logs") return render_logs(answer, screen);
+  if (verb == "history") return render_history(answer, screen);
+  if (verb == "history show") return render_recording(answer, screen);
   if (verb == "config check") return render_config_check(answer, screen);
   if (verb == "init") return render_init(answer, screen);
   if (verb == "model inspect") return render_model(answer, screen);
@@ -147,6 +154,9 @@ std::string render_error(const Error& error, const Screen& screen, std::string_v
     return render_problems(problems, screen) + verdict(error.details, screen);
   std::string out;
   if (!member(error.details, "simulation").is_null()) out += render_simulation(error.details, screen) + "\n";
+  if (!member(error.details, "bench").is_null()) out += render_bench(error.details, screen) + "\n";
+  if (!member(error.details, "qa").is_null()) out += render_qa(error.details, screen) + "\n";
+  if (!member(error.details, "diff").is_null()) out += render_qa_diff(error.details, screen) + "\n";
   if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown, about);
   out += paragraph(error.message, screen, 8, "gpumod:", Ink::red);
   out += paragraph(error.hint, screen, 8);

@@ -43,6 +43,15 @@ enum class Steps { hidden, shown };
 /// for, printable; "" says the modes instead.
 std::string render_switch(const boost::json::value& answer, const Screen& screen, Steps steps,
                           std::string_view about = {});
+/// {"switches": …}: one a line.
+std::string render_history(const boost::json::value& answer, const Screen& screen);
+/// {"recording": …}: a switch over its time.
+std::string render_recording(const boost::json::value& answer, const Screen& screen);
+/// {"bench": …}: how long switches took, and against another day.
+std::string render_bench(const boost::json::value& answer, const Screen& screen);
+/// The result of a switch in words, and its colour.
+std::string outcome_words(const std::string& result);
+Ink outcome_ink(const std::string& result);
 std::string render_config_check(const boost::json::value& answer, const Screen& screen);
 std::string render_init(const boost::json::value& answer, const Screen& screen);
 /// What a model is, and what it takes.
@@ -57,6 +66,11 @@ std::string render_model_record(const boost::json::value& answer, const Screen& 
 std::string render_model_scan(const boost::json::value& answer, const Screen& screen);
 /// 30.5 B, 560 M: of parameters.
 std::string round_count(const boost::json::value& amount);
+/// {"qa": …}: a quality run; {"tour": …}: what one would do; {"runs": …}; {"diff": …}.
+std::string render_qa(const boost::json::value& answer, const Screen& screen);
+std::string render_qa_tour(const boost::json::value& answer, const Screen& screen);
+std::string render_qa_list(const boost::json::value& answer, const Screen& screen);
+std::string render_qa_diff(const boost::json::value& answer, const Screen& screen);
 std::string render_unit(const boost::json::value& answer, const Screen& screen);
 
 /// "● running", in the colour of the state.

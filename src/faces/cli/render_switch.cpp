@@ -60,18 +60,6 @@ std::string predicted_seconds(const json::value& plan) {
   return fmt::format("How long it would take is not known: nothing was seen yet of {}.\n", join(unseen, ", "));
 }
 
-std::string outcome_words(const std::string& result) {
-  if (result == "rolled_back") return "rolled back";
-  if (result == "unchanged") return "nothing had to change";
-  return result;
-}
-
-Ink outcome_ink(const std::string& result) {
-  return result == "committed" || result == "unchanged" ? Ink::green
-         : result == "failed" || result == "refused"    ? Ink::red
-                                                        : Ink::yellow;
-}
-
 std::string step_table(const json::value& body, const Screen& screen) {
   Table table({{""}, {""}, {""}, {"", true}, {"", false, true}});
   for (const auto& step : elements(member(body, "steps"))) {
@@ -134,6 +122,20 @@ std::string probe_answers(const json::value& body, const Screen& screen) {
 }
 
 }  // namespace
+
+std::string outcome_words(const std::string& result) {
+  if (result == "rolled_back") return "rolled back";
+  if (result == "unchanged") return "nothing had to change";
+  if (result == "running") return "under way";
+  return result;
+}
+
+Ink outcome_ink(const std::string& result) {
+  return result == "committed" || result == "unchanged" ? Ink::green
+         : result == "failed" || result == "refused"    ? Ink::red
+         : result == "running"                          ? Ink::cyan
+                                                        : Ink::yellow;
+}
 
 std::string render_plan(const json::value& answer, const Screen& screen) {
   const auto& plan = member(answer, "plan");

@@ -38,7 +38,7 @@ json::object error_document(const Error& error) {
   Error shown = error;
   json::object document;
   if (auto* details = shown.details.if_object()) {
-    for (const char* whole : {"switch", "simulation"})  // the whole answer, where scripts look for it
+    for (const char* whole : {"switch", "simulation", "bench", "qa", "diff"})  // the whole answer, where scripts look
       if (auto* report = details->if_contains(whole)) {
         document[whole] = std::move(*report);
         details->erase(whole);

@@ -1,0 +1,17 @@
+#include "control/examine.h"
+
+namespace gpumod {
+
+Task<Examination> examine(Machine& machine, Service service) {
+  const auto questions = examination_of(service);
+  std::vector<Result<HttpReply>> replies;
+  for (const auto& question : questions) {
+    HttpRequest request = question.request;
+    auto reply = co_await machine.http->request(std::move(request));
+    replies.push_back(std::move(reply));
+    if (!replies.back()) break;
+  }
+  co_return judge_examination(service, questions, replies);
+}
+
+}  // namespace gpumod
