@@ -53,6 +53,8 @@ Answer model_remove(Context& context, Request request);
 Answer model_scan(Context& context, Request request);
 Answer model_inspect(Context& context, Request request);
 
+Answer mcp_install(Context& context, Request request);
+
 Answer init(Context& context, Request request);
 Answer demo(Context& context, Request request);
 

@@ -378,6 +378,21 @@ std::vector<Verb> declare() {
            {{"path", Kind::text, true, true, "a GGUF file, or a folder with a model", Names::none, "FILE"}}),
        R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})",
        model_inspect},
+      {"mcp install",
+       "Set an assistant's program up to use gpumod: claude-code, cursor, vscode and others",
+       "Writes into the program's own configuration that it can start gpumod mcp. Everything else in that file stays, "
+       "comments\n"
+       "included; what was there before is kept beside it, as FILE.before-gpumod. Clients: claude-code, "
+       "claude-desktop, "
+       "cursor,\n"
+       "vscode, windsurf, gemini, zed, opencode.",
+       Effect::edits,
+       {{"client", Kind::text, true, true, "the program to set up", Names::none, "CLIENT"},
+        {"print", Kind::flag, false, false, "show what belongs into its configuration, and write nothing"},
+        {"project", Kind::flag, false, false, "for the project in the working directory alone"},
+        {"file", Kind::text, false, false, "another file than the usual one", Names::none, "FILE"}},
+       R"({"installed":{"client","file","changed","backup"}} or {"shown":{"client","file","entry","changed"}})",
+       mcp_install},
       {"config check",
        "Read every file of the catalogue and report every problem",
        "",
