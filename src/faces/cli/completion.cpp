@@ -147,9 +147,11 @@ class Completer {
     }
     for (const auto& verb : verbs_)
       if (group_of(verb).empty()) offer(verb.name, verb.summary);
+    const auto& own = own_commands();
     for (const auto& group : groups(verbs_))
-      offer(group, "commands for " + group + "s");
-    for (const auto& command : own_commands())
+      if (std::none_of(own.begin(), own.end(), [&](const auto& command) { return command.name == group; }))
+        offer(group, "commands for " + group + "s");
+    for (const auto& command : own)
       offer(std::string(command.name), command.summary);
     return found_;
   }
