@@ -87,3 +87,12 @@ class McpClient:
         self.process.stdout.close()
         self.process.stderr.close()
         return code
+
+    def drop(self):
+        """Ends it however it is."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        for pipe in self.process.stdin, self.process.stdout, self.process.stderr:
+            pipe.close()

@@ -27,7 +27,7 @@ class McpCase(Case):
 
     def client(self, version=MODERN, **options):
         client = McpClient([GPUMOD, "mcp"], self.env, self.root, version, **options)
-        self.addCleanup(lambda: client.process.poll() is None and client.process.kill())
+        self.addCleanup(client.drop)
         return client
 
     def allow(self, rights):
@@ -246,7 +246,7 @@ class BadInput(McpCase):
     def test_a_client_that_never_reads_costs_little(self):
         process = subprocess.Popen([GPUMOD, "mcp"], env=self.env, cwd=self.root, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.__exit__, None, None, None)
         self.addCleanup(process.kill)
         os.set_blocking(process.stdin.fileno(), False)
         meta = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
