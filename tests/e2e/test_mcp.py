@@ -232,6 +232,13 @@ class BadInput(McpCase):
         self.assertEqual(len(faults), 10, faults)
         self.assertEqual(client.close(), 0)
 
+    def test_many_ask_beside_each_other(self):
+        client = self.client()
+        requests = [client.begin_tool("list_modes") for _ in range(30)]
+        answers = {client.next(lambda message: "id" in message)["id"] for _ in requests}
+        self.assertEqual(answers, set(requests))
+        client.close()
+
     def test_a_message_may_come_in_pieces_and_the_last_without_its_end(self):
         client = self.client()
         whole = json.dumps({"jsonrpc": "2.0", "id": "p", "method": "ping"}).encode()

@@ -138,6 +138,13 @@ TEST(McpTools, ANewVerbIsATool) {
   EXPECT_TRUE(tools[1].destructive);
 }
 
+TEST(McpTools, QuoteWhatOthersWrote) {
+  for (const char* name : {"service_logs", "gpu_processes", "list_models", "model_info", "service_status"})
+    EXPECT_TRUE(find_tool(name)->quotes) << name;
+  for (const char* name : {"gpu_status", "list_modes", "switch_mode", "list_services"})
+    EXPECT_FALSE(find_tool(name)->quotes) << name;
+}
+
 TEST(McpTools, SayWhatTheyDo) {
   const auto hint = [](const char* tool, const char* name) {
     return declaration_of(*find_tool(tool), AssistantRights::admin).at("annotations").at(name).as_bool();
