@@ -39,9 +39,9 @@ TEST(McpScrub, NoHomeAndNoKeysLeave) {
   for (const char* words : {"--api-key abcdef123", "HF_TOKEN=abcdef123", "\"api_key\": \"abcdef123\"",
                             "Authorization: Bearer abcdef123", "api_key='abcdef123'", "password: abcdef123"})
     EXPECT_THAT(scrub.text(words), Not(HasSubstr("abcdef123"))) << words;
-  EXPECT_EQ(scrub.text("with hf_ABCDEFGHIJKLMNOP, yes"), "with ***, yes");
-  for (const char* words :
-       {"max_tokens=100 tokens: 4096", "sk-8", "a password is missing", "the task-abcdefghijklmnopqr"})
+  EXPECT_EQ(scrub.text("with hf_ABCDEFGHIJKLMNOP1234, yes"), "with ***, yes");
+  for (const char* words : {"max_tokens=100 tokens: 4096", "sk-8", "a password mismatch",
+                            "the task-abcdefghijklmnopqr1", "sk-learn-pipelines-of-mine"})
     EXPECT_EQ(scrub.text(words), words);
   const auto clean = scrub.value(json::value{{"hf_token", "abcdef123"}, {"list", {"/home/anna"}}, {"n", 5}});
   EXPECT_EQ(json::serialize(clean), R"({"hf_token":"***","list":["~"],"n":5})");

@@ -65,18 +65,23 @@ std::string without_keys(std::string_view text) {
     if (const auto name = begins ? name_at(rest) : 0; name > 0) {
       const auto gap = between(rest.substr(name));
       const auto value = gap == 0 ? 0 : value_at(rest.substr(name + gap));
+      // After a blank alone only an option has its value, and the word Bearer.
+      const bool assigns = rest.substr(name, gap).find_first_not_of(' ') != std::string_view::npos ||
+                           (i > 0 && text[i - 1] == '-') || same_name(rest.front(), 'b');
       out.append(rest.substr(0, name + gap));
       i += name + gap;
       // "Authorization: Bearer x": the word after it is a name as well.
-      if (value < 6 || name_at(text.substr(i)) > 0) continue;
+      if (!assigns || value < 6 || name_at(text.substr(i)) > 0) continue;
       out += hidden;
       i += value;
       continue;
     }
     const auto looks_like_one = [&](std::string_view begin) { return rest.starts_with(begin); };
     if (begins && std::any_of(std::begin(begins_of_keys), std::end(begins_of_keys), looks_like_one)) {
-      const auto length = static_cast<std::size_t>(std::find_if_not(rest.begin(), rest.end(), is_word) - rest.begin());
-      if (length >= 16) {
+      const auto end = std::find_if_not(rest.begin(), rest.end(), is_word);
+      const auto length = static_cast<std::size_t>(end - rest.begin());
+      // Names that people give have no digits, or are short.
+      if (length >= 20 && std::any_of(rest.begin(), end, [](char c) { return c >= '0' && c <= '9'; })) {
         out += hidden;
         i += length;
         continue;
