@@ -63,7 +63,10 @@ class McpClient:
                 return message
 
     def answer(self, request, timeout=60):
-        return self.next(lambda message: message.get("id") == request and "method" not in message, timeout)
+        def is_it(message):
+            return message.get("id") == request and "method" not in message
+        # It may have come while another was waited for.
+        return next(filter(is_it, self.seen), None) or self.next(is_it, timeout)
 
     def ask(self, method, params=None, timeout=60, progress=False):
         message = self.answer(self.begin(method, params, progress), timeout)

@@ -28,7 +28,8 @@ TEST(McpShape, BecomesASchema) {
 }
 
 TEST(McpShape, NothingMakesItStandStill) {
-  for (const char* shape : {"", "{", "[", "{]", "{\"a", "{\"a\":[}]", "}{", "{\"a\":(]", "words", "{,,}", "{\"a\"]}"})
+  for (const char* shape :
+       {"", "{", "{ ", "[ ", "{[ ", "[", "{]", "{\"a", "{\"a\":[}]", "}{", "{\"a\":(]", "words", "{,,}", "{\"a\"]}"})
     EXPECT_EQ(schema_of_shape(shape).at("type").as_string(), "object") << shape;
   EXPECT_FALSE(schema_of_shape(R"({"a"} or {"b"})").contains("properties"));
 }

@@ -78,7 +78,7 @@ class ShapeReader {
   void step_over() {
     const auto before = rest_.size();
     skip_words();
-    if (rest_.size() == before) rest_.remove_prefix(1);
+    if (!rest_.empty() && rest_.size() == before) rest_.remove_prefix(1);
   }
 
   void skip_words() {
