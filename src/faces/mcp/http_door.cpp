@@ -130,6 +130,14 @@ class Way {
 
 HttpDoor::HttpDoor(Offer& offer) : offer_(offer) {}
 
+// A session that ends tells the offer, and that may ask us who follows what: so each ends before it is taken out.
+HttpDoor::~HttpDoor() {
+  for (const auto& session : lone_)
+    session->close(false);
+  for (const auto& [id, session] : sessions_)
+    session->close(false);
+}
+
 std::function<void()> HttpDoor::handle(HttpRequest request, HttpReplyRef reply) {
   const auto no = [&](int status, Code code, std::string words, std::map<std::string, std::string> headers = {}) {
     refuse(reply, status, Fault{code, std::move(words), {}, {}}, std::move(headers));
@@ -139,10 +147,16 @@ std::function<void()> HttpDoor::handle(HttpRequest request, HttpReplyRef reply) 
     return no(403, Code::invalid_request, "this origin may not ask here");
   if (const auto host = header(request, "host"); !host.empty() && !is_this_machine(host))
     return no(403, Code::invalid_request, "this host is not this machine");
-  if (request.method == "DELETE" &&
-      std::erase_if(sessions_, [&](const auto& each) { return each.first == header(request, "mcp-session-id"); }) > 0) {
-    reply->whole(204, {}, "");
-    return {};
+  if (request.method == "DELETE") {
+    const auto named = header(request, "mcp-session-id");
+    const auto open =
+        std::find_if(sessions_.begin(), sessions_.end(), [&](const auto& each) { return each.first == named; });
+    if (open != sessions_.end()) {
+      open->second->close(false);
+      sessions_.erase(open);
+      reply->whole(204, {}, "");
+      return {};
+    }
   }
   if (request.method != "POST") return no(405, Code::invalid_request, "messages come by POST", {{"allow", "POST"}});
   if (!header(request, "content-type").starts_with("application/json"))
@@ -212,6 +226,7 @@ HttpDoor::SessionRef HttpDoor::open_session(std::string& id) {
     const auto idle = std::find_if(sessions_.begin(), sessions_.end(),
                                    [](const auto& each) { return each.second->under_way() == 0; });
     if (idle == sessions_.end()) return nullptr;
+    idle->second->close(false);
     sessions_.erase(idle);
   }
   id = new_mark() + new_mark() + new_mark();

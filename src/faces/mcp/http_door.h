@@ -38,6 +38,9 @@ using HttpReplyRef = std::shared_ptr<HttpReply>;
 class HttpDoor {
  public:
   explicit HttpDoor(Offer& offer);
+  ~HttpDoor();
+  HttpDoor(const HttpDoor&) = delete;
+  HttpDoor& operator=(const HttpDoor&) = delete;
 
   /// What is returned is to be called when the client leaves before the end; it may be empty.
   std::function<void()> handle(HttpRequest request, HttpReplyRef reply);

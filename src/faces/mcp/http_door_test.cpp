@@ -179,6 +179,20 @@ TEST_F(McpHttp, ChangesGoToWhoListens) {
   EXPECT_FALSE(reply->ended);
 }
 
+TEST_F(McpHttp, WhoEndsMayBeAskedAboutMeanwhile) {
+  const auto followed = std::make_shared<std::size_t>(9);  // the door's end asks as well
+  offer.on_subscriptions = [this, followed] { *followed = door.followed().size(); };
+  const auto opened =
+      post(R"({"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}})", {});
+  const Headers ours{{"mcp-session-id", opened->headers.at("mcp-session-id")}};
+  post(R"({"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"test://a"}})", ours);
+  EXPECT_EQ(*followed, 1U);
+  EXPECT_EQ(post("", ours, "DELETE")->status, 204);
+  EXPECT_EQ(*followed, 0U);
+  ask("subscriptions/listen", {{"notifications", json::object{{"resourceSubscriptions", json::array{"test://a"}}}}});
+  EXPECT_EQ(*followed, 1U);
+}
+
 TEST_F(McpHttp, SessionsDoNotPileUp) {
   const char* opening = R"({"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}})";
   const auto first = post(opening, {})->headers.at("mcp-session-id");

@@ -26,10 +26,14 @@ class TestOffer : public Offer {
     call->finish({{"contents", boost::json::array()}});
   }
   bool other(const std::string&, CallRef) override { return false; }
-  void subscriptions_changed() override { ++subscription_changes; }
+  void subscriptions_changed() override {
+    ++subscription_changes;
+    if (on_subscriptions) on_subscriptions();
+  }
 
   std::vector<CallRef> calls;
   int subscription_changes = 0;
+  std::function<void()> on_subscriptions;
 };
 
 class Client {
