@@ -18,6 +18,11 @@ namespace {
 constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
 constexpr std::size_t deepest = 128;
 
+/// JSON's own: a form feed is none, and may stand in a comment.
+bool is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 json::parse_options jsonc() {
   json::parse_options options;
   options.allow_comments = true;
@@ -67,7 +72,7 @@ class Scanner {
 
   std::size_t skip_blanks(std::size_t at) const {
     while (at < text_.size()) {
-      if (std::isspace(static_cast<unsigned char>(text_[at])))
+      if (is_blank(text_[at]))
         ++at;
       else if (text_.substr(at, 2) == "//")
         at = std::min(text_.find('\n', at), text_.size());
@@ -156,7 +161,7 @@ std::string with_member(std::string text, const Scanner::Object& object, std::si
                         std::size_t depth) {
   // Behind the last thing that is written there, a comment included.
   std::size_t place = object.close;
-  while (place > open + 1 && std::isspace(static_cast<unsigned char>(text[place - 1])))
+  while (place > open + 1 && is_blank(text[place - 1]))
     --place;
   const bool closes_alone = text.find('\n', place) < object.close;
   std::string member(line_end);

@@ -39,6 +39,11 @@ TEST(JsonEdit, LeavesEverythingElse) {
             "\xEF\xBB\xBF{\n  \"servers\": {\n    \"gpumod\": {\n      \"a\": 1\n    }\n  }\n}");
 }
 
+TEST(JsonEdit, AddsBehindAWholeComment) {
+  EXPECT_EQ(edited("{ // mine\f\n}"),
+            "{ // mine\f\n  \"servers\": {\n    \"gpumod\": {\n      \"a\": 1\n    }\n  }\n}");
+}
+
 TEST(JsonEdit, RefusesWhatItCannotRead) {
   for (const char* text :
        {"{", "[]", "7", "{\"servers\": 5}", "{\"servers\": [1]}", "{,}", "{\"a\": 1} x", "{\"a\" 1}"})
