@@ -77,6 +77,7 @@ std::string configuration_reference_markdown() {
   text += "## Modes\n\n" + table_of(declarations_of(mode_table()));
   text += "## Settings\n\n" + table_of(declarations_of(settings_table()));
   text += "### Each engine under `engines:`\n\n" + table_of(declarations_of(engine_settings_table()));
+  text += "### Under `mcp:`\n\n" + table_of(declarations_of(mcp_table()));
   text +=
       "## Files of gpumod 0.1\n\nA file that says `driver:` is read in the old words. A key that is named neither here "
       "nor "

@@ -61,6 +61,24 @@ const Table<EngineSettings>& engine_settings_table() {
   return table;
 }
 
+const Table<McpSettings>& mcp_table() {
+  static const Table<McpSettings> table = {
+      {{"allow", shapes::choice({"read", "switch", "admin"}), "switch",
+        "What assistants may do: look (read), change what runs as well (switch), or change files and records as well "
+        "(admin). Dry runs are always allowed."},
+       [](Reading& reading, const YamlNode& node, const Shape& shape, McpSettings& settings) {
+         const auto name = read_text(reading, node, shape);
+         // Somebody wanted to limit it, and was not understood.
+         settings.allow = (name ? assistant_rights_from(*name) : std::nullopt).value_or(AssistantRights::read);
+       }},
+      {{"changes_per_minute", shapes::integer(1, 600), "10", "How often one client may change something."},
+       into(&McpSettings::changes_per_minute)},
+      {{"calls_per_minute", shapes::integer(1, 6000), "300", "How often one client may call a tool at all."},
+       into(&McpSettings::calls_per_minute)},
+  };
+  return table;
+}
+
 const Table<SettingsDraft>& settings_table() {
   static const Table<SettingsDraft> table = {
       {{"variables", shapes::environment(), "none",
@@ -92,6 +110,11 @@ const Table<SettingsDraft>& settings_table() {
            if (const auto policy = boot_policy_from(*name)) draft.settings.boot = *policy;
        }},
       {{"engines", engines_shape(), "none", "Per engine: binary, environment, arguments."}, store_engines},
+      {{"mcp", shapes::object(declarations_of(mcp_table())), "none", "For assistants that come over MCP."},
+       [](Reading& reading, const YamlNode& node, const Shape&, SettingsDraft& draft) {
+         Seen seen;
+         read_object(reading, node, mcp_table(), draft.settings.mcp, seen);
+       }},
   };
   return table;
 }

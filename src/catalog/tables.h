@@ -20,6 +20,7 @@ struct SettingsDraft {
 };
 const Table<SettingsDraft>& settings_table();
 const Table<EngineSettings>& engine_settings_table();
+const Table<McpSettings>& mcp_table();
 
 EngineOptions options_of(EngineKind kind);  ///< empty ones
 

@@ -115,6 +115,21 @@ std::string_view to_string(OnFailure policy) {
 std::optional<OnFailure> on_failure_from(std::string_view name) {
   return value_of(on_failure_names, name);
 }
+std::string_view to_string(AssistantRights rights) {
+  switch (rights) {
+    case AssistantRights::read: return "read";
+    case AssistantRights::switch_: return "switch";
+    case AssistantRights::admin: return "admin";
+  }
+  return "read";
+}
+
+std::optional<AssistantRights> assistant_rights_from(std::string_view name) {
+  for (const auto rights : {AssistantRights::read, AssistantRights::switch_, AssistantRights::admin})
+    if (to_string(rights) == name) return rights;
+  return std::nullopt;
+}
+
 std::string_view to_string(BootPolicy policy) {
   return name_of(boot_names, policy);
 }

@@ -193,12 +193,28 @@ enum class BootPolicy {
 std::string_view to_string(BootPolicy policy);
 std::optional<BootPolicy> boot_policy_from(std::string_view name);
 
+/// What assistants may do over MCP, each with what comes before it. A dry run changes nothing, and is always allowed.
+enum class AssistantRights {
+  read,     ///< look
+  switch_,  ///< change what runs
+  admin,    ///< change files and records as well
+};
+std::string_view to_string(AssistantRights rights);
+std::optional<AssistantRights> assistant_rights_from(std::string_view name);
+
+struct McpSettings {
+  AssistantRights allow = AssistantRights::switch_;
+  int changes_per_minute = 10;  ///< of one client
+  int calls_per_minute = 300;   ///< of one client, changes included
+};
+
 struct Settings {
   Bytes vram_margin = Bytes::mib(512);  ///< per GPU, never given away
   UnitManagerKind unit_manager = UnitManagerKind::automatic;
   BootPolicy boot = BootPolicy::goal;
   Duration release_timeout = 120s;  ///< how long a proof of release may take before the switch fails
   std::map<EngineKind, EngineSettings> engines;
+  McpSettings mcp;
 };
 
 /// True for an id that is safe in a unit name, a file name and a URL: [a-z0-9][a-z0-9._-]*, at most 64 characters.

@@ -64,6 +64,8 @@ Answer qa_list(Context& context, Request request);
 Answer qa_show(Context& context, Request request);
 Answer qa_diff(Context& context, Request request);
 
+Answer mcp_install(Context& context, Request request);
+
 Answer init(Context& context, Request request);
 Answer demo(Context& context, Request request);
 

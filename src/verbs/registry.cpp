@@ -484,6 +484,21 @@ std::vector<Verb> declare() {
         {"fail-on-regression", Kind::flag, false, false, "exit with 1 when something is worse"}},
        R"({"diff":{"before","after","regressions":[{"kind","subject","before","after","tolerance","unit","text"}],"improvements":[…],"changes":["…"],"missing":["…"]}})",
        qa_diff},
+      {"mcp install",
+       "Set an assistant's program up to use gpumod: claude-code, cursor, vscode and others",
+       "Writes into the program's own configuration that it can start gpumod mcp. Everything else in that file stays, "
+       "comments\n"
+       "included; what was there before is kept beside it, as FILE.before-gpumod. Clients: claude-code, "
+       "claude-desktop, "
+       "cursor,\n"
+       "vscode, windsurf, gemini, zed, opencode.",
+       Effect::edits,
+       {{"client", Kind::text, true, true, "the program to set up", Names::none, "CLIENT"},
+        {"print", Kind::flag, false, false, "show what belongs into its configuration, and write nothing"},
+        {"project", Kind::flag, false, false, "for the project in the working directory alone"},
+        {"file", Kind::text, false, false, "another file than the usual one", Names::none, "FILE"}},
+       R"({"installed":{"client","file","changed","backup"}} or {"shown":{"client","file","entry","changed"}})",
+       mcp_install},
       {"config check",
        "Read every file of the catalogue and report every problem",
        "",

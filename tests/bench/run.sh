@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Measures gpumod: on a private, real systemd user manager, or where no unit manager matters on none. Prints JSON, one
 # object a line, and for `learned` a table; figures are medians.
-# usage: tests/bench/run.sh [overhead|status|verdict|lag|inspect|learned|plan|recording …]
+# usage: tests/bench/run.sh [overhead|status|verdict|lag|mcp|inspect|learned|plan|recording …]
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
 bin="$root/build/release/bin"
-[ $# -gt 0 ] || set -- overhead status verdict lag inspect learned plan recording
+[ $# -gt 0 ] || set -- overhead status verdict lag mcp inspect learned plan recording
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The test user must be able to read the programs and write its directories, wherever the tree lies.
-cp "$bin/gpumod" "$bin/gpumod_bench" "$bin/gpumod_bench_server" "$here/status.py" "$work/"
+cp "$bin/gpumod" "$bin/gpumod_bench" "$bin/gpumod_bench_server" "$here/status.py" "$here/mcp.py" "$here/../e2e/mcp_client.py" "$work/"
 cp "$bin/gpumod_bench_server" "$work/llama-server"
 chmod 777 "$work"
 chmod 755 "$work"/*
@@ -29,7 +29,7 @@ for what in "$@"; do
     GPUMOD_RUNTIME_DIR="$work/$what/run" GPUMOD_NVML_LIBRARY=/nonexistent GPUMOD_UNIT_MANAGER=systemd \
     "$root/tests/e2e/user-systemd.sh" bash -c '
       case "$2" in
-        status) exec python3 "$1/status.py" ;;
+        status | mcp) exec python3 "$1/$2.py" ;;
         *) exec "$1/gpumod_bench" "$2" ;;
       esac' _ "$work" "$what"
 done

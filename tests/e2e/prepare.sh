@@ -29,5 +29,17 @@ tell alpha "answer=Hello from alpha."
 tell thinker "think=Let me see what two and two could be, one by one." "answer=The answer is four."
 tell embed "dims=48"
 tell bad "fault=bad-model"
+
+# The official MCP clients and conformance suite, pinned in mcp/package.json.
+if command -v npm >/dev/null; then
+  mkdir -p "$cache/mcp"
+  if ! cmp -s "$here/support/mcp/package.json" "$cache/mcp/installed.json"; then
+    cp "$here/support/mcp/package.json" "$cache/mcp/package.json"
+    (cd "$cache/mcp" && npm install --ignore-scripts --no-audit --no-fund --loglevel=error) &&
+      cp "$here/support/mcp/package.json" "$cache/mcp/installed.json"
+  fi
+fi
+[ -e "$cache/mcp/installed.json" ] ||
+  printf '\n*** Nothing of npm: the tests against the official MCP clients are SKIPPED. ***\n\n' >&2
 # The test user is not the one who fetched.
 chmod -R a+rX "$cache" 2>/dev/null || true

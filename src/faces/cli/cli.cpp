@@ -261,6 +261,14 @@ Result<Invocation> parse(const std::vector<std::string>& arguments, const std::v
     return invocation;
   }
   const std::string command = *first;
+  // `mcp` alone is the server; with a word more it is one of the verbs of that group.
+  if (command == "mcp" &&
+      std::none_of(std::next(first), rest.end(), [](const auto& word) { return !is_option(word); })) {
+    rest.erase(first);
+    invocation.kind = Invocation::Kind::mcp;
+    invocation.words = TRY(words_only(rest, "mcp"));
+    return invocation;
+  }
   const std::pair<std::string_view, Invocation::Kind> own[] = {{"help", Invocation::Kind::help},
                                                                {"completion", Invocation::Kind::completion},
                                                                {"__reference", Invocation::Kind::reference}};

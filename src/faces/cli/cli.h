@@ -14,7 +14,7 @@
 namespace gpumod::cli {
 
 struct Invocation {
-  enum class Kind { verb, help, version, completion, complete, reference };
+  enum class Kind { verb, help, version, completion, complete, reference, mcp };
   Kind kind = Kind::help;
   const Verb* verb = nullptr;   ///< verb
   boost::json::object request;  ///< verb: checked

@@ -170,6 +170,18 @@ TEST(Parsing, WhatIsNoVerb) {
   EXPECT_THAT(completing->words, testing::ElementsAre("mode", "--json", ""));
 }
 
+TEST(Parsing, McpAloneIsTheServer) {
+  EXPECT_EQ(parse({"mcp"}, all_verbs())->kind, Invocation::Kind::mcp);
+  EXPECT_FALSE(parse({"mcp", "--nonsense"}, all_verbs()));
+  const auto setup = parse({"mcp", "install", "--print", "vscode"}, all_verbs());
+  ASSERT_TRUE(setup);
+  EXPECT_EQ(setup->verb->name, "mcp install");
+  EXPECT_EQ(parse({"mcp", "--help"}, all_verbs())->kind, Invocation::Kind::help);
+  const auto help = help_about({"mcp"}, all_verbs());
+  ASSERT_TRUE(help);
+  EXPECT_THAT(*help, HasSubstr("mcp install"));
+}
+
 TEST(Help, OfAVerbSaysWhatAPersonNeeds) {
   const auto help = help_about({"mode", "switch", "code"}, verbs());
   ASSERT_TRUE(help);

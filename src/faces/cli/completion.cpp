@@ -150,10 +150,11 @@ class Completer {
     }
     for (const auto& verb : verbs_)
       if (group_of(verb).empty()) offer(verb.name, verb.summary);
+    const auto& own = own_commands();
     for (const auto& group : groups(verbs_))
-      if (std::none_of(verbs_.begin(), verbs_.end(), [&](const Verb& verb) { return verb.name == group; }))
+      if (std::none_of(own.begin(), own.end(), [&](const auto& command) { return command.name == group; }))
         offer(group, "commands for " + group + "s");
-    for (const auto& command : own_commands())
+    for (const auto& command : own)
       offer(std::string(command.name), command.summary);
     return found_;
   }

@@ -69,7 +69,7 @@ std::vector<std::string> completed(std::vector<std::string> words) {
 }
 
 TEST(Completion, CommandsThenIdsThenOptions) {
-  EXPECT_THAT(completed({""}), ElementsAre("init", "history", "mode", "help", "completion"));
+  EXPECT_THAT(completed({""}), ElementsAre("init", "history", "mode", "help", "completion", "mcp"));
   EXPECT_THAT(completed({"mo"}), ElementsAre("mode"));
   EXPECT_THAT(completed({"mode", ""}), ElementsAre("switch", "create"));
   EXPECT_THAT(completed({"mode", "switch", ""}), ElementsAre("code", "rag"));

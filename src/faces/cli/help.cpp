@@ -176,6 +176,7 @@ const std::vector<OwnCommand>& own_commands() {
   static const std::vector<OwnCommand> commands{
       {"help", "gpumod help [COMMAND…]", "Explain a command"},
       {"completion", "gpumod completion bash|zsh|fish", "Print a script that completes commands and ids in your shell"},
+      {"mcp", "gpumod mcp", "Serve assistants over the Model Context Protocol, on standard input and output"},
   };
   return commands;
 }
@@ -247,7 +248,10 @@ std::optional<std::string> help_about(const std::vector<std::string>& words, con
       }
   }
   for (const auto& command : own_commands())
-    if (command.name == words[0]) return fmt::format("{}\n\nUsage: {}\n", command.summary, command.usage);
+    if (command.name == words[0] && words.size() == 1) {
+      const auto listed = list_verbs(screen, verbs, words[0]);
+      return fmt::format("{}\n\nUsage: {}\n{}{}", command.summary, command.usage, listed.empty() ? "" : "\n", listed);
+    }
   if (words.size() > 1) return std::nullopt;
   const auto listed = list_verbs(screen, verbs, words[0]);
   if (listed.empty() || words[0].empty()) return std::nullopt;

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "faces/cli/fields.h"
 #include "faces/cli/table.h"
+#include "verbs/json_edit.h"
 
 namespace gpumod::cli {
 
@@ -58,6 +59,17 @@ std::string render_forgotten(const json::value& answer) {
                    : fmt::format("What {} of {} had shown is forgotten.\n", counted(runs, "run"), service);
 }
 
+std::string render_mcp_install(const json::value& answer) {
+  if (const auto& shown = member(answer, "shown"); !shown.is_null())
+    return fmt::format("{}\n", pretty_json(member(shown, "entry")));
+  const auto& body = member(answer, "installed");
+  const auto client = text(member(body, "client")), file = text(member(body, "file")),
+             backup = text(member(body, "backup"));
+  if (!truth(member(body, "changed"))) return fmt::format("{} is set up already, in {}.\n", client, file);
+  return fmt::format("{} is set up, in {}.{} Start it anew.\n", client, file,
+                     backup.empty() ? "" : fmt::format(" What was there is in {}.", backup));
+}
+
 }  // namespace
 
 std::string render(std::string_view verb, const json::value& answer, const Screen& screen) {
@@ -89,6 +101,7 @@ std::string render(std::string_view verb, const json::value& answer, const Scree
   if (verb == "model register" || verb == "model remove") return render_model_record(answer, screen);
   if (verb == "model scan") return render_model_scan(answer, screen);
   if (verb == "unit show") return render_unit(answer, screen);
+  if (verb == "mcp install") return render_mcp_install(answer);
   if (verb == "service forget") return render_forgotten(answer);
   return render_changed_file(answer, screen);
 }

@@ -20,6 +20,7 @@
 #include "faces/cli/help.h"
 #include "faces/cli/render.h"
 #include "faces/cli/version.h"
+#include "faces/mcp/stdio.h"
 #include "model/json.h"
 #include "verbs/context.h"
 #include "verbs/reference.h"
@@ -278,6 +279,7 @@ int run(int argc, char** argv) {
     return 0;
   }
   if (!paths) return conclude(paths.error(), output);
+  if (invocation->kind == Invocation::Kind::mcp) return mcp::serve_stdio(*paths);
   if (invocation->kind == Invocation::Kind::help) return run_help(*paths, *invocation, output);
   return run_verb(*paths, *invocation, output);
 }
