@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/snapshot.h"
+
 namespace gpumod {
 
 std::optional<double> share_of(const Service& service) {
