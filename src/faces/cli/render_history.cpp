@@ -17,7 +17,7 @@ std::string render_history(const json::value& answer, const Screen& screen) {
                {"RESULT"},
                {"TOOK", true},
                {"EXPECTED", true},
-               {"WHY", false, false, true}});
+               {"WHY", false, true}});
   for (const auto& line : elements(member(answer, "switches"))) {
     const auto result = text(member(line, "result"));
     const auto took = number(member(line, "seconds")), expected = number(member(line, "predicted_seconds"));

@@ -153,8 +153,8 @@ TEST(Bench, NamesWhatBecameSlower) {
     "compared": {"file": "then.json", "regressions": [{"text": "code to rag: 15 s now, 10 s before (+50 %)"}],
                  "improvements": [], "missing": [{"from": "rag", "to": "code"}], "notes": []}}})json"),
                    {}),
-      "FROM  TO    MEDIAN  SPREAD   LEAST  MOST  RUNS  FAILED\n"
-      "code  rag     15 s   0.2 s    15 s  15 s     3\n"
+      "FROM  TO    MEDIAN  SPREAD  LEAST  MOST  RUNS  FAILED\n"
+      "code  rag     15 s   0.2 s   15 s  15 s     3\n"
       "rag   code                                  0       3\n"
       "Cold: of 100 MiB that models have on the disk, 100 MiB were in the page cache before the switches, and 0 MiB "
       "after they were dropped.\n"
