@@ -146,6 +146,17 @@ TEST(McpTools, QuoteWhatOthersWrote) {
     EXPECT_FALSE(find_tool(name)->quotes) << name;
 }
 
+TEST(McpTools, ThatLookDoNothingElse) {
+  EXPECT_EQ(find_tool("doctor")->needs, AssistantRights::read);
+  for (const auto& tool : all_tools()) {
+    const auto declared = declaration_of(tool, AssistantRights::admin);
+    for (const char* name : {"fix", "apply", "yes", "trace", "report"})
+      EXPECT_FALSE(declared.at("inputSchema").at("properties").as_object().contains(name)) << tool.name;
+  }
+  EXPECT_FALSE(request_of(*find_tool("history_info"), {{"trace", "/tmp/x"}}));
+  EXPECT_FALSE(request_of(*find_tool("doctor"), {{"fix", true}}));
+}
+
 TEST(McpTools, SayWhatTheyDo) {
   const auto hint = [](const char* tool, const char* name) {
     return declaration_of(*find_tool(tool), AssistantRights::admin).at("annotations").at(name).as_bool();

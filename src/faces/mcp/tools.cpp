@@ -20,6 +20,7 @@ using Effect = Verb::Effect;
 enum class Trait {
   hidden,      ///< no tool: it is for a person at a terminal, or for ever
   changes,     ///< it counts as a read among verbs, and changes what runs all the same
+  looks,       ///< it counts as an edit, and only looks without the options that are for people
   records,     ///< it counts as a change of what runs, and changes records alone
   harmless,    ///< it adds, or takes nothing that runs away
   repeatable,  ///< twice is as good as once
@@ -62,6 +63,11 @@ const std::vector<Row>& rows() {
       {"service forget", "", {records, repeatable}},
       {"service logs", "service_logs", {quotes}},
       {"repair", "", {repeatable}},
+      {"history", "", {quotes}},
+      {"history show", "", {quotes}},
+      {"bench switch", "bench_switch", {}},
+      {"qa list", "list_qa_runs", {}},
+      {"doctor", "", {looks, quotes}},
       {"unit show", "", {}},
       {"unit install", "", {harmless, repeatable}},
       {"model list", "", {quotes}},
@@ -85,9 +91,10 @@ bool has(const Row* row, Trait trait) {
   return row && std::find(row->traits.begin(), row->traits.end(), trait) != row->traits.end();
 }
 
-/// Parameters that make no sense where nobody looks at a terminal.
+/// Parameters that make no sense where nobody looks at a terminal, and those that name a file to be written: that would be
+/// a right that no setting grants.
 bool is_for_people(const Parameter& parameter) {
-  for (const char* name : {"apply", "yes", "visual", "follow"})
+  for (const char* name : {"apply", "yes", "fix", "visual", "follow", "trace", "report"})
     if (parameter.name == name) return true;
   return false;
 }
@@ -108,7 +115,7 @@ Tool tool_of(const Verb& verb) {
   Tool tool;
   tool.verb = &verb;
   tool.name = row && !row->tool.empty() ? std::string(row->tool) : tool_name(verb.name);
-  if (verb.effect == Effect::edits || has(row, Trait::records))
+  if ((verb.effect == Effect::edits && !has(row, Trait::looks)) || has(row, Trait::records))
     tool.needs = AssistantRights::admin;
   else if (verb.effect == Effect::mutates || has(row, Trait::changes))
     tool.needs = AssistantRights::switch_;
