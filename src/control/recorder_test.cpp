@@ -129,7 +129,7 @@ TEST_F(RecorderTest, AGpuThatCannotBeReadAtTheEndIsNotNone) {
   edit = [&](GpuSample& gpu, auto&) { gpu.index = over ? 7 : 0; };
   world.run_unit("gpumod-chat.service");
   Switch machine({goal({{"embed", Residency::running}}), std::nullopt, OnFailure::rollback, world.knowledge});
-  Recorder recorder(keys, world.knowledge);
+  Recorder recorder(keys, world.knowledge, world.clock);
   world.run(machine, [&](Switch& about, int) {
     recorder.note_steps(about, world.clock);
     sample(recorder);
@@ -214,7 +214,7 @@ TEST_F(RouterRecorderTest, WhatWasThereBeforeTheFirstSampleIsNotItsOwn) {
   world.run_unit("gpumod-router-llama.service", {"a"});
   Switch machine({goal({{"a", Residency::running}, {"b", Residency::running}}), std::nullopt, OnFailure::rollback,
                   world.knowledge});
-  Recorder recorder(keys, world.knowledge);
+  Recorder recorder(keys, world.knowledge, world.clock);
   world.run(machine, [&](Switch& about, int) {
     recorder.note_steps(about, world.clock);
     if (world.did("load_model b")) sample(recorder);
