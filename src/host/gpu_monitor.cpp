@@ -3,6 +3,14 @@
 #include <atomic>
 #include <mutex>
 
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <fmt/format.h>
+
 #include "base/paths.h"
 #include "host/nvml_library.h"
 
@@ -21,29 +29,57 @@ struct Shared {
   std::atomic<int> calls{0};
 };
 
+struct Ending {
+  Ending(boost::asio::any_io_executor executor, Duration patience) : wake(std::move(executor), patience) {}
+  boost::asio::steady_timer wake;
+  bool done = false;
+};
+
+Task<void> finish(std::function<void()> work, std::shared_ptr<Ending> ending) {
+  co_await run_blocking(std::move(work));
+  ending->done = true;
+  ending->wake.cancel();
+}
+
+/// False when it has not ended after `patience`; it then goes on with nobody waiting for it.
+Task<bool> run_within(Duration patience, std::function<void()> work) {
+  const auto executor = co_await boost::asio::this_coro::executor;
+  const auto ending = std::make_shared<Ending>(executor, patience);
+  boost::asio::co_spawn(executor, finish(std::move(work), ending), boost::asio::detached);
+  (void)co_await ending->wake.async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));
+  co_return ending->done;
+}
+
+Error no_answer(const std::string& why) {
+  return {ErrorCode::environment,
+          "the NVIDIA driver does not answer: " + why,
+          "See whether `nvidia-smi` hangs too, and what `dmesg` says of NVRM; a hung driver needs a reboot.",
+          {}};
+}
+
 class NvmlMonitor final : public GpuMonitor {
  public:
-  explicit NvmlMonitor(std::shared_ptr<nvml::Library> library) : shared_(std::make_shared<Shared>()) {
+  NvmlMonitor(std::shared_ptr<nvml::Library> library, Duration patience)
+      : shared_(std::make_shared<Shared>()), patience_(patience) {
     shared_->library = std::move(library);
   }
 
   std::string driver_version() const override { return shared_->library->driver_version(); }
 
   Task<Result<std::vector<GpuSample>>> sample() override {
-    return ask<std::vector<GpuSample>>(shared_, [](nvml::Library& library) { return library.sample(); });
+    return ask<std::vector<GpuSample>>(shared_, patience_, [](nvml::Library& library) { return library.sample(); });
   }
   Task<Result<GpuInventory>> inventory() override {
-    return ask<GpuInventory>(shared_,
+    return ask<GpuInventory>(shared_, patience_,
                              [](nvml::Library& library) -> Result<GpuInventory> { return library.inventory(); });
   }
 
  private:
   template <typename T>
-  static Task<Result<T>> ask(std::shared_ptr<Shared> shared, Result<T> (*question)(nvml::Library&)) {
+  static Task<Result<T>> ask(std::shared_ptr<Shared> shared, Duration patience, Result<T> (*question)(nvml::Library&)) {
     if (shared->calls.fetch_add(1) >= most_waiting_calls) {
       shared->calls.fetch_sub(1);
-      co_return fail(ErrorCode::environment, "the NVIDIA driver does not answer: earlier questions still wait",
-                     "See whether `nvidia-smi` hangs too; a hung driver needs a reboot.");
+      co_return tl::unexpected(no_answer("earlier questions still wait"));
     }
     auto answer = std::make_shared<Result<T>>();
     std::function<void()> work = [shared, answer, question] {
@@ -53,11 +89,13 @@ class NvmlMonitor final : public GpuMonitor {
       }
       shared->calls.fetch_sub(1);
     };
-    co_await run_blocking(std::move(work));
+    if (!co_await run_within(patience, std::move(work)))
+      co_return tl::unexpected(no_answer(fmt::format("it was asked {} s ago", seconds(patience))));
     co_return std::move(*answer);
   }
 
   std::shared_ptr<Shared> shared_;
+  Duration patience_;
 };
 
 }  // namespace
@@ -67,9 +105,9 @@ std::string nvml_file() {
   return named.empty() ? "libnvidia-ml.so.1" : named;
 }
 
-Result<std::unique_ptr<GpuMonitor>> open_nvml() {
+Result<std::unique_ptr<GpuMonitor>> open_nvml(Duration patience) {
   auto library = TRY(nvml::Library::open(nvml_file()));
-  return std::unique_ptr<GpuMonitor>(std::make_unique<NvmlMonitor>(std::move(library)));
+  return std::unique_ptr<GpuMonitor>(std::make_unique<NvmlMonitor>(std::move(library), patience));
 }
 
 }  // namespace gpumod

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/async.h"
+#include "base/time.h"
 #include "model/gpu.h"
 
 namespace gpumod {
@@ -26,7 +27,8 @@ class GpuMonitor {
 std::string nvml_file();
 
 /// Loads nvml_file(). Errors: environment, saying which step failed (no library, no
-/// symbol, driver not running) and what to do.
-Result<std::unique_ptr<GpuMonitor>> open_nvml();
+/// symbol, driver not running) and what to do. A question that the driver has not answered after `patience` is an
+/// error of its own: whoever asks about a stuck GPU must get an answer.
+Result<std::unique_ptr<GpuMonitor>> open_nvml(Duration patience = std::chrono::seconds(10));
 
 }  // namespace gpumod

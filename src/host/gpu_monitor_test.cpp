@@ -247,6 +247,22 @@ TEST_F(Nvml, CallsNeverOverlapAndAHungDriverDoesNotEatTheThreads) {
   EXPECT_TRUE(loop_.run_until_done((*monitor)->sample())) << "once the driver answers again, so do we";
 }
 
+TEST_F(Nvml, WhoAsksAStuckDriverGetsAnAnswer) {
+  const auto gate = directory_.path() / "gate";
+  world("gpu GPU-a 100 50 X\nhang " + gate.string() + "\n");
+  const auto monitor = open_nvml(20ms);
+  ASSERT_TRUE(monitor);
+  const auto asked = loop_.run_until_done((*monitor)->sample());
+  ASSERT_FALSE(asked);
+  EXPECT_EQ(asked.error().code, ErrorCode::environment);
+  EXPECT_THAT(asked.error().message, HasSubstr("does not answer: it was asked 0.02 s ago"));
+  std::ofstream{gate};
+  bool answers = false;
+  for (const auto deadline = now() + 20s; !answers && now() < deadline;)
+    answers = loop_.run_until_done((*monitor)->sample()).has_value();
+  EXPECT_TRUE(answers) << "once the driver answers again, so do we";
+}
+
 TEST_F(Nvml, TheMonitorMayGoWhileACallHangs) {
   const auto gate = directory_.path() / "gate";
   world("gpu GPU-a 100 50 X\nhang " + gate.string() + "\n");

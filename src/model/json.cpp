@@ -10,6 +10,10 @@ json::value bytes_or_null(const std::optional<Bytes>& amount) {
   return amount ? json::value(amount->count()) : json::value(nullptr);
 }
 
+json::value text_or_null(std::string_view text) {
+  return text.empty() ? json::value(nullptr) : json::value(text);
+}
+
 double rounded_seconds(Duration took) {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::milliseconds>(took).count()) / 1000.0;
 }

@@ -1,6 +1,8 @@
 // Values that are stored or shown, as JSON. The shapes are part of what scripts and databases rely on.
 #pragma once
 
+#include <string_view>
+
 #include <boost/json/value.hpp>
 
 #include "base/result.h"
@@ -10,6 +12,7 @@ namespace gpumod {
 
 /// Null for what is not known.
 boost::json::value bytes_or_null(const std::optional<Bytes>& amount);
+boost::json::value text_or_null(std::string_view text);  ///< null for ""
 /// To the millisecond.
 double rounded_seconds(Duration took);
 

@@ -5,6 +5,8 @@
 
 #include <boost/json.hpp>
 
+#include "model/json.h"
+
 namespace gpumod {
 
 namespace json = boost::json;
@@ -17,12 +19,6 @@ double in_seconds(Duration d) {
 }
 json::value seconds_or_null(const std::optional<Duration>& d) {
   return d ? json::value(in_seconds(*d)) : json::value(nullptr);
-}
-json::value bytes_or_null(const std::optional<Bytes>& amount) {
-  return amount ? json::value(amount->count()) : json::value(nullptr);
-}
-json::value text_or_null(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
 }
 
 json::object to_json(const Recording::Step& step) {

@@ -8,10 +8,6 @@ namespace gpumod {
 
 namespace json = boost::json;
 
-json::value text_or_null(std::string_view text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
-}
-
 json::object describe_declared(const Service& service) {
   return {{"id", service.id},
           {"name", service.name},

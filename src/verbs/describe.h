@@ -27,6 +27,5 @@ boost::json::array describe_gpus(const Snapshot& snapshot, const std::vector<Gpu
 /// "why","name","services","unit","user","used","complete","processes":[{"pid","used"}]}],"slices":[…]}: see
 /// model/ledger.h. A slice is {"gpu_instance","devices":[{"uuid","name","compute_instance"}]} and the same figures.
 boost::json::object describe_ledger(const GpuLedger& ledger);
-boost::json::value text_or_null(std::string_view text);  ///< null for ""
 
 }  // namespace gpumod

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "control/lock.h"
+#include "model/json.h"
 #include "model/recording_json.h"
 #include "verbs/handlers.h"
 #include "verbs/recording_words.h"
@@ -21,10 +22,6 @@ namespace json = boost::json;
 namespace {
 
 constexpr std::int64_t usual_limit = 20;
-
-json::value text_or_null(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
-}
 
 /// "mode switch code", "service start embedding": as it was asked for.
 std::string what_of(const StoredSwitch& stored) {

@@ -10,7 +10,7 @@
 #include "engines/hub.h"
 #include "formats/gguf.h"
 #include "formats/model_file.h"
-#include "verbs/describe.h"
+#include "model/json.h"
 #include "verbs/handlers.h"
 #include "verbs/hub_client.h"
 #include "verbs/model_inspect.h"

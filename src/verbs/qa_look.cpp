@@ -26,10 +26,6 @@ namespace {
 constexpr std::size_t shown_lines = 12, longest_line = 400;
 constexpr std::size_t most_points = 120;
 
-json::value text_or_null(const std::string& text) {
-  return text.empty() ? json::value(nullptr) : json::value(text);
-}
-
 double rounded(double value) {
   return std::round(value * 10000) / 10000;
 }

@@ -67,13 +67,9 @@ constexpr auto qa_shape =
     R"({"qa":{"id","began","seconds","result","sequence","rounds","environment":{"gpumod","driver","gpus","unit_manager","services"},"transitions":[{"switch","from","to","result","seconds","vram":{"before","peak","after","ours"},"steps","services":[{"service","kind","passed","figures":{…},"answer","reasoning","problems","note"}],"orphans":[…],"foreign":[…],"waits":[{"subject","for","cause","seconds"}],"curve":[{"at","gpu","used"}],"logs":[…],"problem","note"}],"issues":[{"kind","title","service","transitions","symptom","cause","impact","remedy","log"}],"restored","compared":null or {"before","after","regressions","improvements","changes","missing"},"reports":["…"]}})";
 
 constexpr auto simulation_details =
-    "Shows the memory of each GPU over the time of the switch, not only at its end. Nothing is started or stopped. "
-    "Where it "
-    "does\n"
-    "not fit the exit code is 3, and what would fit is listed, the least loss first: another GPU, smaller caches, "
-    "contexts "
-    "or\n"
-    "quantizations, services asleep. Each of these was simulated too.";
+    "Shows the memory of each GPU over the time of the switch, not only at its end. Nothing is started or stopped.\n"
+    "Where it does not fit the exit code is 3, and what would fit is listed, the least loss first: another GPU,\n"
+    "smaller caches, contexts or quantizations, services asleep. Each of these was simulated too.";
 
 /// What both kinds of simulation take beside their subject.
 std::vector<Parameter> simulation_parameters(Parameter subject) {
@@ -432,18 +428,14 @@ std::vector<Verb> declare() {
        Effect::reads,
        with_estimate_options(
            {{"path", Kind::text, true, true, "a GGUF file, or a folder with a model", Names::none, "FILE"}}),
-       R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})",
-       model_inspect},
+       R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})", model_inspect},
       {"qa run",
        "Prove the box: switch through the modes, ask every service, keep a report, compare it with the last",
-       "Without --modes every ordered pair of modes is switched once, beginning and ending where the box is. After "
-       "each "
-       "switch\n"
-       "every service is examined: its answer, tokens per second, time to the first token; an embedding's dimensions, "
-       "norm and\n"
-       "whether it means something. What was left behind, who else holds memory, and what went wrong is told with its "
-       "cause. It\n"
-       "goes on after a switch that failed, and restores what ran before at its end, also after Ctrl-C.",
+       "Without --modes every ordered pair of modes is switched once, beginning and ending where the box is. After\n"
+       "each switch every service is examined: its answer, tokens per second, time to the first token; an\n"
+       "embedding's dimensions, norm and whether it means something. What was left behind, who else holds memory, and\n"
+       "what went wrong is told with its cause. It goes on after a switch that failed, and restores what ran before\n"
+       "at its end, also after Ctrl-C.",
        Effect::mutates,
        {{"modes", Kind::list, false, false, "the modes to go through, in this order", Names::modes, "MODE"},
         {"rounds", Kind::integer, false, false, "how often (1); several tell noise from a regression", Names::none,
@@ -473,10 +465,8 @@ std::vector<Verb> declare() {
        qa_show},
       {"qa diff",
        "Compare two quality runs: what has become worse, and by how much",
-       "Figures that differ by less than a tolerance are the same; where a run went through its sequence several "
-       "times, "
-       "its\n"
-       "spread widens the tolerance.",
+       "Figures that differ by less than a tolerance are the same; where a run went through its sequence several\n"
+       "times, its spread widens the tolerance.",
        Effect::reads,
        {{"before", Kind::text, true, true, "the earlier: its number, or the JSON file of a report", Names::none,
          "BEFORE"},
@@ -486,12 +476,9 @@ std::vector<Verb> declare() {
        qa_diff},
       {"mcp install",
        "Set an assistant's program up to use gpumod: claude-code, cursor, vscode and others",
-       "Writes into the program's own configuration that it can start gpumod mcp. Everything else in that file stays, "
-       "comments\n"
-       "included; what was there before is kept beside it, as FILE.before-gpumod. Clients: claude-code, "
-       "claude-desktop, "
-       "cursor,\n"
-       "vscode, windsurf, gemini, zed, opencode.",
+       "Writes into the program's own configuration that it can start gpumod mcp. Everything else in that file stays,\n"
+       "comments included; what was there before is kept beside it, as FILE.before-gpumod. Clients: claude-code,\n"
+       "claude-desktop, cursor, vscode, windsurf, gemini, zed, opencode.",
        Effect::edits,
        {{"client", Kind::text, true, true, "the program to set up", Names::none, "CLIENT"},
         {"print", Kind::flag, false, false, "show what belongs into its configuration, and write nothing"},

@@ -177,6 +177,23 @@ class StuckDriver(DoctorCase):
         self.assertEqual(self.checks["runs.orphans"]["state"], "ok")
         self.assertEqual(self.checks["gpu.memory"]["state"], "skipped")
 
+    @unittest.skipUnless(STANDIN, "the stand-in for NVML was not built")
+    def test_who_asks_about_a_stuck_gpu_gets_an_answer(self):
+        world = self.root / "world"
+        world.write_text(f"gpu GPU-1 1000000 1000000 A\nhang {self.root}/never\n")
+        stuck = dict(self.env, GPUMOD_NVML_LIBRARY=STANDIN, GPUMOD_NVML_STANDIN_FILE=str(world))
+        status = self.gpumod("status", env=stuck, timeout=40)
+        self.assertEqual(status.code, 0, status)
+        self.assertIn("the NVIDIA driver does not answer", status.out)
+        self.toy("needy", free_port())
+        file = self.config / "services/needy.yaml"
+        file.write_text(file.read_text().replace("vram: 0", "vram: 100"))
+        self.mode("needy", "needy")
+        run = self.gpumod("mode", "switch", "needy", env=stuck, timeout=90)
+        self.assertEqual(run.code, 7, run)
+        self.assertIn("the NVIDIA driver does not answer", run.err)
+        self.assertEqual(self.state_of("needy"), "stopped")
+
     @needs_systemd
     def test_without_a_user_manager_the_rest_is_said(self):
         self.doctor(code=7, env=dict(self.env, XDG_RUNTIME_DIR=str(self.root / "nowhere"),
