@@ -151,9 +151,12 @@ class Completer {
     for (const auto& verb : verbs_)
       if (group_of(verb).empty()) offer(verb.name, verb.summary);
     const auto& own = own_commands();
+    const auto stands_there = [&](const std::string& group) {
+      const auto named = [&](const auto& one) { return one.name == group; };
+      return std::any_of(verbs_.begin(), verbs_.end(), named) || std::any_of(own.begin(), own.end(), named);
+    };
     for (const auto& group : groups(verbs_))
-      if (std::none_of(own.begin(), own.end(), [&](const auto& command) { return command.name == group; }))
-        offer(group, "commands for " + group + "s");
+      if (!stands_there(group)) offer(group, "commands for " + group + "s");
     for (const auto& command : own)
       offer(std::string(command.name), command.summary);
     return found_;
