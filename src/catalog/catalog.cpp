@@ -64,6 +64,13 @@ class Assembly {
       catalog_.settings = read_settings_file(file, document.root, around_, catalog_.problems);
   }
 
+  /// Somebody may have wanted to limit them, in a line that could not be understood.
+  void limit_assistants_by_broken_settings() {
+    const auto& problems = catalog_.problems;
+    if (std::any_of(problems.begin(), problems.end(), [](const auto& one) { return one.severity == Severity::error; }))
+      catalog_.settings.mcp.allow = AssistantRights::read;
+  }
+
   void add_service_file(const std::string& file, std::string_view text) {
     const auto document = parse(file, text);
     if (!document.root || document.root->is_null()) {
@@ -268,6 +275,7 @@ void read_settings(Assembly& assembly, const Paths& paths) {
   else
     assembly.complain(Severity::error, {"gpumod.yaml", 0, 0},
                       fmt::format("the file cannot be read: {}", text.error().message));
+  assembly.limit_assistants_by_broken_settings();
 }
 
 std::string problems_of(const std::vector<Problem>& problems, const std::string& file) {

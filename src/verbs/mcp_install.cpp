@@ -99,12 +99,26 @@ struct Installed {
   std::optional<fs::path> backup;
 };
 
+/// What was there before an earlier time is never written over.
+fs::path free_name(const std::string& wanted) {
+  std::error_code ignored;
+  fs::path name = wanted;
+  for (int number = 2; fs::exists(fs::symlink_status(name, ignored)); ++number)
+    name = fmt::format("{}.{}", wanted, number);
+  return name;
+}
+
 Result<Installed> install(const fs::path& named, const ClientRow& client, const json::object& entry) {
   constexpr std::size_t limit = 64 << 20;
   std::error_code missing;
   // People keep such files elsewhere and link to them: what is written is the file, never the link.
   const auto found = fs::weakly_canonical(named, missing);
   const auto file = missing ? named : found;
+  if (std::error_code ignored; fs::is_symlink(named, ignored) && !fs::exists(named, ignored))
+    return fail(ErrorCode::environment,
+                fmt::format("{} is a link to {}, which is not there", named.string(),
+                            fs::read_symlink(named, ignored).string()),
+                "Make that file, or take the link away.");
   auto before = read_file(file, limit);
   const bool is_new = !before && before.error().code == ErrorCode::not_found;
   if (!before && !is_new) return fail(before.error());
@@ -117,7 +131,7 @@ Result<Installed> install(const fs::path& named, const ClientRow& client, const 
   struct stat info {};
   const unsigned mode = ::stat(file.c_str(), &info) == 0 ? info.st_mode & 0777 : 0600;
   if (!is_new) {
-    installed.backup = fs::path(file.string() + ".before-gpumod");
+    installed.backup = free_name(file.string() + ".before-gpumod");
     TRY(write_file_atomically(*installed.backup, *before, mode));
   } else {
     TRY(make_directories(file.parent_path(), 0700));

@@ -89,6 +89,25 @@ TEST_F(McpInstall, KeepsWhatPeopleWrote) {
   EXPECT_EQ(tree_.read("home/.cursor/real.json.before-gpumod"), before);
 }
 
+TEST_F(McpInstall, WhatWasThereFirstIsNeverWrittenOver) {
+  const std::string before = R"({"mcpServers": {"gpumod": {"command": "mine"}}})";
+  tree_.write(file, before);
+  ASSERT_TRUE(install({{"client", "cursor"}}));
+  tree_.write(file, R"({"mcpServers": {"gpumod": {"command": "mine again"}}})");
+  ASSERT_TRUE(install({{"client", "cursor"}}));
+  EXPECT_EQ(tree_.read(std::string(file) + ".before-gpumod"), before);
+  EXPECT_THAT(tree_.read(std::string(file) + ".before-gpumod.2"), HasSubstr("mine again"));
+}
+
+TEST_F(McpInstall, ALinkToNowhereStaysALink) {
+  tree_.write("home/.cursor/other", "");
+  std::filesystem::create_symlink(tree_.root() / "home/unmounted/mcp.json", tree_.root() / file);
+  const auto answer = install({{"client", "cursor"}});
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error().message, HasSubstr("unmounted/mcp.json, which is not there"));
+  EXPECT_TRUE(std::filesystem::is_symlink(tree_.root() / file));
+}
+
 TEST_F(McpInstall, LeavesWhatItCannotRead) {
   tree_.write(file, "{ not json");
   const auto answer = install({{"client", "cursor"}});

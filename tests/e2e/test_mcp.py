@@ -185,6 +185,15 @@ class Consent(McpCase):
         client = self.client()
         self.assertTrue(client.tool("stop_service", service="chat")["isError"])
         client.close()
+        # Neither the key itself nor anything else in that file: who wrote it may have meant to limit.
+        for text in "mcp: {allow: everything}", "mcp: {allow: admin}\nvariables: [oops", "mcp: {alow: switch}":
+            with self.subTest(text):
+                self.write("gpumod.yaml", text + "\n")
+                client = self.client()
+                refused = client.tool("cancel_switch")
+                self.assertTrue(refused["isError"])
+                self.assertIn("mcp.allow", json.dumps(refused))
+                client.close()
 
 
 class Resources(McpCase):

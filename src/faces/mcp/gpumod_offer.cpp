@@ -129,7 +129,7 @@ void GpumodOffer::call_tool(CallRef call) {
   const auto settings = hands_.settings();
   const auto wrong = [&](Error error) { conclude(call, *tool, fail(std::move(error)), {}, nullptr); };
   // A call that comes back with a person's word was counted already.
-  const bool again = !call->state().empty();
+  const bool again = call->caller().elicits && consents_.contains(call->state());
   if (!again && !calls_.take(call->caller().name, settings.calls_per_minute, hands_.now()))
     return wrong(too_often(settings.calls_per_minute, "calls"));
   auto request = request_of(*tool, call->arguments());

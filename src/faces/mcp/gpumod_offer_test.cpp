@@ -284,6 +284,13 @@ TEST_F(McpOffer, TooManyChangesAreRefused) {
   EXPECT_TRUE(is_error(answer()));
 }
 
+TEST_F(McpOffer, AStateThatNobodyGaveCountsAsAnyCall) {
+  hands.rights.changes_per_minute = 1;
+  call("stop_service", {{"service", "chat"}}, {}, {{"requestState", "x"}});
+  call("stop_service", {{"service", "chat"}}, {}, {{"requestState", "x"}});
+  EXPECT_THAT(words(answer()), HasSubstr("1 a minute"));
+}
+
 TEST_F(McpOffer, AnUnknownToolHasANearOne) {
   call("switch_modes");
   const auto message = client.last();

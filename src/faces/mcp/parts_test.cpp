@@ -37,15 +37,20 @@ TEST(McpShape, NothingMakesItStandStill) {
 TEST(McpScrub, NoHomeAndNoKeysLeave) {
   const Scrubber scrub("/home/anna");
   EXPECT_EQ(scrub.text("/home/anna/models/a.gguf and /home/annabel/x"), "~/models/a.gguf and /home/annabel/x");
-  for (const char* words : {"--api-key abcdef123", "HF_TOKEN=abcdef123", "\"api_key\": \"abcdef123\"",
-                            "Authorization: Bearer abcdef123", "api_key='abcdef123'", "password: abcdef123"})
+  for (const char* words :
+       {"--api-key abcdef123", "HF_TOKEN=abcdef123", "\"api_key\": \"abcdef123\"", "Authorization: Bearer abcdef123",
+        "api_key='abcdef123'", "password: abcdef123", "'api_key': ['abcdef123']", "AWS_SECRET_ACCESS_KEY=abcdef123",
+        "GET /x?token=abcdef123&y=1", "extra args  --api-key, abcdef123, --port, 80"})
     EXPECT_THAT(scrub.text(words), Not(HasSubstr("abcdef123"))) << words;
   EXPECT_EQ(scrub.text("with hf_ABCDEFGHIJKLMNOP1234, yes"), "with ***, yes");
-  for (const char* words : {"max_tokens=100 tokens: 4096", "sk-8", "a password mismatch",
-                            "the task-abcdefghijklmnopqr1", "sk-learn-pipelines-of-mine"})
+  for (const char* words :
+       {"max_tokens=100 tokens: 4096", "sk-8", "a password mismatch", "the task-abcdefghijklmnopqr1",
+        "sk-learn-pipelines-of-mine", "eos token: 151645", "first token after 200 ms"})
     EXPECT_EQ(scrub.text(words), words);
   const auto clean = scrub.value(json::value{{"hf_token", "abcdef123"}, {"list", {"/home/anna"}}, {"n", 5}});
   EXPECT_EQ(json::serialize(clean), R"({"hf_token":"***","list":["~"],"n":5})");
+  const auto words = scrub.value(json::array{"--api-key", "abc", "--port", "80"});
+  EXPECT_EQ(json::serialize(words), R"(["--api-key","***","--port","80"])");
 }
 
 TEST(McpScrub, TextOfOthersCannotEndItsOwnQuote) {
@@ -216,7 +221,8 @@ TEST(McpResources, AreFoundByTheirAddress) {
   EXPECT_FALSE(resource_question("gpumod://help")->verb);
   EXPECT_EQ(resource_question("gpumod://services/chat/logs")->verb->name, "service logs");
   EXPECT_EQ(resource_question("gpumod://services/chat")->verb->name, "service show");
-  EXPECT_EQ(json::serialize(resource_question("gpumod://models/Qwen%2FQwen3")->request), R"({"model":"Qwen/Qwen3"})");
+  EXPECT_EQ(json::serialize(resource_question("gpumod://models/Qwen%2FQwen3")->request),
+            R"({"model":"Qwen/Qwen3","offline":true})");
   for (const char* uri :
        {"", "gpumod://", "gpumod://nope", "file:///etc/passwd", "gpumod://services/", "gpumod://services/a/b/c",
         "gpumod://models/%zz", "gpumod://models/%f", "gpumod://models/%ff", "gpumod://services//logs"})

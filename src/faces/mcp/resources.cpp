@@ -117,9 +117,12 @@ std::optional<ResourceQuestion> resource_question(std::string_view uri) {
     const auto id = matched(row.path, uri);
     if (!id) continue;
     ResourceQuestion question{verb_of(row), {}};
-    if (is_template(row))
-      for (const auto& parameter : question.verb->parameters)
-        if (parameter.positional) question.request[parameter.name] = *id;
+    if (!is_template(row)) return question;
+    for (const auto& parameter : question.verb->parameters) {
+      if (parameter.positional) question.request[parameter.name] = *id;
+      // Whoever follows a resource makes nobody ask the hub.
+      if (parameter.name == "offline") question.request[parameter.name] = true;
+    }
     return question;
   }
   return std::nullopt;

@@ -17,9 +17,10 @@ namespace {
 constexpr std::string_view hidden = "***";
 
 /// Small letters. What is written with '-' is meant as well.
-constexpr std::string_view names_of_keys[] = {"api_key",  "apikey",        "auth_token",    "access_token",
-                                              "hf_token", "authorization", "secret_key",    "password",
-                                              "passwd",   "bearer",        "client_secret", "access_key_id"};
+constexpr std::string_view names_of_keys[] = {
+    "api_key",       "apikey",        "auth_token",        "access_token", "hf_token",
+    "authorization", "secret_key",    "password",          "passwd",       "bearer",
+    "client_secret", "access_key_id", "secret_access_key", "access_key",   "token"};
 constexpr std::string_view begins_of_keys[] = {"hf_", "sk-", "ghp_", "glpat-", "nvapi-", "eyJhbGciOi"};
 
 bool is_word(char c) {
@@ -48,13 +49,19 @@ std::size_t name_at(std::string_view text) {
 /// The length of what stands between a key's name and its value: `=`, `": "`, a blank, "Bearer "; 0: no value follows.
 std::size_t between(std::string_view text) {
   std::size_t at = 0;
-  while (at < text.size() && at < 6 && std::string_view("\"' :=").find(text[at]) != std::string_view::npos)
+  while (at < text.size() && at < 6 && std::string_view("\"' :=,[(").find(text[at]) != std::string_view::npos)
     ++at;
   return at;
 }
 
 std::size_t value_at(std::string_view text) {
   return static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), is_of_value) - text.begin());
+}
+
+/// "--api-key", "api_key": a name and nothing else.
+bool is_name_of_key(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of('-'), text.size()));
+  return !text.empty() && name_at(std::string(text) + " ") == text.size();
 }
 
 std::string without_keys(std::string_view text) {
@@ -72,6 +79,9 @@ std::string without_keys(std::string_view text) {
       i += name + gap;
       // "Authorization: Bearer x": the word after it is a name as well.
       if (!assigns || value < 6 || name_at(text.substr(i)) > 0) continue;
+      // The number of a token, in what engines log of their vocabularies.
+      if (name == 5 && rest.substr(name + gap, value).find_first_not_of("0123456789") == std::string_view::npos)
+        continue;
       out += hidden;
       i += value;
       continue;
@@ -118,8 +128,11 @@ json::value Scrubber::value(const json::value& given) const {
   if (const auto* words = given.if_string()) return json::value(text(*words));
   if (const auto* array = given.if_array()) {
     json::array clean;
-    for (const auto& item : *array)
-      clean.push_back(value(item));
+    bool names_next = false;  // ["--api-key", "x"]: as in a command line
+    for (const auto& item : *array) {
+      clean.push_back(names_next && item.is_string() ? json::value(hidden) : value(item));
+      names_next = item.is_string() && is_name_of_key(item.get_string());
+    }
     return clean;
   }
   if (const auto* object = given.if_object()) {

@@ -17,6 +17,8 @@ class Exchange;
 
 /// More than any client needs beside each other; a runaway one is told so.
 constexpr std::size_t most_under_way = 32;
+/// Each is looked at every few seconds.
+constexpr std::size_t most_followed = 32;
 /// How long lists may be kept: what they hold changes with a setting of the person.
 constexpr int list_ttl_ms = 60'000;
 
@@ -273,6 +275,8 @@ bool serve_legacy(Session::State& session, const ExchangeRef& exchange, const Se
       session.offer.subscriptions_changed();
     } else if (!session.offer.has_resource(uri)) {
       exchange->refuse(Fault{Code::resource_not_found, "there is no such resource", json::object{{"uri", uri}}, {}});
+    } else if (session.subscribed.size() >= most_followed && !session.subscribed.contains(uri)) {
+      invalid(exchange, fmt::format("{} resources are followed already, and more cannot be", most_followed));
     } else {
       session.subscribed.insert(uri);
       session.subscriber = send;
@@ -296,7 +300,8 @@ void listen(Session::State& session, const Message& message, const Session::Send
   json::array agreed;
   if (const auto* uris = wanted->if_contains("resourceSubscriptions"); uris && uris->is_array())
     for (const auto& uri : uris->get_array())
-      if (uri.is_string() && session.offer.has_resource(std::string(uri.get_string())) &&
+      if (uri.is_string() && listener.uris.size() < most_followed &&
+          session.offer.has_resource(std::string(uri.get_string())) &&
           listener.uris.insert(std::string(uri.get_string())).second)
         agreed.push_back(uri);
   json::object honoured;
