@@ -86,6 +86,14 @@ TEST(Files, WritingIsAllOrNothingAndPrivate) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1) << "no temporary file may stay";
 }
 
+TEST(Files, AFileInTheWayIsNoDirectory) {
+  const TestFolder folder;
+  folder.write("a", "");
+  EXPECT_FALSE(make_directories(folder / "a", 0700));
+  EXPECT_TRUE(make_directories(folder / "b/c", 0700));
+  EXPECT_TRUE(make_directories(folder / "b/c", 0700));
+}
+
 TEST(Files, WhatIsNoRegularFileIsRefusedAndNeverBlocks) {
   const TestFolder folder;
   const auto fifo = folder.path() / "fifo";

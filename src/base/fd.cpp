@@ -86,7 +86,8 @@ Result<void> make_directories(const std::filesystem::path& path, unsigned mode) 
   std::error_code problem;
   if (std::filesystem::is_directory(path, problem)) return {};
   if (path.has_parent_path()) TRY(make_directories(path.parent_path(), 0700));
-  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST)
+  // Somebody else may have made it meanwhile.
+  if (::mkdir(path.c_str(), mode) != 0 && !(errno == EEXIST && std::filesystem::is_directory(path, problem)))
     return fail(system_error(fmt::format("create directory {}", path.string()), errno));
   return {};
 }

@@ -182,7 +182,7 @@ double length_of(const std::vector<double>& vector) {
 std::optional<double> cosine(const std::vector<double>& a, const std::optional<std::vector<double>>& b) {
   if (!b || a.size() != b->size()) return std::nullopt;
   const double lengths = length_of(a) * length_of(*b);
-  if (!(lengths > 0)) return std::nullopt;
+  if (!(lengths > 0) || !std::isfinite(lengths)) return std::nullopt;
   return std::inner_product(a.begin(), a.end(), b->begin(), 0.0) / lengths;
 }
 
@@ -196,6 +196,10 @@ void judge_vectors(const std::map<About, const HttpReply*>& replies, Examination
   const auto vector = asked == replies.end() ? std::nullopt : vector_of(*asked->second);
   if (!vector) return;
   note(examination, "dimensions", static_cast<double>(vector->size()));
+  if (!std::isfinite(length_of(*vector))) {
+    examination.problems.push_back("its embedding has numbers that are too large to be compared");
+    return;
+  }
   note(examination, "norm", length_of(*vector));
   const auto compare = [&](About about, const char* name) -> std::optional<double> {
     const auto other = replies.find(about);

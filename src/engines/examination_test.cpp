@@ -136,6 +136,12 @@ TEST(Examination, AnEmbeddingIsAskedForFourTimes) {
   EXPECT_NEAR(seen.figures.at("far"), 0, 1e-9);
 }
 
+TEST(Examination, NumbersThatCannotBeComparedAreAProblem) {
+  const auto seen = examined(embedder(), {vector("1e200,1e200"), vector("1e200,1e200"), vector("3,5"), vector("-4,3")});
+  EXPECT_THAT(seen.problems, ElementsAre(HasSubstr("too large to be compared")));
+  EXPECT_FALSE(seen.figures.contains("norm"));
+}
+
 TEST(Examination, AnEmbeddingThatMeansNothingIsFound) {
   EXPECT_THAT(examined(embedder(), {vector("3,4"), vector("4,3"), vector("3,5"), vector("-4,3")}).problems,
               ElementsAre(HasSubstr("the same text gets different embeddings (cosine 0.960)")));

@@ -237,7 +237,7 @@ Answer demo(Context& context, Request request) {
   const auto reports =
       wanted_reports.empty() ? std::filesystem::path() : std::filesystem::absolute(wanted_reports, unnamed);
   if (!reports.empty())
-    if (const auto made = make_directories(reports, 0755); !made) co_return fail(made.error());
+    if (const auto made = make_directories(reports, 0700); !made) co_return fail(made.error());
 
   sim::BoxOptions options;
   options.speed = *speed;

@@ -25,7 +25,7 @@ constexpr std::int64_t usual_limit = 20;
 
 /// "mode switch code", "service start embedding": as it was asked for.
 std::string what_of(const StoredSwitch& stored) {
-  const bool to_a_mode = stored.kind == "mode switch" || stored.kind == "bench switch";
+  const bool to_a_mode = stored.kind == "mode switch" || stored.kind == "bench switch" || stored.kind == "qa run";
   if (to_a_mode && !stored.goal.mode.empty()) return fmt::format("{} {}", stored.kind, stored.goal.mode);
   if (stored.goal.exclusive) return stored.kind;
   std::vector<std::string> services;
@@ -212,7 +212,7 @@ Answer history(Context& context, Request request) {
     const auto holder = mutation_holder(context.paths());
     for (const auto& row : *rows)
       lines.push_back(line_of(row, **store, recorded->contains(row.id), holder));
-    if (holder && (rows->empty() || !is_under_way(rows->front(), holder)))
+    if (holder && (rows->empty() || rows->front().began < holder->since))
       notes.emplace_back(fmt::format("'{}' is under way, and has not changed anything yet", holder->about));
   }
   co_return json::value(json::object{{"switches", std::move(lines)}, {"notes", std::move(notes)}});
@@ -242,7 +242,7 @@ Answer history_show(Context& context, Request request) {
                       {"summary", json::value_from(why_so_long(*read))},
                       {"note", read->partial ? json::value(why_partial(result)) : json::value(nullptr)}};
   if (const auto file = text_of(request, "trace"); !file.empty()) {
-    const auto written = write_file_atomically(file, json::serialize(trace_of(*read)) + "\n", 0644);
+    const auto written = write_file_atomically(file, json::serialize(trace_of(*read)) + "\n", 0600);
     if (!written) co_return fail(written.error());
     answer["trace"] = file;
   }

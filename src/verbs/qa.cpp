@@ -26,8 +26,11 @@ namespace json = boost::json;
 
 namespace {
 
+/// Of all its switches: what people changed by hand before it, they still did.
+constexpr const char* run_kind = "qa run";
 constexpr std::int64_t most_rounds = 100;
-constexpr std::size_t most_transitions = 500;  // an answer of so many still fits into one message of the worker
+constexpr std::size_t most_in_one_answer = 3 << 20;  // of bytes: more does not fit into a message of the worker
+constexpr std::size_t most_transitions = 500;
 
 struct Tour {
   std::vector<ModeId> sequence;  ///< one round of it
@@ -87,6 +90,7 @@ Task<json::object> go_to(Context& context, Mode mode) {
   tell(context, "transition", {{"from", from}, {"to", mode.id}});
   const TimePoint began = now();
   Context::Order order = order_of(mode);
+  order.kind = run_kind;
   const auto answer = co_await context.carry_out(std::move(order));
   auto transition = transition_of(answer, from, mode.id, now() - began);
   auto looking = look_after(context, transition);
@@ -104,11 +108,18 @@ bool same(const Goal& a, const Goal& b) {
   return a.mode == b.mode && a.wanted == b.wanted;
 }
 
-/// Brings back what ran before the run; null when it runs already.
-Task<json::value> restore(Context& context, Goal began_with) {
-  if (same(stored_goal_of(context), began_with)) co_return json::value();
+/// A switch that failed leaves the goal as it was, and perhaps nothing that runs.
+bool stands(const json::array& transitions) {
+  if (transitions.empty()) return true;
+  const auto result = string_at(transitions.back(), {"result"});
+  return result == to_string(SwitchResult::committed) || result == to_string(SwitchResult::unchanged);
+}
+
+/// Brings back what ran before the run; null when it runs already. `sound`: the goal that is stored was reached.
+Task<json::value> restore(Context& context, Goal began_with, bool sound) {
+  if (sound && same(stored_goal_of(context), began_with)) co_return json::value();
   Context::Order order;
-  order.kind = began_with.mode.empty() ? "qa run" : "mode switch";
+  order.kind = run_kind;
   order.goal = began_with;
   order.goal.exclusive = true;
   if (const auto catalog = context.catalog(); catalog)
@@ -150,6 +161,8 @@ Answer conclude_run(json::value run, std::optional<Error> unwritten, bool regres
                               integer_at(run, {"compared", "before"}).value_or(0)),
                   hint,
                   {}};
+  if (unwritten && error)
+    error->message += "; and not everything of it could be kept: " + unwritten->message;
   else if (unwritten)
     error = std::move(unwritten);
   if (!error) co_return json::value(json::object{{"qa", std::move(run)}});
@@ -193,7 +206,7 @@ Answer qa_run(Context& context, Request request) {
   const std::filesystem::path reports = text_of(request, "report");
   // Whether it can be written is better known before an hour of work than after it.
   if (!reports.empty())
-    if (const auto made = make_directories(reports, 0755); !made) co_return fail(made.error());
+    if (const auto made = make_directories(reports, 0700); !made) co_return fail(made.error());
 
   const TimePoint began = now();
   json::object run{{"id", nullptr},
@@ -215,9 +228,10 @@ Answer qa_run(Context& context, Request request) {
     transitions.push_back(std::move(transition));
   }
   const bool cancelled = context.cancelled();
+  const bool sound = stands(transitions);
   run["transitions"] = std::move(transitions);
   Goal wanted = began_with;
-  auto restored = co_await restore(context, std::move(wanted));
+  auto restored = co_await restore(context, std::move(wanted), sound);
   run["restored"] = std::move(restored);
   run["seconds"] = std::round(seconds(now() - began) * 1000) / 1000;
   run["result"] = verdict_on(run, cancelled);
@@ -239,6 +253,9 @@ Answer qa_run(Context& context, Request request) {
   }
   for (auto& transition : run.at("transitions").as_array())
     transition.as_object().erase("curve");  // long, and for reports
+  if (json::serialize(run).size() > most_in_one_answer)
+    for (auto& transition : run.at("transitions").as_array())
+      transition.as_object().erase("logs");
   json::value whole(std::move(run));
   auto concluding = conclude_run(std::move(whole), std::move(unwritten), flag_of(request, "fail-on-regression"));
   auto answer = co_await std::move(concluding);

@@ -76,7 +76,10 @@ Result<std::int64_t> keep_run(const Paths& paths, json::object& run) {
   const auto kept = kept_runs(paths);
   const std::int64_t id = kept.empty() ? 1 : kept.front() + 1;
   run["id"] = id;
-  TRY(write_file_atomically(file_of(paths, id), json::serialize(run) + "\n"));
+  if (auto written = write_file_atomically(file_of(paths, id), json::serialize(run) + "\n"); !written) {
+    run["id"] = nullptr;
+    return fail(std::move(written).error());
+  }
   let_go_of_the_oldest(paths);
   return id;
 }

@@ -33,7 +33,7 @@ double rounded(double value) {
 json::object describe_examination(const ServiceId& id, const Examination& seen) {
   json::object figures;
   for (const auto& [name, value] : seen.figures)
-    figures[name] = rounded(value);
+    if (std::isfinite(rounded(value))) figures[name] = rounded(value);  // JSON has no other numbers
   return {{"service", id},
           {"kind", to_string(seen.kind)},
           {"passed", seen.problems.empty()},

@@ -198,13 +198,13 @@ Result<std::vector<std::filesystem::path>> write_reports(const std::filesystem::
   std::error_code problem;
   const auto folder = std::filesystem::absolute(directory, problem);
   if (problem) return fail(ErrorCode::environment, fmt::format("{}: {}", directory.string(), problem.message()));
-  if (!std::filesystem::is_directory(folder, problem)) TRY(make_directories(folder, 0755));
+  if (!std::filesystem::is_directory(folder, problem)) TRY(make_directories(folder, 0700));
   const std::pair<const char*, std::string> files[] = {
       {".md", qa_markdown(run)}, {".json", json::serialize(run) + "\n"}, {".html", qa_html(run)}};
   std::vector<std::filesystem::path> written;
   for (const auto& [ending, content] : files) {
     written.push_back(folder / (name + ending));
-    TRY(write_file_atomically(written.back(), content, 0644));
+    TRY(write_file_atomically(written.back(), content, 0600));
   }
   return written;
 }
