@@ -234,8 +234,11 @@ const Table<Service>& common_service_table() {
         true},
        into(&Service::port)},
       {{"vram", shapes::memory(), "measured or estimated",
-        "GPU memory at its peak, starting included, on each GPU that it uses. 0: it uses no GPU. What was measured, or "
-        "can be estimated from the model's file, counts before it."},
+        "GPU memory at its peak, starting included, on each GPU that it uses. 0: it uses no GPU. Until a run was "
+        "measured "
+        "the larger of this and what the model's file comes to counts; of fastapi and command always the larger of "
+        "this "
+        "and what was measured."},
        into(&Service::vram)},
       {{"vram_mb", shapes::integer(0, 1048576), "", "The same in MiB, as a whole number.", false, false, "vram"},
        [](Reading& reading, const YamlNode& node, const Shape& shape, Service& service) {

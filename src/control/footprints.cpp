@@ -293,7 +293,7 @@ Footprint estimate_of(const Paths& paths, const Catalog& catalog, const Service&
     return footprint;
   }
   Digest digest;
-  digest.add("2");  // of the arithmetic
+  digest.add("3");  // of the arithmetic
   add_model_file(digest, path);
   digest.add(text_of_flags(*flags));
   const auto kept = paths.cache / "estimates" / (digest.text() + ".json");

@@ -93,7 +93,8 @@ bool may_shrink_itself(const Service& service) {
 
 bool leaves_another_amount(const Service& service) {
   const auto words = service.added_words();
-  return service.variable("LLAMA_ARG_FIT_TARGET") || std::any_of(words.begin(), words.end(), [](const auto& word) {
+  return service.variable("LLAMA_ARG_FIT_TARGET") || std::any_of(words.begin(), words.end(), [](std::string word) {
+           std::replace(word.begin(), word.end(), '_', '-');  // llama-server reads them alike
            return word == "-fitt" || word.starts_with("--fit-target");
          });
 }

@@ -33,8 +33,10 @@ class Reader {
   explicit Reader(const std::vector<std::string>& words) : words_(words) {}
 
   Result<void> read(LlamaFlags& flags) {
-    while (words_.next())
+    while (words_.next()) {
+      words_.dashes_for_underscores();
       TRY(read_one(flags));
+    }
     return {};
   }
 

@@ -52,6 +52,12 @@ TEST(LlamaFlagsTest, ArgumentsOfPeopleCountLater) {
   EXPECT_EQ(flags.overrides[0].buffer, "CPU");
 }
 
+TEST(LlamaFlagsTest, UnderscoresAreDashesAsLlamaServerReadsThem) {
+  const auto flags = flags_of({"--ctx_size", "4096", "--n_cpu_moe=40"});
+  EXPECT_EQ(flags.context, 4096);
+  EXPECT_EQ(flags.n_cpu_moe, 40);
+}
+
 TEST(LlamaFlagsTest, FlashAttentionMayStandAlone) {
   const auto flags = flags_of({"-fa", "-c", "1024"});
   EXPECT_TRUE(flags.flash_attention);

@@ -226,7 +226,10 @@ std::string_view to_string(Difference::Kind kind) {
 std::vector<Difference> differences_of(const std::optional<Goal>& goal, const Snapshot& snapshot,
                                        const Catalog& catalog, const std::optional<Interruption>& cut_off,
                                        const SqueezeEvidence& evidence) {
-  return Drift(goal, snapshot, catalog, cut_off, evidence).find();
+  // As everybody who plans sees it: an instance of a GPU in MIG mode is a GPU.
+  Snapshot seen = snapshot;
+  seen.gpus = placeable(std::move(seen.gpus));
+  return Drift(goal, seen, catalog, cut_off, evidence).find();
 }
 
 std::string_view to_string(Deviation::Kind kind) {
