@@ -18,15 +18,15 @@ namespace gpumod {
 
 namespace {
 
-/// More calls than this waiting on one another means that the driver hangs. Each holds a helper thread, and those are
-/// few.
-constexpr int most_waiting_calls = 3;
+/// More calls than this waiting at once means that the driver hangs. Each holds a helper thread, perhaps for ever, and
+/// those are few: what is counted is of the whole process, whoever opened the library.
+constexpr int most_waiting_calls = 5;
+std::atomic<int> waiting_calls{0};
 
 /// What a call needs, alive as long as it runs: the monitor, and the coroutine that waits, may go before.
 struct Shared {
   std::shared_ptr<nvml::Library> library;
   std::mutex one_at_a_time;
-  std::atomic<int> calls{0};
 };
 
 struct Ending {
@@ -77,8 +77,8 @@ class NvmlMonitor final : public GpuMonitor {
  private:
   template <typename T>
   static Task<Result<T>> ask(std::shared_ptr<Shared> shared, Duration patience, Result<T> (*question)(nvml::Library&)) {
-    if (shared->calls.fetch_add(1) >= most_waiting_calls) {
-      shared->calls.fetch_sub(1);
+    if (waiting_calls.fetch_add(1) >= most_waiting_calls) {
+      waiting_calls.fetch_sub(1);
       co_return tl::unexpected(no_answer("earlier questions still wait"));
     }
     auto answer = std::make_shared<Result<T>>();
@@ -87,7 +87,7 @@ class NvmlMonitor final : public GpuMonitor {
         const std::lock_guard only(shared->one_at_a_time);
         *answer = question(*shared->library);
       }
-      shared->calls.fetch_sub(1);
+      waiting_calls.fetch_sub(1);
     };
     if (!co_await run_within(patience, std::move(work)))
       co_return tl::unexpected(no_answer(fmt::format("it was asked {} s ago", seconds(patience))));

@@ -225,7 +225,9 @@ Task<void> ask_manager(Context& context, DoctorFacts& facts) {
 FolderFacts look_at_folder(const std::string& purpose, const fs::path& path, const fs::path& root) {
   FolderFacts folder;
   folder.purpose = purpose;
-  folder.path = path;
+  std::error_code missing;
+  const auto real = fs::canonical(path, missing);  // people link to where they keep such things
+  folder.path = missing ? path : real;
   struct stat info {};
   if (::stat(path.c_str(), &info) == 0) {
     folder.there = true;
@@ -332,6 +334,7 @@ std::string version_in(std::string_view output) {
 struct FoundProgram {
   ProgramFacts facts;
   EngineKind engine = EngineKind::command;
+  bool asked = true;  // unless it only runs with libraries of its own, which its service names
 };
 
 std::vector<FoundProgram> find_programs(const Catalog& catalog, const Paths& paths) {
@@ -341,6 +344,8 @@ std::vector<FoundProgram> find_programs(const Catalog& catalog, const Paths& pat
     const auto binary = binary_of(paths, catalog, service);
     FoundProgram program{binary ? program_facts(*binary) : ProgramFacts(), service.engine};
     if (!binary) program.facts.problem = binary.error();
+    const auto added = additions_of(catalog, service);
+    program.asked = !added.environment.contains("LD_LIBRARY_PATH") && !added.environment.contains("LD_PRELOAD");
     program.facts.services = {id};
     const auto known = std::find_if(programs.begin(), programs.end(), [&](const FoundProgram& other) {
       return binary && other.facts.path == program.facts.path;
@@ -396,7 +401,7 @@ Task<void> look_at_programs(Context& context, DoctorFacts& facts) {
     facts.programs.push_back(std::move(program.facts));
   std::vector<Task<void>> asking;
   for (std::size_t i = 0; i < found->size(); ++i)
-    asking.push_back(ask_program(facts.programs[i], (*found)[i].engine));
+    if ((*found)[i].asked) asking.push_back(ask_program(facts.programs[i], (*found)[i].engine));
   co_await run_all(std::move(asking));
 }
 
@@ -442,8 +447,10 @@ Task<void> see_what_runs(Context& context, DoctorFacts& facts) {
   const auto goal = facts.state ? facts.state->goal : std::nullopt;
   const auto unfinished = find_unfinished(context, goal, catalog.settings);
   seen.ledgers = ledgers_of(*snapshot, catalog.services, goal_with_change(goal, unfinished.open));
-  if (facts.state && !unfinished.described.is_object() && facts.state->problem.empty())
-    seen.differences = differences_of(goal, *snapshot, catalog);
+  if (facts.state && !unfinished.described.is_object() && facts.state->problem.empty()) {
+    const auto evidence = co_await context.evidence_of_squeeze(*snapshot);
+    seen.differences = differences_of(goal, *snapshot, catalog, {}, evidence);
+  }
   seen.snapshot = std::move(*snapshot);
   facts.seen = std::move(seen);
 }
