@@ -17,9 +17,9 @@
 
 namespace gpumod::sim::testing {
 
+using gpumod::TestFolder;
 using gpumod::testing::ChildProcess;
 using gpumod::testing::patience;
-using gpumod::TestFolder;
 
 /// For what nothing signals. False: it did not come about in a time that only a defect needs.
 template <typename Condition>
