@@ -19,6 +19,7 @@
 #include "host/page_cache.h"
 #include "verbs/bench_figures.h"
 #include "verbs/handlers.h"
+#include "verbs/homecoming.h"
 #include "verbs/modes.h"
 
 namespace gpumod {
@@ -162,6 +163,7 @@ class Bench {
   static Context::Order order_of(Goal goal) {
     Context::Order order;
     order.kind = kind;
+    order.comes_home = true;
     order.goal = std::move(goal);
     order.goal_after = order.goal;
     return order;
@@ -296,6 +298,8 @@ Answer bench_switch(Context& context, Request request) {
   const auto before = (*store)->goal();
   if (!before) co_return fail(before.error());
 
+  if (const auto kept = remember_home(context.paths(), {kind, before->value_or(Goal())}); !kept)
+    co_return fail(kept.error());
   Bench bench(context, **catalog, *plan);
   const auto measured = co_await bench.measure();
   // What ran before runs again, however it went.
@@ -304,6 +308,7 @@ Answer bench_switch(Context& context, Request request) {
   if (*before) back.goal = **before;
   std::erase_if(back.goal.wanted, [&](const auto& entry) { return !(*catalog)->services.contains(entry.first); });
   back.goal_after = back.goal;
+  back.comes_home = true;
   back.to_the_end = true;
   auto restored = co_await context.carry_out(std::move(back));
   if (!restored) {
@@ -313,6 +318,7 @@ Answer bench_switch(Context& context, Request request) {
     error.hint = "gpumod status shows what runs.";
     co_return fail(std::move(error));
   }
+  forget_home(context.paths());
   if (!measured) {
     Error error = measured.error();
     error.details = nullptr;

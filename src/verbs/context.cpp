@@ -12,6 +12,7 @@
 #include "host/processes.h"
 #include "model/json.h"
 #include "switching/plan.h"
+#include "verbs/homecoming.h"
 
 namespace gpumod {
 
@@ -179,9 +180,12 @@ Task<Result<json::value>> Context::carry_out(Order order) {
     order.goal.mode = *stored ? (*stored)->mode : "";
     order.goal_after = merged_goal(*stored, order.goal);
   }
+  // People have said anew what is to run: nobody has to come back to what was before a run over many switches.
+  const bool settles = order.goal.exclusive && !order.comes_home;
   auto outcome = co_await run(std::move(order), std::move(*previous));
   if (!outcome) co_return fail(outcome.error());
   if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged) {
+    if (settles) forget_home(paths_);
     auto answer = outcome->to_json();
     if (!state_problem_.empty()) answer["notes"] = json::array{json::value(state_problem_)};
     co_return json::value(std::move(answer));

@@ -63,6 +63,7 @@ class Context {
     bool merges = false;  ///< the goal changes single services: it is merged into what is stored when it is carried out
     std::set<std::string> distrusted;
     bool dry_run = false;
+    bool comes_home = false;  ///< one of many of a run that ends where it began (verbs/homecoming.h)
     bool to_the_end = false;  ///< a cancel neither stops it nor keeps it from beginning
   };
   Task<Result<boost::json::value>> carry_out(Order order);

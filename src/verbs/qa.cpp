@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "verbs/handlers.h"
+#include "verbs/homecoming.h"
 #include "verbs/modes.h"
 #include "verbs/qa_archive.h"
 #include "verbs/qa_diff.h"
@@ -91,6 +92,7 @@ Task<json::object> go_to(Context& context, Mode mode) {
   const TimePoint began = now();
   Context::Order order = order_of(mode);
   order.kind = run_kind;
+  order.comes_home = true;
   const auto answer = co_await context.carry_out(std::move(order));
   auto transition = transition_of(answer, from, mode.id, now() - began);
   auto looking = look_after(context, transition);
@@ -120,6 +122,7 @@ Task<json::value> restore(Context& context, Goal began_with, bool sound) {
   if (sound && same(stored_goal_of(context), began_with)) co_return json::value();
   Context::Order order;
   order.kind = run_kind;
+  order.comes_home = true;
   order.goal = began_with;
   order.goal.exclusive = true;
   if (const auto catalog = context.catalog(); catalog)
@@ -217,6 +220,7 @@ Answer qa_run(Context& context, Request request) {
                    {"rounds", tour->rounds}};
   auto environment = co_await describe_environment(context);
   run["environment"] = std::move(environment);
+  if (const auto kept = remember_home(context.paths(), {run_kind, began_with}); !kept) co_return fail(kept.error());
   json::array transitions;
   for (std::size_t i = 0; i < tour->targets.size() && !context.cancelled(); ++i) {
     const auto mode = (*catalog)->modes.find(tour->targets[i]);
@@ -233,6 +237,7 @@ Answer qa_run(Context& context, Request request) {
   Goal wanted = began_with;
   auto restored = co_await restore(context, std::move(wanted), sound);
   run["restored"] = std::move(restored);
+  if (string_at(run, {"restored", "problem"}).empty()) forget_home(context.paths());
   run["seconds"] = std::round(seconds(now() - began) * 1000) / 1000;
   run["result"] = verdict_on(run, cancelled);
   finish_run(run);

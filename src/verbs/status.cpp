@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include "control/lock.h"
 #include "control/observe.h"
 #include "fit/ledger.h"
 #include "model/json.h"
 #include "verbs/describe.h"
 #include "verbs/drift.h"
 #include "verbs/handlers.h"
+#include "verbs/homecoming.h"
 #include "verbs/unfinished.h"
 
 namespace gpumod {
@@ -69,6 +71,8 @@ Answer status(Context& context, Request) {
   answer["switch"] = std::move(unfinished.described);
   answer["problems"] = describe_problems(**catalog);
   answer["notes"] = context.state_problem().empty() ? json::array() : json::array{json::value(context.state_problem())};
+  if (const auto home = home_of_cut_run(context.paths()); home && !mutation_holder(context.paths()))
+    answer.at("notes").as_array().emplace_back(in_words(*home));
   co_return json::value(std::move(answer));
 }
 
@@ -87,8 +91,12 @@ Answer repair(Context& context, Request request) {
   if (!snapshot) co_return fail(snapshot.error());
   if (!*goal && !context.state_problem().empty()) goal = goal_of_what_runs(*snapshot, **catalog);
   const auto left = context.interrupted_switch();
-  // Where an interrupted switch is to be finished, its goal becomes the stored one.
-  if (left && *left) order.goal_after = goal_of_repair(*goal, recovery_of(**left, (*catalog)->settings));
+  // Where an interrupted switch is to be finished, its goal becomes the stored one; but for one of a run of many, which was
+  // to come home.
+  if (const auto home = home_of_cut_run(context.paths()))
+    order.goal_after = home->goal;
+  else if (left && *left)
+    order.goal_after = goal_of_repair(*goal, recovery_of(**left, (*catalog)->settings));
   if (order.goal_after) {
     order.goal = *order.goal_after;
   } else if (*goal) {

@@ -141,6 +141,34 @@ class Histories(Case):
             self.assertTrue(run.json["error"]["message"], words)
         self.assertEqual(self.state_of("quick"), "running", "nothing was begun")
 
+    def test_a_run_whose_worker_is_killed_is_brought_home_by_repair(self):
+        self.toy("mine", free_port())
+        self.mode("mine", "mine")
+        for words in ("bench", "switch", "--modes", "quick,slow", "--rounds", "20"), ("qa", "run", "--modes", "slow,quick,slow"):
+            with self.subTest(words[0]):
+                self.switch("mine")
+                run = self.start_gpumod(*words)
+                self.addCleanup(run.kill)
+                worker = until(lambda: (self.ok("mode", "status", "--json").json["switch"] or {}).get("pid"))
+                until(lambda: self.listed()[0]["kind"] != "mode switch" and self.state_of("mine") == "stopped")
+                os.kill(worker, signal.SIGKILL)
+                run.communicate(timeout=30)
+                note = next(note for note in self.status()["notes"] if "was cut short" in note)
+                self.assertIn(f"'{words[0]} {words[1]}' was cut short; before it, mode mine ran: gpumod repair", note)
+                self.ok("repair", timeout=60)
+                self.assertEqual({name: line["state"] for name, line in self.services().items()},
+                                 {"mine": "running", "quick": "stopped", "slow": "stopped"})
+                status = self.status()
+                self.assertEqual((status["mode"], status["differences"], status["notes"]), ("mine", [], []))
+
+    def test_what_people_ask_for_next_counts_more_than_a_run_that_was_cut_short(self):
+        self.switch("quick")
+        home = self.root / "state/come-home.json"
+        home.write_text(json.dumps({"kind": "qa run", "goal": {"mode": "slow", "exclusive": True, "wanted": {"slow": "running"}}}))
+        self.assertIn("mode slow ran", self.ok("status").out + self.ok("status").err)
+        self.switch("quick")
+        self.assertFalse(home.exists())
+
     def test_the_bench_measures_each_way_and_brings_back_what_ran(self):
         self.switch("slow")
         before = len(self.listed())

@@ -217,7 +217,7 @@ std::string headline(const json::value& answer, const Screen& screen, bool in_or
 
 bool is_in_order(const json::value& answer) {
   return elements(member(answer, "differences")).empty() && elements(member(answer, "orphans")).empty() &&
-         member(answer, "switch").is_null();
+         member(answer, "switch").is_null() && elements(member(answer, "notes")).empty();
 }
 
 void add_part(std::string& out, const std::string& part) {
@@ -237,6 +237,8 @@ Cell state_cell(const std::string& state, const Screen& screen) {
 
 std::string render_status(const json::value& answer, const Screen& screen, Picture picture) {
   std::string out = headline(answer, screen, is_in_order(answer));
+  for (const auto& note : texts(member(answer, "notes")))
+    out += paragraph(note, screen, 2, glyph(screen, Glyph::half), Ink::yellow);
   add_part(out, render_gpus(answer, screen, picture));
   add_part(out, render_services(answer, screen));
   add_part(out,
