@@ -70,7 +70,7 @@ Result<std::string> read_pseudo_file(const std::string& path, std::size_t limit)
 }
 
 Result<void> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode) {
-  std::string temporary = path.string() + ".XXXXXX";
+  std::string temporary = path.string() + ".XXXXXX";  // mkostemp(3) replaces the six X
   Fd fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!fd) return fail(system_error(fmt::format("create a file beside {}", path.string()), errno));
   auto written = write_all(fd.get(), content, path);

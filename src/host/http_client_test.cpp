@@ -265,7 +265,7 @@ TEST_F(HttpClientTest, TheDeadlineCoversAnAnswerThatTrickles) {
     send_text(connection, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     const std::string_view chunk = "1\r\nx\r\n";
     while (::send(connection, chunk.data(), chunk.size(), MSG_NOSIGNAL) > 0)
-      ::usleep(5'000);
+      ::usleep(5'000);  // it trickles: an answer that never stops and never ends
   });
   const auto reply = ask(to(server.port(), 200ms));
   ASSERT_FALSE(reply);

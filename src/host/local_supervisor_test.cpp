@@ -1,105 +1,8 @@
 // The local supervisor with real shims: every test starts processes, some of them unwilling.
-#include <fstream>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "host/local.h"
-#include "host/local_processes.h"
-#include "host/local_state.h"
-#include "host/local_testing.h"
-#include "host/processes.h"
+#include "host/local_supervisor_testing.h"
 
 namespace gpumod {
 namespace {
-
-namespace fs = std::filesystem;
-using testing::ChildProcess;
-using ::testing::Contains;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using testing::helper;
-using ::testing::IsEmpty;
-using ::testing::Not;
-using testing::patience;
-using ::testing::UnorderedElementsAre;
-
-const std::string unit = "gpumod-chat.service";
-
-class LocalSupervisor : public ::testing::Test {
- protected:
-  void SetUp() override { manager_ = open(); }
-  void TearDown() override {
-    // Whatever a failed test left behind.
-    const auto statuses = loop_.run_until_done(manager_->survey({}, SurveyDepth::everything));
-    ASSERT_TRUE(statuses);
-    for (const auto& status : *statuses) {
-      (void)loop_.run_until_done(manager_->kill(status.name, SIGKILL));
-      (void)loop_.run_until_done(manager_->stop(status.name));
-    }
-  }
-
-  Paths paths() const {
-    Paths made;
-    made.home = directory_.path();
-    made.runtime = directory_.path() / "run";
-    return made;
-  }
-  std::unique_ptr<UnitManager> open() {
-    auto manager = local::open_supervisor(loop_, paths(), helper({"shim"}));
-    EXPECT_TRUE(manager) << manager.error().message;
-    return manager ? std::move(*manager) : nullptr;
-  }
-  static UnitSpec shell(const std::string& script) {
-    UnitSpec spec;
-    spec.name = unit;
-    spec.tag = "chat";
-    spec.argv = {"/bin/sh", "-c", script};
-    spec.stop_timeout = 20s;
-    return spec;
-  }
-  Result<UnitManager::StartOutcome> start(UnitSpec spec) {
-    return loop_.run_until_done(manager_->start(std::move(spec)));
-  }
-  void start_well(UnitSpec spec) {
-    const auto outcome = start(std::move(spec));
-    ASSERT_TRUE(outcome) << outcome.error().message;
-    ASSERT_TRUE(outcome->job.ok);
-    EXPECT_EQ(outcome->job.result, "done");
-    EXPECT_EQ(outcome->invocation.size(), 32u);
-  }
-  UnitStatus status(const std::string& name = unit) { return loop_.run_until_done(manager_->status(name)).value(); }
-  JobOutcome stop(const std::string& name = unit) { return loop_.run_until_done(manager_->stop(name)).value(); }
-  std::vector<std::string> log(const std::string& invocation = "", std::size_t limit = 1000) {
-    std::vector<std::string> texts;
-    const auto lines = loop_.run_until_done(manager_->log_tail(unit, invocation, limit));
-    for (const auto& line : lines.value())
-      texts.push_back(line.text);
-    return texts;
-  }
-  /// Processes are not ours to be told about by anything but looking.
-  bool until(const std::function<bool()>& condition) {
-    const TimePoint deadline = now() + patience;
-    while (!condition()) {
-      if (now() > deadline || HasFatalFailure()) return false;
-      loop_.run_until_done(pause());
-    }
-    return true;
-  }
-  static Task<int> pause() {
-    co_await wait_for(5ms);
-    co_return 0;
-  }
-  bool until_logged(const std::string& text) {
-    return until([&] { return ::testing::Value(log(), Contains(text)); });
-  }
-  local::RunState state() const { return local::read_state(paths().runtime / "local" / unit).value(); }
-  static bool alive(pid_t pid) { return local::start_ticks_of(pid) != 0; }
-
-  TestFolder directory_;
-  Loop loop_;
-  std::unique_ptr<UnitManager> manager_;
-};
 
 TEST_F(LocalSupervisor, RunsAProgramInItsDirectoryWithItsEnvironment) {
   auto spec = shell("echo \"$GPUMOD_SERVICE|$GREETING|$(pwd)|$LEAK|$HOME\"; echo error >&2; exec sleep 1000");
@@ -446,71 +349,6 @@ TEST_F(LocalSupervisor, SignalsEveryProcess) {
   EXPECT_EQ(loop_.run_until_done(manager_->kill("gpumod-none.service", SIGUSR1)).error().code, ErrorCode::not_found);
 }
 
-TEST_F(LocalSupervisor, SaysWhenSomethingChanges) {
-  std::vector<std::string> seen;
-  auto registration =
-      manager_->on_change(unit, [&](const UnitStatus& now_seen) { seen.push_back(now_seen.sub_state); });
-  start_well(shell("trap '' TERM; echo up; while :; do sleep 0.01; done"));
-  ASSERT_TRUE(until_logged("up"));
-  ASSERT_TRUE(until([&] { return ::testing::Value(seen, Contains("running")); }));
-  ::kill(state().shim.pid, SIGTERM);
-  ASSERT_TRUE(until([&] { return seen.back() == "stop-sigterm"; }));
-  EXPECT_TRUE(loop_.run_until_done(manager_->kill(unit, SIGKILL)));
-  ASSERT_TRUE(until([&] { return seen.back() == "failed"; }));
-
-  start_well(shell("exec sleep 1000"));
-  ASSERT_TRUE(until([&] { return seen.back() == "running"; }));
-  ::kill(state().shim.pid, SIGKILL);
-  ASSERT_TRUE(until([&] { return seen.back() == "failed"; })) << "no file changes then: the pidfd tells";
-
-  const auto count = seen.size();
-  registration.release();
-  start_well(shell("exec sleep 1000"));
-  EXPECT_TRUE(stop().ok);
-  EXPECT_EQ(seen.size(), count);
-}
-
-TEST_F(LocalSupervisor, AChangeCallbackMayEndItsOwnRegistration) {
-  int calls = 0;
-  Registration registration;
-  registration = manager_->on_change(unit, [&](const UnitStatus&) {
-    ++calls;
-    registration.release();
-  });
-  start_well(shell("exec sleep 1000"));
-  ASSERT_TRUE(until([&] { return calls > 0; }));
-  EXPECT_TRUE(stop().ok);
-  EXPECT_EQ(calls, 1);
-}
-
-TEST_F(LocalSupervisor, FollowsTheLogAndKeepsRunsApart) {
-  start_well(shell("echo old"));
-  ASSERT_TRUE(until([&] { return status().gone(); }));
-  std::vector<std::string> followed;
-  auto registration = manager_->follow_log(unit, [&](const LogLine& line) {
-    followed.push_back(line.text);
-    EXPECT_LT(wall_now() - line.time, patience);
-  });
-  ASSERT_TRUE(registration);
-  const auto old_run = status().invocation;
-  start_well(shell("for i in 1 2 3; do echo line $i; done; exec sleep 1000"));
-  ASSERT_TRUE(until([&] { return followed.size() == 3; }));
-  EXPECT_THAT(followed, ElementsAre("line 1", "line 2", "line 3"));
-  EXPECT_THAT(log(), ElementsAre("line 1", "line 2", "line 3"));
-  EXPECT_THAT(log(old_run), ElementsAre("old"));
-  EXPECT_THAT(log("", 2), ElementsAre("line 2", "line 3"));
-}
-
-TEST_F(LocalSupervisor, AFloodOfOutputHoldsNothingUp) {
-  start_well(shell("exec cat /dev/urandom"));
-  const auto directory = paths().runtime / "local" / unit;
-  ASSERT_TRUE(until([&] { return fs::exists(directory / "log.1"); }));
-  EXPECT_TRUE(stop().ok);
-  EXPECT_EQ(status().result, "success");
-  EXPECT_LE(fs::file_size(directory / "log"), std::uintmax_t{6} << 20);
-  EXPECT_LE(fs::file_size(directory / "log.1"), std::uintmax_t{6} << 20);
-}
-
 TEST_F(LocalSupervisor, WaitsUntilNobodyIsLeft) {
   start_well(shell("trap '' TERM; echo up; while :; do sleep 0.01; done"));
   ASSERT_TRUE(until_logged("up"));
@@ -542,23 +380,6 @@ TEST_F(LocalSupervisor, ResetForgetsAFailureButNeverARunningUnit) {
   EXPECT_TRUE(loop_.run_until_done(manager_->reset_failed(unit)));
   EXPECT_EQ(status().active, ActiveState::active);
   EXPECT_TRUE(loop_.run_until_done(manager_->reset_failed("gpumod-never-was.service")));
-}
-
-TEST_F(LocalSupervisor, ASurveyListsWhatIsAskedAndWhatRuns) {
-  start_well(shell("exec sleep 1000"));
-  auto second = shell("exit 0");
-  second.name = "gpumod-done.service";
-  second.tag = "done";
-  start_well(second);
-  ASSERT_TRUE(until([&] { return status("gpumod-done.service").gone(); }));
-  std::vector<std::string> names;
-  const auto statuses =
-      loop_.run_until_done(manager_->survey({"glm-code.service", "gpumod.service"}, SurveyDepth::everything)).value();
-  for (const auto& found : statuses) {
-    names.push_back(found.name);
-    EXPECT_EQ(found.exists, found.name == unit);
-  }
-  EXPECT_THAT(names, UnorderedElementsAre("glm-code.service", unit));
 }
 
 TEST_F(LocalSupervisor, ADirectoryOthersCanWriteToIsRefused) {

@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/folder_testing.h"
+#include "host/bus_testing.h"
 
 namespace gpumod {
 namespace {
@@ -42,20 +43,7 @@ class StandIn {
  private:
   void serve() {
     const int connection = ::accept(listening_.get(), nullptr, nullptr);
-    sd_bus* bus = nullptr;
-    sd_id128_t id{};
-    sd_id128_randomize(&id);
-    sd_bus_new(&bus);
-    sd_bus_set_fd(bus, connection, connection);
-    sd_bus_set_server(bus, 1, id);
-    sd_bus_start(bus);
-    sd_bus_add_filter(bus, nullptr, answer, this);
-    for (;;) {
-      const int r = sd_bus_process(bus, nullptr);
-      if (r < 0 || sd_bus_is_open(bus) <= 0) break;
-      if (r == 0 && sd_bus_wait(bus, UINT64_MAX) < 0) break;
-    }
-    sd_bus_flush_close_unref(bus);
+    serve_bus(connection, answer, this);
   }
 
   static int answer(sd_bus_message* message, void* user_data, sd_bus_error*) {

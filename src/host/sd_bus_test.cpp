@@ -11,6 +11,8 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
+#include "host/bus_testing.h"
+
 namespace gpumod {
 namespace {
 
@@ -33,22 +35,7 @@ class StandInManager {
   Fd take_client() { return std::move(client_); }
 
  private:
-  static void serve(int socket) {
-    sd_bus* bus = nullptr;
-    sd_id128_t id{};
-    sd_id128_randomize(&id);
-    sd_bus_new(&bus);
-    sd_bus_set_fd(bus, socket, socket);
-    sd_bus_set_server(bus, 1, id);
-    sd_bus_start(bus);
-    sd_bus_add_filter(bus, nullptr, answer, nullptr);
-    for (;;) {
-      const int r = sd_bus_process(bus, nullptr);
-      if (r < 0 || sd_bus_is_open(bus) <= 0) break;
-      if (r == 0 && sd_bus_wait(bus, UINT64_MAX) < 0) break;
-    }
-    sd_bus_flush_close_unref(bus);
-  }
+  static void serve(int socket) { serve_bus(socket, answer, nullptr); }
 
   static int answer(sd_bus_message* message, void*, sd_bus_error*) {
     if (sd_bus_message_is_method_call(message, nullptr, "Echo")) {

@@ -93,6 +93,7 @@ Result<Box> Box::build(const BoxOptions& options) {
   if (problem || !temporary.is_absolute())
     return fail(ErrorCode::environment, "there is no directory for temporary files that the demo could use",
                 "TMPDIR names one: correct or unset that variable.");
+  // mkdtemp(3) replaces the six X.
   auto pattern = (temporary / "gpumod-demo-XXXXXX").string();
   if (!::mkdtemp(pattern.data()))
     return fail(system_error(fmt::format("create {}", pattern), errno, ErrorCode::environment));

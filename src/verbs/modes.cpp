@@ -116,7 +116,9 @@ Answer mode_status(Context& context, Request) {
   auto differences =
       describe_differences(differences_of(*goal, *snapshot, **catalog, unfinished.interruption, evidence));
   auto orphans = describe_orphans(*snapshot, **catalog);
-  const bool in_order = *goal && differences.empty() && orphans.empty() && unfinished.described.is_null();
+  const auto notes = notes_on_state(context);
+  const bool in_order =
+      *goal && differences.empty() && orphans.empty() && unfinished.described.is_null() && notes.empty();
   co_return json::value(
       json::object{{"mode", *goal && !(*goal)->mode.empty() ? json::value((*goal)->mode) : json::value(nullptr)},
                    {"in_order", in_order},
@@ -124,7 +126,8 @@ Answer mode_status(Context& context, Request) {
                    {"differences", std::move(differences)},
                    {"orphans", std::move(orphans)},
                    {"deviations", describe_deviations(context, *goal, **catalog)},
-                   {"switch", std::move(unfinished.described)}});
+                   {"switch", std::move(unfinished.described)},
+                   {"notes", notes}});
 }
 
 Answer mode_switch(Context& context, Request request) {

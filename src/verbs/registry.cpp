@@ -164,7 +164,7 @@ std::vector<Verb> declare() {
        "",
        Effect::reads,
        {},
-       R"({"mode","in_order","services":[…],"differences":[…],"orphans":[…],"deviations":[…],"switch"})",
+       R"({"mode","in_order","services":[…],"differences":[…],"orphans":[…],"deviations":[…],"switch","notes":[…]})",
        mode_status},
       {"mode switch",
        "Switch to a mode: stop what it does not want, start and verify what it wants",

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "control/lock.h"
 #include "control/observe.h"
 #include "fit/ledger.h"
 #include "model/json.h"
@@ -70,9 +69,7 @@ Answer status(Context& context, Request) {
   answer["deviations"] = describe_deviations(context, *goal, **catalog);
   answer["switch"] = std::move(unfinished.described);
   answer["problems"] = describe_problems(**catalog);
-  answer["notes"] = context.state_problem().empty() ? json::array() : json::array{json::value(context.state_problem())};
-  if (const auto home = home_of_cut_run(context.paths()); home && !mutation_holder(context.paths()))
-    answer.at("notes").as_array().emplace_back(in_words(*home));
+  answer["notes"] = notes_on_state(context);
   co_return json::value(std::move(answer));
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "control/lock.h"
+#include "verbs/homecoming.h"
 
 namespace gpumod {
 
@@ -49,6 +50,14 @@ std::optional<Goal> goal_of_repair(const std::optional<Goal>& stored, const std:
   if (onward) return left->goal.exclusive ? left->goal : merged_goal(stored, left->goal);
   // What ran before is all there is to go by where nothing is stored.
   return stored ? stored : merged_goal(std::nullopt, left->goal);
+}
+
+json::array notes_on_state(Context& context) {
+  json::array notes;
+  if (!context.state_problem().empty()) notes.emplace_back(context.state_problem());
+  if (const auto home = home_of_cut_run(context.paths()); home && !mutation_holder(context.paths()))
+    notes.emplace_back(in_words(*home));
+  return notes;
 }
 
 Unfinished find_unfinished(Context& context, const std::optional<Goal>& goal, const Settings& settings) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include <boost/json/array.hpp>
 #include <boost/json/value.hpp>
 
 #include "verbs/context.h"
@@ -19,6 +20,9 @@ struct Unfinished {
   std::optional<StoredSwitch> open;          ///< of the journal, under way or interrupted
   std::optional<Interruption> interruption;  ///< only of one that was interrupted
 };
+
+/// What else people should know of the state: that it cannot be read, or that a run over many switches was cut short.
+boost::json::array notes_on_state(Context& context);
 
 /// `goal`: what is stored.
 Unfinished find_unfinished(Context& context, const std::optional<Goal>& goal, const Settings& settings);

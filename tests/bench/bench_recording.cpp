@@ -8,8 +8,8 @@
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
-#include <unistd.h>
 
+#include "base/folder_testing.h"
 #include "base/time.h"
 #include "control/tape.h"
 #include "model/recording_json.h"
@@ -68,9 +68,8 @@ json::object measure(int gpus, int samples) {
 
 /// Wall time of keeping a recording of so many bytes, once there are as many as are ever kept.
 json::object keep(std::size_t bytes) {
-  std::string folder = "/tmp/gpumod-bench-XXXXXX";
-  if (!::mkdtemp(folder.data())) std::abort();
-  auto store = Store::open(folder);
+  const TestFolder folder;
+  auto store = Store::open(folder.path());
   if (!store) std::abort();
   std::vector<double> took;
   for (int id = 1; id <= 300; ++id) {
@@ -85,8 +84,7 @@ json::object keep(std::size_t bytes) {
   }
   std::sort(took.begin(), took.end());
   std::error_code ignored;
-  const auto size = std::filesystem::file_size(std::filesystem::path(folder) / "state.db", ignored);
-  std::filesystem::remove_all(folder, ignored);
+  const auto size = std::filesystem::file_size(folder / "state.db", ignored);
   return {{"recording_bytes", bytes},
           {"milliseconds_to_keep", took[took.size() / 2] * 1e3},
           {"milliseconds_worst", took.back() * 1e3},

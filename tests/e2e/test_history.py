@@ -165,7 +165,10 @@ class Histories(Case):
         self.switch("quick")
         home = self.root / "state/come-home.json"
         home.write_text(json.dumps({"kind": "qa run", "goal": {"mode": "slow", "exclusive": True, "wanted": {"slow": "running"}}}))
-        self.assertIn("mode slow ran", self.ok("status").out + self.ok("status").err)
+        for words in ("status",), ("mode", "status"):
+            shown = self.ok(*words).out
+            self.assertIn("mode slow ran", shown)
+            self.assertIn("not as it should be", shown)
         self.switch("quick")
         self.assertFalse(home.exists())
 

@@ -53,17 +53,12 @@ std::string render_rows(const json::array& rows, const Screen& screen) {
                {result_words(row), passed ? Ink::green : Ink::red},
                {mebibytes(member(row, "vram"))}});
   }
-  const auto lines = table.render(screen);
-  std::string out;
-  std::size_t index = 0;
-  for (const auto line : split_lines(lines)) {
-    out += std::string(line) + "\n";
-    if (index > 0 && index <= rows.size())
-      if (const auto notes = text(member(rows[index - 1], "notes")); !notes.empty())
-        out += paint(screen, Ink::dim, paragraph(notes, screen, 4));
-    ++index;
+  std::vector<std::vector<std::string>> notes;
+  for (const auto& row : rows) {
+    auto words = text(member(row, "notes"));
+    notes.push_back(words.empty() ? std::vector<std::string>() : std::vector{std::move(words)});
   }
-  return out;
+  return with_notes(table.render(screen), notes, screen);
 }
 
 class DemoWatcher {

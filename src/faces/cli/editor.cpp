@@ -56,6 +56,7 @@ bool on_path(std::string_view program) {
 class Copy {
  public:
   static Result<Copy> make(const std::string& name, const std::string& text) {
+    // mkdtemp(3) replaces the six X.
     std::string folder = (fs::temp_directory_path() / "gpumod-edit-XXXXXX").string();
     if (!::mkdtemp(folder.data()))
       return fail(system_error(fmt::format("create {}", folder), errno, ErrorCode::environment));

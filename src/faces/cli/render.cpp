@@ -199,4 +199,18 @@ std::string render_unit(const json::value& answer, const Screen& screen) {
   return out;
 }
 
+std::string with_notes(const std::string& table, const std::vector<std::vector<std::string>>& notes,
+                       const Screen& screen) {
+  std::string out;
+  std::size_t line_number = 0;
+  for (const auto line : split_lines(table)) {
+    out += std::string(line) + "\n";
+    if (line_number > 0 && line_number <= notes.size())
+      for (const auto& note : notes[line_number - 1])
+        out += paint(screen, Ink::dim, paragraph(note, screen, 4));
+    ++line_number;
+  }
+  return out;
+}
+
 }  // namespace gpumod::cli

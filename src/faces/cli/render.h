@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <boost/json/value.hpp>
 
@@ -76,5 +77,9 @@ std::string render_unit(const boost::json::value& answer, const Screen& screen);
 /// "● running", in the colour of the state.
 struct Cell;
 Cell state_cell(const std::string& state, const Screen& screen);
+
+/// The lines of a table with a line of titles; below each row its notes, dimmed.
+std::string with_notes(const std::string& table, const std::vector<std::vector<std::string>>& notes,
+                       const Screen& screen);
 
 }  // namespace gpumod::cli

@@ -34,17 +34,10 @@ std::string render_transitions(const json::array& rows, const Screen& screen) {
                {mebibytes(member(vram, "after"))},
                {mebibytes(member(vram, "peak"))}});
   }
-  const auto lines = table.render(screen);
-  std::string out;
-  std::size_t index = 0;
-  for (const auto line : split_lines(lines)) {
-    out += std::string(line) + "\n";
-    if (index > 0 && index <= rows.size())
-      for (const auto& note : notes_on(rows[index - 1]))
-        out += paint(screen, Ink::dim, paragraph(note, screen, 4));
-    ++index;
-  }
-  return out;
+  std::vector<std::vector<std::string>> notes;
+  for (const auto& row : rows)
+    notes.push_back(notes_on(row));
+  return with_notes(table.render(screen), notes, screen);
 }
 
 std::string render_issue(const json::value& issue, const Screen& screen) {

@@ -224,6 +224,13 @@ void add_part(std::string& out, const std::string& part) {
   if (!part.empty()) out += "\n" + part;
 }
 
+std::string render_notes(const json::value& answer, const Screen& screen) {
+  std::string out;
+  for (const auto& note : texts(member(answer, "notes")))
+    out += paragraph(note, screen, 2, glyph(screen, Glyph::half), Ink::yellow);
+  return out;
+}
+
 }  // namespace
 
 Cell state_cell(const std::string& state, const Screen& screen) {
@@ -236,9 +243,7 @@ Cell state_cell(const std::string& state, const Screen& screen) {
 }
 
 std::string render_status(const json::value& answer, const Screen& screen, Picture picture) {
-  std::string out = headline(answer, screen, is_in_order(answer));
-  for (const auto& note : texts(member(answer, "notes")))
-    out += paragraph(note, screen, 2, glyph(screen, Glyph::half), Ink::yellow);
+  std::string out = headline(answer, screen, is_in_order(answer)) + render_notes(answer, screen);
   add_part(out, render_gpus(answer, screen, picture));
   add_part(out, render_services(answer, screen));
   add_part(out,
@@ -252,6 +257,7 @@ std::string render_mode_status(const json::value& answer, const Screen& screen) 
   std::string out =
       headline(answer, screen,
                truth(member(answer, "in_order")) || (text(member(answer, "mode")).empty() && is_in_order(answer)));
+  out += render_notes(answer, screen);
   Table table({{"SERVICE"}, {"STATE"}, {"WANTED"}, {"", false, true}});
   for (const auto& service : elements(member(answer, "services")))
     table.add({{text(member(service, "id"))},

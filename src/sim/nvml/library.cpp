@@ -51,6 +51,7 @@ Return Library::look(World& world) {
     lost_ = true;
     return gpu_is_lost;
   }
+  // A driver that takes its time over each question is what is simulated here.
   if (world.has("slow")) std::this_thread::sleep_for(std::chrono::nanoseconds(world.number("slow", 0)));
   return success;
 }
