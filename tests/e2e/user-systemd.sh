@@ -16,6 +16,7 @@
 #   UM_UID   the user to run as. Default: a throwaway user (54321) if it can read the current directory and CMD, else 0.
 #   UM_PASS  names of further variables to hand through, separated by spaces. Always handed through: PATH, LANG, LC_*,
 #            TERM, NO_COLOR, GPUMOD_*, LLAMA_*, GTEST_*, CTEST_*, and the sanitizers' *SAN_OPTIONS.
+#   UM_JOURNAL=all  run as a member of systemd-journal.
 #
 # Exit code 77: such a manager cannot be made here; the reason is on standard error. 99: it was made and did not come up.
 set -euo pipefail
@@ -121,7 +122,10 @@ private_user() {
   # Delegation: the manager makes cgroups below its own, and may move processes of the session (systemd-run --scope).
   chown "$uid" "$slice/cgroup.procs" "$service" "$service"/cgroup.{procs,threads,subtree_control} "$session/cgroup.procs"
 
-  as_user=(setpriv --reuid "$uid" --regid "$(id -g "$user")" --init-groups
+  # Most people may read their own journal alone; UM_JOURNAL=all makes one who may read the system's as well.
+  local groups=(--init-groups)
+  [ "${UM_JOURNAL:-}" != all ] || groups=(--groups "$(getent group systemd-journal | cut -d: -f3)")
+  as_user=(setpriv --reuid "$uid" --regid "$(id -g "$user")" "${groups[@]}"
     env -i HOME=/run/home TMPDIR=/run/home/tmp USER="$user" LOGNAME="$user" SHELL=/bin/sh LANG=C.UTF-8
     XDG_RUNTIME_DIR="/run/user/$uid" DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$uid/bus")
   manager=("${as_user[@]}" "PATH=$PATH")
@@ -143,6 +147,7 @@ start_journald() {
   printf '%s\n' '[Journal]' 'Storage=persistent' 'RateLimitIntervalSec=0' 'ReadKMsg=no' 'Audit=no' 'ForwardToSyslog=no' \
     'ForwardToWall=no' >/run/systemd/journald.conf.d/99-gpumod-e2e.conf
   : >/run/systemd/journal/flushed # else it waits for systemd-journal-flush.service before it writes to /var/log
+  install -d -m 2755 -g systemd-journal /var/log/journal # as systemd-tmpfiles makes it
   /lib/systemd/systemd-journald </dev/null &
   wait_until "journald" test -S /run/systemd/journal/stdout
 }
