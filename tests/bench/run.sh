@@ -10,7 +10,8 @@ bin="$root/build/release/bin"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The test user must be able to read the programs and write its directories, wherever the tree lies.
-cp "$bin/gpumod" "$bin/gpumod_bench" "$bin/gpumod_bench_server" "$here/status.py" "$here/mcp.py" "$here/../e2e/mcp_client.py" "$work/"
+cp "$bin/gpumod" "$bin/gpumod_bench" "$bin/gpumod_bench_server" "$here"/{status,mcp,twenty_services}.py \
+  "$here/../e2e/mcp_client.py" "$work/"
 cp "$bin/gpumod_bench_server" "$work/llama-server"
 chmod 777 "$work"
 chmod 755 "$work"/*
