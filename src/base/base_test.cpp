@@ -217,5 +217,20 @@ TEST(PathsTest, OverridesWinAndRelativeXdgIsIgnored) {
   ::unsetenv("XDG_STATE_HOME");
 }
 
+// Two who disagree about the runtime directory do not share the lock.
+TEST(PathsTest, TheRuntimeDirectoryIsTheSameWhetherItIsToldOrNot) {
+  const TestFolder users;
+  const auto of_mine = users.path() / std::to_string(::getuid());
+  ::setenv("XDG_RUNTIME_DIR", of_mine.c_str(), 1);
+  EXPECT_EQ(user_runtime_directory(users.path()), of_mine);
+  ::unsetenv("XDG_RUNTIME_DIR");
+  EXPECT_EQ(user_runtime_directory(users.path()), "") << "nobody made it";
+  std::filesystem::create_directory(of_mine);
+  EXPECT_EQ(user_runtime_directory(users.path()), of_mine);
+  std::filesystem::rename(of_mine, users.path() / "elsewhere");
+  std::filesystem::create_symlink("elsewhere", of_mine);
+  EXPECT_EQ(user_runtime_directory(users.path()), "") << "a link may be anybody's";
+}
+
 }  // namespace
 }  // namespace gpumod

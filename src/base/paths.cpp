@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 #include <pwd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace gpumod {
@@ -45,11 +46,18 @@ Result<Paths> Paths::from_environment() {
   paths.cache = choose("GPUMOD_CACHE_DIR", "XDG_CACHE_HOME", paths.home / ".cache");
   if (const fs::path value = environment_variable("GPUMOD_RUNTIME_DIR"); !value.empty())
     paths.runtime = fs::absolute(value);
-  else if (const auto base = from_variable("XDG_RUNTIME_DIR"); !base.empty())
+  else if (const auto base = user_runtime_directory(); !base.empty())
     paths.runtime = base / "gpumod";
   else
     paths.runtime = fmt::format("/tmp/gpumod-{}", ::getuid());
   return paths;
+}
+
+fs::path user_runtime_directory(const fs::path& of_users) {
+  if (auto told = from_variable("XDG_RUNTIME_DIR"); !told.empty()) return told;
+  auto usual = of_users / std::to_string(::getuid());
+  struct stat info {};
+  return ::lstat(usual.c_str(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() ? usual : fs::path();
 }
 
 Result<fs::path> own_executable() {

@@ -14,7 +14,7 @@ struct Paths {
   bool config_named = false;      ///< by $GPUMOD_CONFIG_DIR: people count on it being there
   std::filesystem::path state;    ///< $GPUMOD_STATE_DIR or $XDG_STATE_HOME/gpumod: the database
   std::filesystem::path cache;    ///< $GPUMOD_CACHE_DIR or $XDG_CACHE_HOME/gpumod: may be deleted at any time
-  std::filesystem::path runtime;  ///< $GPUMOD_RUNTIME_DIR or $XDG_RUNTIME_DIR/gpumod: lock, sockets, shims; 0700
+  std::filesystem::path runtime;  ///< $GPUMOD_RUNTIME_DIR, or gpumod/ below the user's: lock, sockets, shims; 0700
 
   /// Errors: environment, when neither HOME nor the password database gives a home.
   static Result<Paths> from_environment();
@@ -22,6 +22,10 @@ struct Paths {
 
 /// The value of an environment variable, or "".
 std::string environment_variable(const char* name);
+
+/// $XDG_RUNTIME_DIR, or where that is not told (cron, sudo -u, an assistant's client) the directory that logind made for
+/// us, /run/user/UID. Empty where there is neither.
+std::filesystem::path user_runtime_directory(const std::filesystem::path& of_users = "/run/user");
 
 /// The path of this very program: for starting ourselves again as worker or shim.
 Result<std::filesystem::path> own_executable();

@@ -30,8 +30,8 @@ std::vector<std::string> sockets() {
   if (const auto host = environment_variable("DOCKER_HOST"); !host.empty())
     return host.starts_with(unix_scheme) ? std::vector{host.substr(unix_scheme.size())} : std::vector<std::string>();
   std::vector<std::string> paths{"/run/docker.sock", "/run/podman/podman.sock"};
-  if (const auto runtime = environment_variable("XDG_RUNTIME_DIR"); !runtime.empty())
-    paths.insert(paths.end(), {runtime + "/docker.sock", runtime + "/podman/podman.sock"});
+  if (const auto runtime = user_runtime_directory(); !runtime.empty())
+    paths.insert(paths.end(), {runtime / "docker.sock", runtime / "podman/podman.sock"});
   return paths;
 }
 

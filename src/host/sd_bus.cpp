@@ -341,9 +341,8 @@ std::string_view bus_error_name(const Error& error) {
 }
 
 std::string user_manager_socket() {
-  const auto runtime = environment_variable("XDG_RUNTIME_DIR");
-  const auto base = runtime.starts_with('/') ? runtime : fmt::format("/run/user/{}", ::getuid());
-  return base + "/systemd/private";
+  const auto runtime = user_runtime_directory();
+  return (runtime.empty() ? fmt::format("/run/user/{}", ::getuid()) : runtime.string()) + "/systemd/private";
 }
 
 namespace {

@@ -34,6 +34,8 @@ tell bad "fault=bad-model"
 if command -v npm >/dev/null; then
   mkdir -p "$cache/mcp"
   if ! cmp -s "$here/support/mcp/package.json" "$cache/mcp/installed.json"; then
+    # Afresh: what another version had brought must not be what the tests find.
+    rm -rf "$cache/mcp/node_modules" "$cache/mcp/package-lock.json" "$cache/mcp/installed.json"
     cp "$here/support/mcp/package.json" "$cache/mcp/package.json"
     (cd "$cache/mcp" && npm install --ignore-scripts --no-audit --no-fund --loglevel=error) &&
       cp "$here/support/mcp/package.json" "$cache/mcp/installed.json"

@@ -390,6 +390,17 @@ class Interruptions(Case):
         self.assertIn("mode switch slow", second.json["error"]["message"])
         self.assertEqual(process.wait(timeout=30), 0)
         process.communicate()
+
+    @unittest.skipUnless(MANAGER == "systemd", "needs the user's own runtime directory, as a login makes it")
+    def test_two_switches_at_once_and_one_knows_little_of_its_environment(self):
+        del self.env["GPUMOD_RUNTIME_DIR"]
+        self.switch("old")
+        process = self.begin()
+        bare = {name: value for name, value in self.env.items() if not name.startswith(("XDG_", "DBUS_"))}
+        second = self.gpumod("mode", "switch", "blank", "--json", env=bare)
+        self.assertEqual(second.code, 5, second)
+        self.assertEqual(process.wait(timeout=30), 0)
+        process.communicate()
         self.assertEqual(self.state_of("slow"), "running")
 
     def test_a_killed_worker_is_reported_and_repaired(self):

