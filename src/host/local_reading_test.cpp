@@ -15,6 +15,7 @@ TEST_F(LocalSupervisor, SaysWhenSomethingChanges) {
   ASSERT_TRUE(until([&] { return seen.back() == "stop-sigterm"; }));
   EXPECT_TRUE(loop_.run_until_done(manager_->kill(unit, SIGKILL)));
   ASSERT_TRUE(until([&] { return seen.back() == "failed"; }));
+  ASSERT_TRUE(until([&] { return status().gone(); })) << "its last `sleep` dies after the shell";
 
   start_well(shell("exec sleep 1000"));
   ASSERT_TRUE(until([&] { return seen.back() == "running"; }));
