@@ -21,6 +21,7 @@ TEST_F(LocalSupervisor, SaysWhenSomethingChanges) {
   ASSERT_TRUE(until([&] { return seen.back() == "running"; }));
   ::kill(state().shim.pid, SIGKILL);
   ASSERT_TRUE(until([&] { return seen.back() == "failed"; })) << "no file changes then: the pidfd tells";
+  ASSERT_TRUE(until([&] { return status().gone(); })) << "what it started dies after it";
 
   const auto count = seen.size();
   registration.release();
