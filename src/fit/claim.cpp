@@ -14,6 +14,16 @@ std::optional<double> share_of(const Service& service) {
   return options->gpu_memory_utilization.value_or(vllms_default);
 }
 
+int gpus_wanted(const VllmOptions& options) {
+  const std::int64_t most = 1 << 20;  // of nonsense, no more than can be multiplied and said
+  std::int64_t gpus = 1;
+  for (const auto& size :
+       {options.tensor_parallel_size, options.pipeline_parallel_size, options.prefill_context_parallel_size,
+        options.data_parallel_local ? options.data_parallel_local : options.data_parallel_size})
+    gpus = std::min(most, gpus * size.value_or(1));
+  return static_cast<int>(gpus);
+}
+
 namespace {
 
 /// Of two that are the same, the better known one.

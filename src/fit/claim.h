@@ -28,6 +28,10 @@ Claim vouched_claim(const Service& service, Footprint known, const GpuSample& gp
 /// The share that a vLLM takes. Unset: no vLLM, or a cache of fixed size instead of a share.
 std::optional<double> share_of(const Service& service);
 
+/// How many GPUs a vLLM takes, and its whole share of each: one for each part of the model (tensor × pipeline × prefill
+/// context parallel), and that for each copy that it runs (data parallel). 0: it only answers for copies elsewhere.
+int gpus_wanted(const VllmOptions& options);
+
 /// True when the service may run on this GPU.
 bool may_use(const Service& service, const GpuSample& gpu);
 

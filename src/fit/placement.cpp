@@ -118,7 +118,8 @@ class Search {
         asking.claim[at] = claim.bytes;
         asking.source[at] = claim.source;
       }
-      asking.count = service.gpu.any() && !asking.open.empty() ? set_size(service) : asking.open.size();
+      asking.count = asking.open.empty() ? 0 : count_of(wanted, asking.open.size());
+      if (asking.open.size() < asking.count) return fail(too_few(service, asking.open.size()));
     }
     asking.settled = asking.count >= asking.open.size();
     Bytes largest;
@@ -133,7 +134,7 @@ class Search {
     if (service.gpu.any()) {
       // A set spans whole GPUs: a process sees one slice of MIG at most.
       for (Position at = 0; at < gpus_.size(); ++at)
-        if (is_for_anybody(gpus_[at], gpus_) && (set_size(service) == 1 || !gpus_[at].is_instance()))
+        if (is_for_anybody(gpus_[at], gpus_) && (set_size(service) <= 1 || !gpus_[at].is_instance()))
           chosen.push_back(at);
       if (chosen.empty() && needs_gpu(service)) return fail(in_slices(service, gpus_.front()));
       return chosen;
@@ -154,8 +155,36 @@ class Search {
   }
 
   static std::size_t set_size(const Service& service) {
-    const int set = service.vllm() ? service.vllm()->tensor_parallel_size.value_or(1) : 1;
-    return static_cast<std::size_t>(std::max(1, set));
+    return service.vllm() ? static_cast<std::size_t>(gpus_wanted(*service.vllm())) : 1;
+  }
+
+  /// Of `open` GPUs. A vLLM of ours uses the first of those it sees, and no more than it wants; of another program, and
+  /// of people's own command line, nobody knows that.
+  static std::size_t count_of(const RoomWanted& wanted, std::size_t open) {
+    const Service& service = *wanted.service;
+    const bool all = !service.gpu.any() && (wanted.settled || !service.vllm() || !service.unit.empty());
+    return all ? open : set_size(service);
+  }
+
+  static Error too_few(const Service& service, std::size_t open) {
+    std::vector<std::string> factors;
+    const auto add = [&](const char* what, const std::optional<int>& size) {
+      if (size.value_or(1) != 1) factors.push_back(fmt::format("{} {}", what, *size));
+    };
+    const auto& options = *service.vllm();
+    add("tensor parallel", options.tensor_parallel_size);
+    add("pipeline parallel", options.pipeline_parallel_size);
+    add("prefill context parallel", options.prefill_context_parallel_size);
+    add("data parallel", options.data_parallel_local ? options.data_parallel_local : options.data_parallel_size);
+    Error error{ErrorCode::refused,
+                fmt::format("service '{}' wants {} GPUs ({}), ", service.id, set_size(service), join(factors, " × ")),
+                {},
+                {}};
+    error.message +=
+        service.gpu.any() ? fmt::format("this machine has {}", open) : fmt::format("and its gpu: names {}", open);
+    error.hint = service.gpu.any() ? "Lower these sizes: tensor_parallel_size, or what extra_args say of the others."
+                                   : "Let its gpu: name as many, or lower these sizes.";
+    return error;
   }
 
   Error not_there(const Service& service, const std::string& device) const {
@@ -341,11 +370,6 @@ class Search {
       if (*rooms[at] < *asking.claim[at] && (!best || *rooms[at] > *rooms[*best])) best = at;
     }
     Error error{ErrorCode::refused, {}, {}, {}};
-    if (asking.open.size() < asking.count) {
-      error.message =
-          fmt::format("service '{}' wants {} GPUs, this machine has {}", service.id, asking.count, asking.open.size());
-      return error;
-    }
     const auto& gpu = gpus_[best.value_or(asking.open.front())];
     const auto room = best ? *rooms[*best] : Bytes();
     error.details = json::object{{"memory", json::object{{"service", service.id},

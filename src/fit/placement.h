@@ -27,6 +27,8 @@ struct RoomWanted {
   const Service* service = nullptr;
   /// Not empty: where it goes is settled, and how much more it takes there (who wakes is where it sleeps).
   std::map<GpuIndex, Bytes> given;
+  /// It is where it is, on all of the devices that `service` names.
+  bool settled = false;
 };
 
 struct Place {
@@ -39,8 +41,9 @@ struct Place {
 /// already taken off; a GPU that is missing there says nothing of its memory, and the check before each start decides.
 /// `gpus` as placeable() gives them: a GPU in MIG mode is nobody's, its instances are places like others,
 /// of a service that names none only where there is no whole GPU.
-/// Errors: refused, saying how much is missing where, with {"memory": {"service","needs","gpu","has"}} in its details;
-/// configuration for a device that is not there, or is in MIG mode.
+/// A vLLM takes gpus_wanted() of those that it may use; people's own unit all that are named.
+/// Errors: refused, saying how much is missing where, with {"memory": {"service","needs","gpu","has"}} in its details,
+/// or how many GPUs there are too few; configuration for a device that is not there, or is in MIG mode.
 Result<std::vector<Place>> place_together(const std::vector<GpuSample>& gpus, const std::map<GpuIndex, Bytes>& free,
                                           const std::vector<RoomWanted>& wanted, const Footprints& known);
 

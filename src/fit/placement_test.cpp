@@ -119,7 +119,45 @@ TEST(Placement, ATensorParallelSetTakesSeveralGpus) {
   EXPECT_THAT(place_one(two_gpus, free_of(two_gpus), set_of(2, 0.5))->gpus, ElementsAre(0, 1));
   const auto refused = place_one(two_gpus, free_of(two_gpus), set_of(3, 0.5));
   EXPECT_EQ(refused.error().code, ErrorCode::refused);
-  EXPECT_THAT(refused.error().message, HasSubstr("wants 3 GPUs, this machine has 2"));
+  EXPECT_THAT(refused.error().message, HasSubstr("wants 3 GPUs (tensor parallel 3), this machine has 2"));
+}
+
+TEST(Placement, PipelinesAndCopiesTakeGpusAsWell) {
+  const std::vector<GpuSample> four{gpu(0, Bytes::gib(24)), gpu(1, Bytes::gib(24)), gpu(2, Bytes::gib(24)),
+                                    gpu(3, Bytes::gib(24))};
+  auto wide = set_of(2, 0.5);
+  auto& options = std::get<VllmOptions>(wide.options);
+  options.pipeline_parallel_size = 2;
+  const auto placed = place_one(four, free_of(four), wide);
+  ASSERT_TRUE(placed);
+  EXPECT_THAT(placed->gpus, ElementsAre(0, 1, 2, 3));
+  EXPECT_EQ(placed->claim.at(3), Bytes::gib(12)) << "its share of each";
+  options.data_parallel_size = 2;
+  EXPECT_EQ(
+      place_one(four, free_of(four), wide).error().message,
+      "service 'set' wants 8 GPUs (tensor parallel 2 × pipeline parallel 2 × data parallel 2), this machine has 4");
+  options.data_parallel_local = 1;
+  EXPECT_EQ(place_one(four, free_of(four), wide)->gpus.size(), 4U) << "the other copy is a server of its own";
+  options.data_parallel_local = 0;
+  EXPECT_TRUE(place_one(four, free_of(four), wide)->gpus.empty()) << "it only answers";
+}
+
+TEST(Placement, OfTheGpusThatItsFileNamesAVllmTakesAsManyAsItWants) {
+  auto pair = set_of(2, 0.5);
+  pair.gpu.devices = {"1"};
+  const auto refused = place_one(two_gpus, free_of(two_gpus), pair);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::refused);
+  EXPECT_EQ(refused.error().message, "service 'set' wants 2 GPUs (tensor parallel 2), and its gpu: names 1");
+  auto single = set_of(1, 0.5);
+  single.gpu.devices = {"0", "1"};
+  EXPECT_THAT(place_one(two_gpus, free_of(two_gpus), single)->gpus, ElementsAre(1)) << "the tighter one";
+  single.unit = "glm.service";
+  EXPECT_THAT(place_one(two_gpus, free_of(two_gpus), single)->gpus, ElementsAre(0, 1))
+      << "nobody knows its command line";
+  single.unit.clear();
+  EXPECT_THAT(place_together(two_gpus, free_of(two_gpus), {{&single, {}, true}}, {})->front().gpus, ElementsAre(0, 1))
+      << "it sleeps there";
 }
 
 TEST(Placement, ATensorParallelSetPrefersEqualGpus) {
@@ -217,8 +255,9 @@ Instance random_instance(Dice& dice, int gpus, int services, int fill) {
   for (int i = 0; i < services; ++i) {
     auto one =
         service(Bytes::mib(1 + share / 3 + dice.below(static_cast<int>(share * 4 / 3))), "s" + std::to_string(i));
-    if (gpus > 1 && dice.one_in(6)) one = set_of(2, 0.05 + 0.01 * dice.below(30), "s" + std::to_string(i));
-    if (dice.one_in(6)) one.gpu.devices = {std::to_string(dice.below(gpus))};
+    const bool set = gpus > 1 && dice.one_in(6);
+    if (set) one = set_of(2, 0.05 + 0.01 * dice.below(30), "s" + std::to_string(i));
+    if (dice.one_in(6) && !set) one.gpu.devices = {std::to_string(dice.below(gpus))};
     instance.services.push_back(std::move(one));
   }
   return instance;
@@ -346,7 +385,7 @@ TEST(PlacementTest, ASliceIsAPlaceLikeOthers) {
   EXPECT_THAT(place_one(only_slices, free_of(only_slices), set_of(2, 0.2)).error().message,
               HasSubstr("it is in MIG mode"));
   EXPECT_THAT(place_one(gpus, free_of(gpus), set_of(2, 0.2)).error().message,
-              HasSubstr("wants 2 GPUs, this machine has 1"))
+              HasSubstr("wants 2 GPUs (tensor parallel 2), this machine has 1"))
       << "a set does not span slices";
 }
 

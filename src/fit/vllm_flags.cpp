@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "base/text.h"
+#include "fit/claim.h"
 #include "fit/word_reader.h"
 
 namespace gpumod {
@@ -17,10 +18,6 @@ namespace {
 /// With these more is loaded, or less, or elsewhere, than the arithmetic knows of.
 constexpr std::array not_covered{"--quantization",
                                  "-q",
-                                 "--pipeline-parallel-size",
-                                 "-pp",
-                                 "--data-parallel-size",
-                                 "-dp",
                                  "--cpu-offload-gb",
                                  "--enable-lora",
                                  "--speculative-config",
@@ -57,6 +54,33 @@ void put(std::optional<Number>& target, const std::optional<Read>& read) {
   if (read) target = static_cast<Number>(*read);
 }
 
+std::optional<int> size_from(WordReader& words, int least = 1) {
+  const auto read = words.number();
+  if (!read || *read < least || *read > 1024) return std::nullopt;
+  return static_cast<int>(*read);
+}
+
+/// True when the flag was one of those that say over how many GPUs the model goes (vllm/config/parallel.py).
+bool read_parallelism(WordReader& words, VllmOptions& options) {
+  if (words.is({"--tensor-parallel-size", "-tp"})) {
+    put(options.tensor_parallel_size, size_from(words));
+  } else if (words.is({"--pipeline-parallel-size", "-pp"})) {
+    put(options.pipeline_parallel_size, size_from(words));
+  } else if (words.is({"--prefill-context-parallel-size", "-pcp"})) {
+    put(options.prefill_context_parallel_size, size_from(words));
+  } else if (words.is({"--data-parallel-size", "-dp"})) {
+    put(options.data_parallel_size, size_from(words));
+  } else if (words.is({"--data-parallel-size-local", "-dpl"})) {
+    put(options.data_parallel_local, size_from(words, 0));  // 0: it only answers, and others compute
+  } else if (words.is({"--data-parallel-rank", "-dpn"})) {
+    (void)words.value();
+    options.data_parallel_local = 1;  // each copy is a server of its own
+  } else {
+    return false;
+  }
+  return true;
+}
+
 /// True when the flag was one of these.
 bool read_option(WordReader& words, VllmOptions& options) {
   if (words.is({"--gpu-memory-utilization"})) {
@@ -68,15 +92,12 @@ bool read_option(WordReader& words, VllmOptions& options) {
     put(options.max_model_len, amount(text));
   } else if (words.is({"--max-num-seqs"})) {
     put(options.max_num_seqs, amount(words.value()));
-  } else if (words.is({"--tensor-parallel-size", "-tp"})) {
-    const auto gpus = amount(words.value());
-    if (gpus && *gpus <= 1024) options.tensor_parallel_size = static_cast<int>(*gpus);
   } else if (words.is({"--kv-cache-memory-bytes", "--kv-cache-memory"})) {
     if (const auto bytes = amount(words.value())) options.kv_cache_memory = Bytes(*bytes);
   } else if (words.is({"--enforce-eager", "--no-enforce-eager"})) {
     options.enforce_eager = words.flag() == "--enforce-eager";
   } else {
-    return false;
+    return read_parallelism(words, options);
   }
   return true;
 }
@@ -116,6 +137,8 @@ Result<VllmFlags> vllm_flags_of(const Service& service, const std::vector<std::s
     reader.dashes_for_underscores();
     if (!read_option(reader, options)) TRY(read_rest(reader, flags));
   }
+  if (gpus_wanted(options) != options.tensor_parallel_size.value_or(1))
+    return fail(ErrorCode::refused, "parallelism other than of its tensors is not covered");
   flags.gpu_total = total;
   flags.utilization = options.gpu_memory_utilization.value_or(flags.utilization);
   flags.kv_cache_memory = options.kv_cache_memory;

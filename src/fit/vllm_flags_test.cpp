@@ -57,14 +57,31 @@ TEST(VllmFlagsTest, FurtherArgumentsHaveTheLastWord) {
 }
 
 TEST(VllmFlagsTest, WhatTheArithmeticDoesNotCoverIsSaid) {
-  for (const char* word : {"-q", "--quantization", "--pipeline_parallel_size", "--cpu-offload-gb=4", "--enable-lora"}) {
-    const auto flags = vllm_flags_of(vllm(), {word, "1"}, {});
+  for (const char* word : {"-q", "--quantization", "--pipeline_parallel_size", "-dp", "--cpu-offload-gb=4"}) {
+    const auto flags = vllm_flags_of(vllm(), {word, "2"}, {});
     ASSERT_FALSE(flags) << word;
     EXPECT_THAT(flags.error().message, HasSubstr("is not covered"));
   }
   auto adopted = vllm();
   adopted.unit = "glm.service";
   EXPECT_THAT(vllm_flags_of(adopted, {}, {}).error().message, HasSubstr("people's own"));
+}
+
+TEST(VllmFlagsTest, EverySizeOfItsParallelismCountsInGpus) {
+  const auto wanted = [](const std::vector<std::string>& words) {
+    return gpus_wanted(*as_started(vllm(), words).vllm());
+  };
+  EXPECT_EQ(wanted({}), 1);
+  EXPECT_EQ(wanted({"--tensor-parallel-size", "2", "--pipeline-parallel-size", "3"}), 6);
+  EXPECT_EQ(wanted({"--pipeline_parallel_size=2", "-tp=2"}), 4);
+  EXPECT_EQ(wanted({"-pp", "2", "-dp", "2", "-pp", "1"}), 2) << "the last one counts";
+  EXPECT_EQ(wanted({"-dp", "4", "-dpl=2", "-tp", "2"}), 4) << "the other two copies are elsewhere";
+  EXPECT_EQ(wanted({"--data-parallel-rank", "0", "--data-parallel-size", "4"}), 1);
+  EXPECT_EQ(wanted({"-dp", "4", "--data-parallel-size-local", "0"}), 0) << "it only answers";
+  EXPECT_EQ(wanted({"-pcp", "2"}), 2);
+  EXPECT_EQ(wanted({"-tp", "2", "-dcp", "2"}), 2) << "that goes over the same GPUs";
+  EXPECT_EQ(wanted({"-pp", "many", "-dp", "0", "-tp", "-1"}), 1) << "vLLM refuses it itself";
+  EXPECT_TRUE(vllm_flags_of(vllm(), {"-pp", "1"}, Bytes::gib(24)));
 }
 
 TEST(VllmFlagsTest, TheClaimIsThatOfWhatIsReallyStarted) {

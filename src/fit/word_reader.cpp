@@ -14,7 +14,7 @@ bool WordReader::next() {
   flag_ = words_[next_++];
   attached_.reset();
   const auto equals = flag_.find('=');
-  if (flag_.starts_with("--") && equals != std::string::npos) {
+  if (flag_.starts_with("-") && equals != std::string::npos) {
     attached_ = flag_.substr(equals + 1);
     flag_.resize(equals);
   }

@@ -17,7 +17,7 @@ class WordReader {
   /// `words` must outlive it.
   explicit WordReader(const std::vector<std::string>& words) : words_(words) {}
 
-  /// On to the next word, which may be a flag ("-c", "--flag", "--flag=value": the value is taken off). False at the end.
+  /// On to the next word, which may be a flag ("-c", "--flag", "-f=value": the value is taken off). False at the end.
   bool next();
   const std::string& flag() const { return flag_; }
   bool is(std::initializer_list<std::string_view> names) const;

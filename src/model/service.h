@@ -86,8 +86,12 @@ struct VllmOptions {
   bool enforce_eager = false;
   bool enable_sleep_mode = false;
   bool trust_remote_code = false;
-  /// No key of a file: --kv-cache-memory-bytes among its further arguments. It replaces the utilization.
-  std::optional<Bytes> kv_cache_memory = {};
+  // No keys of a file, but found among its further arguments (fit/vllm_flags.h).
+  std::optional<Bytes> kv_cache_memory = {};  ///< --kv-cache-memory-bytes: replaces the utilization
+  std::optional<int> pipeline_parallel_size = {};
+  std::optional<int> prefill_context_parallel_size = {};
+  std::optional<int> data_parallel_size = {};   ///< copies of the model, each on GPUs of its own
+  std::optional<int> data_parallel_local = {};  ///< how many of them this server runs; unset: all
 };
 
 struct LlamaOptions {

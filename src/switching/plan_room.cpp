@@ -159,7 +159,8 @@ Result<void> Planner::place_all(const std::vector<Step*>& takers, const std::map
   services.reserve(takers.size());
   for (std::size_t i = 0; i < takers.size(); ++i) {
     wanted[i].service = &services.emplace_back(as_placed(*takers[i]));
-    if (takers[i]->action == Action::wake) wanted[i].given = missing_to_wake(*takers[i]);
+    wanted[i].settled = takers[i]->action == Action::wake;
+    if (wanted[i].settled) wanted[i].given = missing_to_wake(*takers[i]);
   }
   auto places = TRY(place_together(snapshot_.gpus, free, wanted, knowledge_.footprints));
   for (std::size_t i = 0; i < takers.size(); ++i) {
@@ -265,7 +266,7 @@ bool Planner::is_unloaded(const Service& member) const {
 
 /// A refusal for lack of room names who holds the room and is not ours to move.
 Error Planner::explain(Error error) const {
-  if (error.code != ErrorCode::refused) return error;
+  if (!lacks_memory(error)) return error;
   std::vector<std::string> strangers, left_over;
   for (const auto& gpu : snapshot_.gpus)
     for (const auto& process : gpu.processes) {

@@ -168,6 +168,22 @@ class GpuCommands(GpuCase):
             self.assertIn(large, run.json["error"]["hint"])
         self.assertEqual(self.state_of("chat"), "running")
 
+    def test_a_vllm_that_wants_more_gpus_than_there_are_stops_nothing(self):
+        self.switch("code")
+        self.write("services/wide.yaml", f"""
+            engine: vllm
+            binary: {SIM}
+            port: {free_port()}
+            model: org/wide
+            extra_args: [--pipeline-parallel-size=2]
+            """)
+        self.mode("wide", "wide")
+        run = self.gpumod("mode", "switch", "wide", "--json")
+        self.assertEqual((run.code, run.json["error"]["message"]),
+                         (3, "service 'wide' wants 2 GPUs (pipeline parallel 2), this machine has 1"), run)
+        self.assertIn("extra_args", run.json["error"]["hint"])
+        self.assertEqual(self.state_of("chat"), "running")
+
     def test_the_status_says_of_each_process_what_the_ledger_says(self):
         self.switch("code")
         state = self.root / "state"

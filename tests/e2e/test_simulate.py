@@ -130,6 +130,30 @@ class Simulations(Case):
         self.assertEqual(claim(), 4000)
         self.assertEqual(claim(extra_args="[--gpu-memory-utilization, '0.5']"), 5000, "its own stand behind")
 
+    def test_a_vllm_in_parallel_takes_its_share_of_each_gpu(self):
+        self.mode("chat", "chat")
+
+        def simulate(arguments, gpus="first=10000,second=10000"):
+            self.write("services/chat.yaml", f"""
+                engine: vllm
+                port: 7071
+                model: org/chat
+                gpu_memory_utilization: 0.9
+                extra_args: {arguments}
+                """)
+            return self.gpumod("simulate", "mode", "chat", "--gpu", gpus, "--json")
+
+        def free(run):
+            return [gpu["lowest"]["free"] // MIB for gpu in run.json["simulation"]["gpus"]]
+
+        self.assertEqual(sorted(free(simulate("[]"))), [600, 9600])  # 400 MiB are the driver's
+        for arguments in "[--pipeline-parallel-size=2]", "[-pp, '2']", "[-tp=2]", "[--data_parallel_size, '2']":
+            self.assertEqual(free(simulate(arguments)), [600, 600], arguments)
+        run = simulate("[-tp, '2', -pp, '2']")
+        self.assertEqual((run.code, run.json["error"]["code"]), (3, "refused"), run)
+        self.assertEqual(run.json["error"]["message"],
+                         "service 'chat' wants 4 GPUs (tensor parallel 2 × pipeline parallel 2), this machine has 2")
+
     def make_model(self):
         """A mode of one llama-server that asks for a context of a million tokens, and does not shrink itself."""
         model = self.root / "model.gguf"

@@ -6,6 +6,8 @@
 
 #include "base/text.h"
 #include "control/additions.h"
+#include "fit/claim.h"
+#include "fit/vllm_flags.h"
 #include "verbs/doctor/judge.h"
 
 namespace gpumod {
@@ -276,10 +278,12 @@ Check judge_shared_memory(const DoctorFacts& facts) {
     check.skip(facts.catalog ? "there is no /dev/shm" : facts.catalog.error().message);
     return check;
   }
-  for (const auto& [id, service] : facts.catalog->services)
-    if (service.vllm() && service.vllm()->tensor_parallel_size.value_or(1) > 1 && facts.shared_memory < least)
+  for (const auto& [id, service] : facts.catalog->services) {
+    const auto started = as_started(service, additions_of(*facts.catalog, service).words);
+    if (started.vllm() && gpus_wanted(*started.vllm()) > 1 && facts.shared_memory < least)
       check.warn(fmt::format("'{}' uses several GPUs, and /dev/shm has only {}", id, to_string(facts.shared_memory)),
                  "sudo mount -o remount,size=8G /dev/shm; in a container: --shm-size=8g");
+  }
   if (check.findings.empty()) check.ok(fmt::format("{}", to_string(facts.shared_memory)));
   return check;
 }

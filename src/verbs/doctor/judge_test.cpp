@@ -280,6 +280,9 @@ TEST_F(DoctorJudge, SharedMemoryForSeveralGpus) {
   expect("memory.shared", Health::ok, "64 MiB");
   std::get<VllmOptions>(chat().options).tensor_parallel_size = 2;
   expect("memory.shared", Health::warning, "'chat' uses several GPUs, and /dev/shm has only 64 MiB", "remount");
+  std::get<VllmOptions>(chat().options).tensor_parallel_size.reset();
+  chat().extra_args = {"--pipeline-parallel-size=2"};
+  expect("memory.shared", Health::warning, "'chat' uses several GPUs", "remount");
 }
 
 // --- disks and programs
