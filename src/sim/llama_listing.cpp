@@ -79,23 +79,26 @@ Result<std::vector<std::pair<std::string, fs::path>>> models_in(const fs::path& 
   if (!fs::is_directory(folder, problem))
     return fail(ErrorCode::configuration,
                 fmt::format("error: '{}' does not exist or is not a directory\n", folder.string()));
-  const auto ggufs = [](const fs::path& in) {
-    std::vector<fs::path> files;
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(in, ignored))
-      if (entry.path().extension() == ".gguf" && !entry.path().filename().string().starts_with("mmproj"))
-        files.push_back(entry.path());
-    std::sort(files.begin(), files.end());
+  const auto entries_of = [](const fs::path& in) {
+    std::vector<fs::path> entries;
+    std::error_code unreadable;
+    for (fs::directory_iterator each(in, unreadable), end; !unreadable && each != end; each.increment(unreadable))
+      entries.push_back(each->path());
+    std::sort(entries.begin(), entries.end());
+    return entries;
+  };
+  const auto ggufs = [&](const fs::path& in) {
+    auto files = entries_of(in);
+    std::erase_if(files, [](const fs::path& file) {
+      return file.extension() != ".gguf" || file.filename().string().starts_with("mmproj");
+    });
     return files;
   };
   std::vector<std::pair<std::string, fs::path>> found;
   for (const auto& file : ggufs(folder))
     found.emplace_back(file.stem().string(), file);
-  for (const auto& entry : fs::directory_iterator(folder, problem)) {
-    if (!entry.is_directory()) continue;
-    if (const auto parts = ggufs(entry.path()); !parts.empty())
-      found.emplace_back(entry.path().filename().string(), parts.front());
-  }
+  for (const auto& entry : entries_of(folder))
+    if (const auto parts = ggufs(entry); !parts.empty()) found.emplace_back(entry.filename().string(), parts.front());
   return found;
 }
 

@@ -143,14 +143,16 @@ Result<std::string> unit_to_remove(const Paths& paths, const Catalog& catalog, c
 
 /// `systemctl --user enable` leaves links to the unit; without the unit they would dangle.
 void remove_enabling_links(const fs::path& unit_file) {
-  std::error_code ignored;
-  for (const auto& folder : fs::directory_iterator(unit_file.parent_path(), ignored)) {
-    const auto name = folder.path().extension();
-    if (name != ".wants" && name != ".requires") continue;
-    const auto link = folder.path() / unit_file.filename();
-    const auto target = fs::read_symlink(link, ignored);
-    if (!ignored &&
-        (target.is_absolute() ? target : folder.path() / target).lexically_normal() == unit_file.lexically_normal())
+  std::error_code unreadable;
+  for (fs::directory_iterator each(unit_file.parent_path(), unreadable), end; !unreadable && each != end;
+       each.increment(unreadable)) {
+    const auto& folder = each->path();
+    if (folder.extension() != ".wants" && folder.extension() != ".requires") continue;
+    const auto link = folder / unit_file.filename();
+    std::error_code no_link;
+    const auto target = fs::read_symlink(link, no_link);
+    if (!no_link &&
+        (target.is_absolute() ? target : folder / target).lexically_normal() == unit_file.lexically_normal())
       ::unlink(link.c_str());
   }
 }
