@@ -30,26 +30,41 @@ namespace {
 
 constexpr std::size_t config_limit = 4 << 20;
 
-/// The file that the loader takes for a library which the program asks for by this name, with or without a version.
-/// Only what the program says itself counts; empty where that leaves it open.
-fs::path library_of(const fs::path& program, std::string_view name) {
+/// The file that the loader takes for a library that `asking`, a program or another library, needs. Only what that says
+/// itself counts; empty where it leaves that open.
+fs::path file_of_library(const fs::path& asking, std::string_view search, const std::string& library) {
   std::error_code problem;
-  const auto real = fs::canonical(program, problem);  // as $ORIGIN is
-  const auto source = open_byte_source(real);
-  if (problem || !source) return {};
-  const auto libraries = read_program_libraries(**source);
-  if (!libraries) return {};
-  const auto needed = std::find_if(libraries->needed.begin(), libraries->needed.end(), [&](const std::string& each) {
-    return each.starts_with(name) && (each.size() == name.size() || each[name.size()] == '.');
-  });
-  if (needed == libraries->needed.end()) return {};
-  for (const auto part : split_at(libraries->search, ':')) {
+  for (const auto part : split_at(search, ':')) {
     std::string folder(part);
     for (std::string_view origin : {"$ORIGIN", "${ORIGIN}"})
-      if (folder.starts_with(origin)) folder.replace(0, origin.size(), real.parent_path().native());
+      if (folder.starts_with(origin)) folder.replace(0, origin.size(), asking.parent_path().native());
     const bool plain = folder.starts_with('/') && folder.find('$') == std::string::npos;
     if (!plain || fs::exists(fs::path(folder) / "glibc-hwcaps", problem)) return {};
-    if (auto file = fs::path(folder) / *needed; fs::exists(file, problem)) return file;
+    if (auto file = fs::path(folder) / library; fs::exists(file, problem)) return file;
+  }
+  return {};
+}
+
+/// The library of llama.cpp that a program loads, by itself or through another one of llama.cpp's: its newer programs are
+/// no more than a call into libllama-server-impl.so. The loader asks in this order too: what a program needs before what
+/// those need, and the first that is asked for by a name is it for everybody. Empty where that cannot be told.
+fs::path libllama_of(const fs::path& program) {
+  constexpr std::size_t most_asked = 8;  // llama-server, its -impl, -common, mtmd
+  std::vector<fs::path> asking{program};
+  for (std::size_t next = 0; next < asking.size() && next < most_asked; ++next) {
+    std::error_code problem;
+    const auto real = fs::canonical(asking[next], problem);  // as $ORIGIN is
+    const auto source = open_byte_source(real);
+    const auto libraries = problem || !source ? Result<ProgramLibraries>() : read_program_libraries(**source);
+    if (!libraries) return {};
+    for (const auto& each : libraries->needed)
+      if (each == "libllama.so" || each.starts_with("libllama.so."))
+        return file_of_library(real, libraries->search, each);
+    for (const auto& each : libraries->needed) {
+      if (!each.starts_with("libllama")) continue;
+      asking.push_back(file_of_library(real, libraries->search, each));
+      if (asking.back().empty()) return {};
+    }
   }
   return {};
 }
@@ -205,7 +220,7 @@ class ModelCheck {
     if (architecture.empty() || binary_.empty()) return;
     for (const char* name : {"LD_LIBRARY_PATH", "LD_PRELOAD"})  // then it may load another one
       if (added_.environment.contains(name) || !environment_variable(name).empty()) return;
-    const auto library = library_of(binary_, "libllama.so");
+    const auto library = libllama_of(binary_);
     const auto text = library.empty() ? Result<std::string>() : read_file(library, 256 << 20);
     if (!text || text->find("general.architecture") == std::string::npos) return;
     if (text->find(std::string_view(architecture.c_str(), architecture.size() + 1)) == std::string::npos)

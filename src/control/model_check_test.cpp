@@ -143,6 +143,23 @@ TEST_F(ModelCheckTest, AnArchitectureThatTheLibraryDoesNotKnowIsSaid) {
   EXPECT_THAT(problems(llama(model), binary), IsEmpty());
 }
 
+TEST_F(ModelCheckTest, ALibraryThatAnotherOneLoadsForTheProgramCounts) {
+  const auto model = write("m.gguf", gguf("brandnew"));
+  const auto binary =
+      write("llama/bin/llama-server", elf_program({"libllama-server-impl.so", "libc.so.6"}, "$ORIGIN/../lib/llama"));
+  write("llama/lib/libllama.so.0", std::string("general.architecture\0qwen3\0", 27));
+  EXPECT_THAT(problems(llama(model), binary), IsEmpty()) << "what it is made of is not there";
+  write("llama/lib/llama/libllama-server-impl.so",
+        elf_program({"libllama-common.so.0", "libllama.so.0"}, "$ORIGIN/.."));
+  EXPECT_THAT(problems(llama(model), binary), ElementsAre(HasSubstr("does not know the architecture brandnew")));
+  EXPECT_THAT(problems(llama(write("q.gguf", gguf())), binary), IsEmpty());
+  write("llama/lib/llama/libllama-server-impl.so", elf_program({"libllama-common.so.0"}, "$ORIGIN/.."));
+  write("llama/lib/libllama-common.so.0", elf_program({"libllama.so.0"}, "$ORIGIN"));
+  EXPECT_THAT(problems(llama(model), binary), ElementsAre(HasSubstr("brandnew"))) << "two steps away";
+  write("llama/lib/libllama-common.so.0", elf_program({"libllama-common.so.0"}, "$ORIGIN"));
+  EXPECT_THAT(problems(llama(model), binary), IsEmpty()) << "one that asks for itself comes to no end, and to nothing";
+}
+
 TEST_F(ModelCheckTest, ALibraryThatTheProgramMayNotLoadSaysNothing) {
   const auto model = write("m.gguf", gguf("brandnew"));
   write("llama/lib/libllama.so.0", std::string("general.architecture\0qwen3\0", 27));

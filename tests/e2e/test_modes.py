@@ -124,6 +124,16 @@ class SingleModels(Case):
         self.assertEqual(len(vector), 64)
         self.assertEqual(self.status()["differences"], [])
 
+    def test_an_architecture_that_this_llama_server_does_not_know_is_refused(self):
+        model = self.root / "new.gguf"
+        model.write_bytes((pathlib.Path(MODELS) / "single.gguf").read_bytes().replace(b"llama", b"lluma"))
+        self.write("services/new.yaml", f"engine: llamacpp\nport: {free_port()}\nmodel: {model}\n")
+        self.mode("new", "new")
+        run = self.gpumod("mode", "switch", "new", "--json")
+        self.assertEqual(run.code, 3, run)
+        self.assertIn("does not know the architecture lluma of its model", run.json["error"]["message"])
+        self.assertEqual(self.state_of("new"), "stopped")
+
     def test_a_probe_that_expects_other_dimensions_fails_the_switch(self):
         self.write("services/embed.yaml", f"""
             engine: llamacpp
