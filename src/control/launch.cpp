@@ -62,13 +62,22 @@ Result<fs::path> binary_of(const Paths& paths, const Catalog& catalog, const Ser
 
 namespace {
 
-/// As CUDA_VISIBLE_DEVICES takes them. vLLM refuses UUIDs in some builds: indexes work everywhere with PCI_BUS_ID
-/// order. A slice of MIG has no index there.
-std::vector<std::string> cuda_devices(const Service& service, const std::vector<GpuSample>& gpus) {
+/// vLLM made numbers of CUDA_VISIBLE_DEVICES, and died of a UUID ("invalid literal for int() with base 10"), until
+/// vllm#45026: 0.22 still does (vllm#13815, #20939, #41848), 0.24 is the first that was seen to take one. Which one is
+/// installed beside a wrapper script, or in a container, is not known.
+bool takes_uuids(const Service& service, const fs::path& binary) {
+  return !service.vllm() || is_at_least(installed_package_version(binary, "vllm"), 0, 24);
+}
+
+/// As CUDA_VISIBLE_DEVICES takes them: by UUID, which means the same GPU when another one is lost or hidden. Where the
+/// engine may refuse that by index, which CUDA_DEVICE_ORDER=PCI_BUS_ID makes the driver's. A slice of MIG has no index.
+std::vector<std::string> cuda_devices(const Service& service, const fs::path& binary,
+                                      const std::vector<GpuSample>& gpus) {
   std::vector<std::string> devices;
+  const bool by_uuid = gpus.empty() || takes_uuids(service, binary);
   for (const auto& gpu : gpus) {
     if (!gpu.is_instance()) {
-      devices.push_back(service.vllm() || gpu.uuid.empty() ? fmt::format("{}", gpu.index) : gpu.uuid);
+      devices.push_back(!by_uuid || gpu.uuid.empty() ? fmt::format("{}", gpu.index) : gpu.uuid);
       continue;
     }
     const auto named = std::find_if(gpu.slices.begin(), gpu.slices.end(), [&](const GpuSlice& slice) {
@@ -101,7 +110,7 @@ Result<UnitSpec> unit_spec_for(const Machine& machine, const Catalog& catalog, c
   const Service& service = *members.front();
   LaunchContext context;
   context.binary = TRY(binary_of(machine.paths, catalog, service));
-  context.cuda_devices = cuda_devices(service, gpus);
+  context.cuda_devices = cuda_devices(service, context.binary, gpus);
   context.settings = engine_settings(catalog, service.engine);
   context.unit = unit;
   context.router_members = members;

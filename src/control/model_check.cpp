@@ -265,15 +265,7 @@ class ModelCheck {
     if (binary_.empty()) return;
     const auto vllm = installed_package_version(binary_, "vllm");
     const auto transformers = installed_package_version(binary_, "transformers");
-    int major = 0, minor = 0, of_transformers = 0;
-    const auto* end = vllm.data() + vllm.size();
-    const auto [dot, bad_major] = std::from_chars(vllm.data(), end, major);
-    if (bad_major != std::errc() || dot == end || *dot != '.') return;
-    if (std::from_chars(dot + 1, end, minor).ec != std::errc()) return;
-    if (std::from_chars(transformers.data(), transformers.data() + transformers.size(), of_transformers).ec !=
-        std::errc())
-      return;
-    if (major == 0 && minor < 12 && of_transformers >= 5)
+    if (is_at_least(vllm, 0, 0) && !is_at_least(vllm, 0, 12) && is_at_least(transformers, 5, 0))
       add(fmt::format("vLLM {} fails on every tokenizer with transformers {}, which is installed beside it", vllm,
                       transformers),
           "Install 'transformers<5' into that environment, or update vLLM.");
@@ -380,6 +372,15 @@ std::string installed_package_version(const fs::path& binary, std::string_view p
       return printable(name.substr(prefix.size(), name.size() - prefix.size() - suffix.size()));
   }
   return {};
+}
+
+bool is_at_least(std::string_view version, int major, int minor) {
+  int is_major = 0, is_minor = 0;
+  const auto* end = version.data() + version.size();
+  const auto [dot, bad_major] = std::from_chars(version.data(), end, is_major);
+  if (bad_major != std::errc() || dot == end || *dot != '.') return false;
+  if (std::from_chars(dot + 1, end, is_minor).ec != std::errc()) return false;
+  return is_major != major ? is_major > major : is_minor >= minor;
 }
 
 std::vector<Error> adopted_unit_problems(const Paths& paths, const Service& service, const fs::path& fragment) {

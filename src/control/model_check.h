@@ -24,6 +24,9 @@ std::vector<Error> model_problems(const Service& service, const Additions& added
 /// The version of a Python package that a program of a virtual environment imports; "" where that cannot be told.
 std::string installed_package_version(const std::filesystem::path& binary, std::string_view package);
 
+/// Of "0.24.1", "5.0rc1" …; false for what does not begin like a version.
+bool is_at_least(std::string_view version, int major, int minor);
+
 /// An adopted unit whose own command line rules out what the service declares of it: sleep without the flag for it.
 /// `fragment`: the unit's file. Nothing when that cannot be told for certain.
 std::vector<Error> adopted_unit_problems(const Paths& paths, const Service& service,

@@ -201,6 +201,9 @@ TEST(FailureVllm, WhatTheHardwareCannotDo) {
   EXPECT_EQ(
       vllm("ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (3).").remedy,
       "Set tensor_parallel_size to a number that divides 40.");
+  EXPECT_EQ(
+      vllm("ValueError: invalid literal for int() with base 10: 'MIG-377e0049-554c-540b-93c6-d0976f8426cb'").remedy,
+      "Update vLLM: since 0.24 it reads UUIDs. Or let its gpu: name a whole GPU.");
   EXPECT_EQ(vllm("RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your "
                  "GPU driver by downloading and installing a new version")
                 .cause,
