@@ -92,6 +92,7 @@ TEST_F(RecordingsTest, AFileOfTheTimeBeforeRecordingsHasNoneAndGetsThem) {
   }
   {
     SQLite::Database raw((folder / "state.db").string(), SQLite::OPEN_READWRITE);
+    raw.exec("DROP INDEX open_switches");
     raw.exec("DROP TABLE recordings");
     raw.exec("PRAGMA user_version = 3");
   }

@@ -90,7 +90,8 @@ class Store {
   /// Writes the switch (if it is not there yet) and the commands about to be issued, in one durable transaction.
   Result<void> record_commands(const StoredSwitch& about, const std::vector<Command>& commands);
   /// Ends the switch and, in the same transaction, makes `goal` the goal where one is given and, with `closes_earlier`,
-  /// closes every earlier switch that a crash left open: this one has dealt with what they left.
+  /// closes every earlier switch that a crash left open: this one has dealt with what they left. Lets go of the oldest,
+  /// with their commands: the newest 1000 stay, and older ones that never ended or have a recording.
   Result<void> end_switch(const StoredSwitch& about, const std::optional<Goal>& goal, bool closes_earlier);
   /// Sets only the goal.
   Result<void> set_goal(const Goal& goal);

@@ -134,6 +134,46 @@ TEST_F(StoreTest, ATakenOverSwitchIsClosedAndTheNewOneStaysOpen) {
   EXPECT_EQ(store.history(10).value().back().result, "interrupted");
 }
 
+TEST_F(StoreTest, OldSwitchesAreLetGoWithTheirCommandsButNotWhatIsOpenOrRecorded) {
+  auto store = Store::open(folder).value();
+  ASSERT_TRUE(store.set_durable(false));
+  const auto ends = [&](std::int64_t id) {
+    auto ended = about(id);
+    ended.ended = wall_now();
+    ended.result = "committed";
+    ASSERT_TRUE(store.record_commands(ended, {start("chat")}));
+    ASSERT_TRUE(store.end_switch(ended, std::nullopt, false));
+  };
+  ASSERT_TRUE(store.record_commands(about(1), {start("chat")}));  // cut short, and never dealt with
+  for (std::int64_t id = 2; id <= 1003; ++id) {
+    ends(id);
+    if (id == 2) {
+      ASSERT_TRUE(store.keep_recording(2, "{}"));
+    }
+  }
+  EXPECT_TRUE(store.switch_of(1).value());
+  EXPECT_TRUE(store.switch_of(2).value());
+  EXPECT_FALSE(store.switch_of(3).value());
+  EXPECT_TRUE(store.switch_of(4).value());
+  EXPECT_EQ(store.history(2000).value().size(), 1002u);
+  EXPECT_EQ(store.commands_of(1).value().size(), 1u);
+  EXPECT_TRUE(store.commands_of(3).value().empty());
+  EXPECT_EQ(store.commands_of(4).value().size(), 1u);
+  EXPECT_EQ(store.next_switch_id().value(), 1004);
+}
+
+TEST_F(StoreTest, OpenSwitchesAreFoundWithoutReadingTheHistory) {
+  (void)Store::open(folder).value();
+  SQLite::Database raw((folder / "state.db").string(), SQLite::OPEN_READONLY);
+  for (const char* question : {"SELECT count(*) FROM switches WHERE ended IS NULL",
+                               "SELECT report FROM switches WHERE ended IS NULL ORDER BY id DESC LIMIT 1"}) {
+    SQLite::Statement plan(raw, std::string("EXPLAIN QUERY PLAN ") + question);
+    ASSERT_TRUE(plan.executeStep());
+    EXPECT_THAT(plan.getColumn(3).getString(), testing::HasSubstr("open_switches"));
+    EXPECT_FALSE(plan.executeStep()) << "nothing is sorted";
+  }
+}
+
 TEST_F(StoreTest, ACorruptFileIsMovedAsideAndSaid) {
   {
     std::ofstream(folder / "state.db") << "this is not a database, and it is long enough to be looked at as one: "
@@ -359,6 +399,7 @@ TEST_F(StoreTest, AFileOfTheTimeBeforeModelsHasNoneAndGetsThem) {
   }
   {
     SQLite::Database raw((folder / "state.db").string(), SQLite::OPEN_READWRITE);
+    raw.exec("DROP INDEX open_switches");
     raw.exec("DROP TABLE models");
     raw.exec("DROP TABLE recordings");
     raw.exec("PRAGMA user_version = 2");

@@ -91,6 +91,31 @@ json::object keep(std::size_t bytes) {
           {"file_bytes_after_300", size}};
 }
 
+/// Wall time of ending a switch with twelve commands and a report of 3 kB, before and after there are as many as are ever
+/// kept: from then on each one lets go of the oldest.
+json::object end() {
+  const TestFolder folder;
+  auto store = Store::open(folder.path());
+  if (!store) std::abort();
+  std::vector<double> before, after;
+  for (int id = 1; id <= 1200; ++id) {
+    StoredSwitch about;
+    about.id = id;
+    if (!store->record_commands(about, std::vector<Command>(12))) std::abort();
+    about.result = "committed";
+    about.ended = wall_now();
+    about.report = std::string(3000, 'x');
+    const auto began = now();
+    if (!store->end_switch(about, std::nullopt, false)) std::abort();
+    if (id > 800) (id <= 1000 ? before : after).push_back(seconds(now() - began));
+  }
+  const auto median = [](std::vector<double>& took) {
+    std::sort(took.begin(), took.end());
+    return took[took.size() / 2] * 1e3;
+  };
+  return {{"milliseconds_to_end", median(before)}, {"milliseconds_to_end_and_let_go", median(after)}};
+}
+
 }  // namespace
 }  // namespace gpumod
 
@@ -99,5 +124,6 @@ int main() {
     std::puts(boost::json::serialize(gpumod::measure(gpus, 12'000)).c_str());
   for (const std::size_t bytes : {6'000UL, 100'000UL})
     std::puts(boost::json::serialize(gpumod::keep(bytes)).c_str());
+  std::puts(boost::json::serialize(gpumod::end()).c_str());
   return 0;
 }
