@@ -155,11 +155,25 @@ tl::unexpected<Error> nothing_under_way() {
               "gpumod status shows how things are.");
 }
 
-Task<Result<Fd>> reach(Paths paths) {
+tl::unexpected<Error> another_is_under_way(pid_t meant, pid_t pid, const std::string& working) {
+  return fail(ErrorCode::refused,
+              fmt::format("what pid {} did has ended, and was not taken back; now '{}' (pid {}) is under way", meant,
+                          working, pid),
+              fmt::format("To take that back: gpumod mode cancel --pid {}", pid));
+}
+
+struct Reached {
+  Fd socket;
+  pid_t meant = 0;  ///< 0: whoever opens
+};
+
+Task<Result<Reached>> reach(Paths paths, pid_t meant) {
   const TimePoint deadline = now() + opening_patience;
   for (;;) {
     const auto holder = mutation_holder(paths);
     if (!holder) co_return nothing_under_way();
+    if (meant == 0) meant = holder->pid;
+    if (holder->pid != 0 && holder->pid != meant) co_return another_is_under_way(meant, holder->pid, holder->about);
     auto address = address_in(paths.runtime);
     if (!address) co_return fail(std::move(address).error());
     Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -168,7 +182,8 @@ Task<Result<Fd>> reach(Paths paths) {
       if (!is_of_our_user(socket.get()))
         co_return fail(ErrorCode::environment, "another user's process listens in our runtime directory",
                        fmt::format("See who may write to {}.", paths.runtime.string()));
-      co_return socket;
+      Reached reached{std::move(socket), meant};
+      co_return reached;
     }
     if (now() >= deadline)
       co_return fail(ErrorCode::failed, fmt::format("the worker (pid {}) cannot be reached", holder->pid),
@@ -179,11 +194,10 @@ Task<Result<Fd>> reach(Paths paths) {
 
 }  // namespace
 
-Task<Result<Knocked>> knock_and_cancel(Paths paths) {
-  auto socket = co_await reach(std::move(paths));
-  if (!socket) co_return fail(std::move(socket).error());
-  LinePeer worker(socket->get());
-  worker.send(json::object{{"cancel", true}});
+Task<Result<Knocked>> knock_and_cancel(Paths paths, std::optional<pid_t> meant) {
+  const auto reached = co_await reach(std::move(paths), meant.value_or(0));
+  if (!reached) co_return fail(reached.error());
+  LinePeer worker(reached->socket.get());
   std::string working;
   pid_t pid = 0;
   for (;;) {
@@ -198,6 +212,9 @@ Task<Result<Knocked>> knock_and_cancel(Paths paths) {
       working = std::string(what->as_string());
       if (const auto* number = message->if_contains("pid"); number && number->is_int64())
         pid = static_cast<pid_t>(number->as_int64());
+      // The one that was looked at may have died since, and the next have opened its door in the same place.
+      if (reached->meant != 0 && pid != reached->meant) co_return another_is_under_way(reached->meant, pid, working);
+      worker.send(json::object{{"cancel", true}});
     }
     if (auto* answer = message->if_contains("answer")) {
       Knocked knocked{working, pid, std::move(*answer)};

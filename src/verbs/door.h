@@ -1,8 +1,8 @@
 // The door of the worker that holds the mutation lock: a socket in the runtime directory at which another gpumod of the
 // same user can follow what goes on, and ask for it to be taken back. Everyone who knocks is told how it ends.
 //
-//   visitor → worker   {"cancel": true}                  take it back
 //   worker → visitor   {"working": "mode switch code", "pid": 4242}    once, first
+//   visitor → worker   {"cancel": true}                  take it back
 //                      {"event": …, …}                   progress, from then on
 //                      {"answer": …} or {"error": …}     once, last
 //
@@ -14,6 +14,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <boost/json/object.hpp>
@@ -53,8 +54,10 @@ struct Knocked {
   Result<boost::json::value> outcome;  ///< as the worker's own caller gets it
 };
 
-/// Asks the worker that holds the lock to take back what it does, and waits for how that ends.
-/// Errors: not_found when nothing is under way; failed when the worker died or does not open.
-Task<Result<Knocked>> knock_and_cancel(Paths paths);
+/// Asks the worker `meant`, or without one the worker that holds the lock when this begins, to take back what it does,
+/// and waits for how that ends. Never another one that has begun since: whoever asked cannot have meant that.
+/// Errors: not_found when nothing is under way; refused when what was meant has ended and something else is under way;
+/// failed when the worker died or does not open.
+Task<Result<Knocked>> knock_and_cancel(Paths paths, std::optional<pid_t> meant = {});
 
 }  // namespace gpumod

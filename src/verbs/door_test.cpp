@@ -78,6 +78,30 @@ TEST_F(DoorTest, WhoKnocksIsToldHowItEnds) {
   EXPECT_FALSE(fs::exists(root / "worker.sock"));
 }
 
+TEST_F(DoorTest, WhoMeantOneThatHasEndedDoesNotTakeBackTheNext) {
+  const auto lock = MutationLock::acquire(paths, "mode switch rag");
+  ASSERT_TRUE(lock);
+  door = ends_with(json::object{{"answer", true}});
+  const auto named = loop.run_until_done(knock_and_cancel(paths, ::getpid() + 1));
+  ASSERT_FALSE(named);
+  EXPECT_EQ(named.error().code, ErrorCode::refused);
+  EXPECT_EQ(
+      named.error().message,
+      fmt::format("what pid {0} did has ended, and was not taken back; now 'mode switch rag' (pid {1}) is under way",
+                  ::getpid() + 1, ::getpid()));
+  EXPECT_EQ(named.error().hint, fmt::format("To take that back: gpumod mode cancel --pid {}", ::getpid()));
+
+  // Killed, and the next has the lock and its door already, but has not said yet who it is.
+  folder.write("lock", "4242 mode switch code\n");
+  const auto unnamed = knock();
+  ASSERT_FALSE(unnamed);
+  EXPECT_THAT(unnamed.error().message, HasSubstr("what pid 4242 did has ended"));
+  EXPECT_EQ(cancels, 0);
+  folder.write("lock", "");
+  EXPECT_TRUE(loop.run_until_done(knock_and_cancel(paths, ::getpid())));
+  EXPECT_EQ(cancels, 1);
+}
+
 TEST_F(DoorTest, OnlyItsOwnerMayOpenIt) {
   const auto lock = MutationLock::acquire(paths, "x");
   door = ends_with({});

@@ -142,8 +142,12 @@ Answer mode_switch(Context& context, Request request) {
 
 /// It has succeeded when what was there before runs again, whoever asked for that first: us, somebody else, or a step
 /// that failed by itself.
-Answer mode_cancel(Context& context, Request) {
-  auto knocked = co_await knock_and_cancel(context.paths());
+Answer mode_cancel(Context& context, Request request) {
+  const auto pid = integer_of(request, "pid");
+  if (pid && (*pid < 1 || *pid > std::numeric_limits<pid_t>::max()))
+    co_return fail(ErrorCode::usage, fmt::format("no process has the number {}", *pid));
+  auto knocked =
+      co_await knock_and_cancel(context.paths(), pid ? std::optional(static_cast<pid_t>(*pid)) : std::nullopt);
   if (!knocked) co_return fail(nothing_to_cancel(context, std::move(knocked).error()));
   const auto& outcome = knocked->outcome;
   json::value report;

@@ -181,9 +181,11 @@ std::vector<Verb> declare() {
        "Take back the change that is under way, and wait until it is taken back",
        "Whoever began it: a switch in another terminal, or one whose terminal is gone. What ran before is restored. A "
        "change that\n"
-       "is on its way back already is waited for.",
+       "is on its way back already is waited for. What has ended meanwhile stays as it is, and what another began "
+       "then\n"
+       "goes on: --pid names the change that is meant, as status and the refusal of a second change show it.",
        Effect::reads,
-       {},
+       {{"pid", Kind::integer, false, false, "only the change of this worker", Names::none, "PID"}},
        R"({"cancelled":{"verb","pid"},"switch":{"id","from","to","result","seconds","steps",…}})",
        mode_cancel},
       {"mode create",

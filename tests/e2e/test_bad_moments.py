@@ -266,7 +266,14 @@ class Interruptions(Case):
     def test_mode_cancel_takes_back_what_another_terminal_began(self):
         self.switch("old")
         process = self.begin()
-        cancelled = self.ok("mode", "cancel", "--json").json
+        worker = self.worker_pid()
+        # Somebody means one that has ended since: what is under way now goes on.
+        ended = self.gpumod("mode", "cancel", "--pid", process.pid, "--json")
+        self.assertEqual((ended.code, ended.json["error"]["code"]), (3, "refused"), ended)
+        self.assertIn(f"now 'mode switch slow' (pid {worker}) is under way", ended.json["error"]["message"])
+        self.assertIsNone(process.poll())
+        self.assertEqual(self.status()["switch"]["pid"], worker)
+        cancelled = self.ok("mode", "cancel", "--pid", worker, "--json").json
         self.assertEqual(cancelled["cancelled"]["verb"], "mode switch slow")
         self.assertEqual(cancelled["switch"]["result"], "cancelled")
         out, err = process.communicate(timeout=30)
