@@ -148,7 +148,7 @@ std::string expected_of(const Shape& shape) {
     case Form::ids: return "a list of ids";
     case Form::environment: return "a map of variable names to text";
     case Form::json: return "a JSON object, as text or as YAML";
-    case Form::devices: return "auto, an index, a UUID (GPU-…), or a list of these";
+    case Form::devices: return "auto, an index, a UUID (GPU-… or MIG-…), or a list of these";
     case Form::object: return "a map of keys";
     case Form::one_of: {
       std::vector<std::string> parts;

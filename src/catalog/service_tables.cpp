@@ -244,7 +244,9 @@ const Table<Service>& common_service_table() {
        [](Reading& reading, const YamlNode& node, const Shape& shape, Service& service) {
          if (const auto mib = read_integer(reading, node, shape)) service.vram = Bytes::mib(*mib);
        }},
-      {{"gpu", shapes::devices(), "auto", "Which GPUs it may use, by index or UUID."}, into(&Service::gpu)},
+      {{"gpu", shapes::devices(), "auto",
+        "Which GPUs it may use, as nvidia-smi -L names them: by index or UUID, a MIG slice by its UUID. `auto`: any."},
+       into(&Service::gpu)},
       {{"health", health_shape(), "/health; none for command", "The path that answers 200 once it is up, or `none`."},
        store_health},
       {{"probe", shapes::one_of({probe_kinds(), shapes::object(declarations_of(probe_table()))}), "auto",

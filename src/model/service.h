@@ -49,7 +49,7 @@ struct SourceLocation {
 };
 std::string to_string(const SourceLocation& location);  ///< "services/chat.yaml:3:7"
 
-/// Which GPUs a service may use: any (empty), or the listed ones, each an index ("0") or a UUID ("GPU-…").
+/// Which GPUs a service may use: any (empty), or the listed ones, each an index ("0") or a UUID ("GPU-…", "MIG-…").
 struct GpuSelector {
   std::vector<std::string> devices;
   bool any() const { return devices.empty(); }
