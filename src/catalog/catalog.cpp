@@ -193,11 +193,12 @@ class Folder {
   void read(const fs::path& folder, bool recursive, std::size_t depth = 0) {
     std::error_code problem;
     if (!fs::exists(fs::symlink_status(config_ / folder, problem))) return;
-    std::vector<std::pair<fs::path, bool>> names;  // and whether it is a directory
+    std::vector<std::pair<std::string, bool>> names;  // and whether it is a directory
     fs::directory_iterator entries(config_ / folder, problem);
     for (; !problem && entries != fs::directory_iterator(); entries.increment(problem)) {
       std::error_code unknown;
-      names.emplace_back(entries->path().filename(), entries->is_directory(unknown));
+      const auto& entry = entries->path().native();
+      names.emplace_back(entry.substr(entry.rfind('/') + 1), entries->is_directory(unknown));
     }
     if (problem) {
       assembly_.complain(Severity::error, {folder.string(), 0, 0},
@@ -206,9 +207,9 @@ class Folder {
     }
     std::sort(names.begin(), names.end());
     for (const auto& [name, directory] : names) {
-      if (name.native().front() == '.') continue;  // an editor's swap files, version control
+      if (name.front() == '.') continue;  // an editor's swap files, version control
       const auto path = folder / name;
-      const bool yaml = name.extension() == ".yaml" || name.extension() == ".yml";
+      const bool yaml = name.ends_with(".yaml") || name.ends_with(".yml");
       if (directory && recursive && !yaml)
         descend(path, depth);
       else if (yaml)

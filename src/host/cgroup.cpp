@@ -37,8 +37,8 @@ std::string unescape(std::string_view text) {
 }
 
 /// Paths above our cgroup namespace's root are written with ".."; they have no name that we could open.
-bool leaves_namespace(const fs::path& path) {
-  return std::find(path.begin(), path.end(), "..") != path.end();
+bool leaves_namespace(std::string_view path) {
+  return path.ends_with("/..") || path.find("/../") != path.npos;
 }
 
 std::vector<std::string_view> words(std::string_view line) {
@@ -137,11 +137,16 @@ std::vector<CgroupMount> cgroup_mounts_in(std::string_view mountinfo) {
 }
 
 std::optional<fs::path> directory_under(const CgroupMount& mount, const std::string& control_group) {
-  const fs::path wanted = control_group;
-  if (!wanted.is_absolute() || leaves_namespace(wanted) || leaves_namespace(mount.root)) return std::nullopt;
-  const fs::path below = wanted.lexically_relative(mount.root);
-  if (below.empty() || *below.begin() == "..") return std::nullopt;
-  return below == "." ? mount.mount_point : mount.mount_point / below;
+  // In text: this is asked for every unit, and paths take themselves apart each time.
+  if (!control_group.starts_with('/') || leaves_namespace(control_group) || leaves_namespace(mount.root))
+    return std::nullopt;
+  std::string_view below = control_group;
+  if (mount.root != "/") {
+    if (!below.starts_with(mount.root)) return std::nullopt;
+    below.remove_prefix(mount.root.size());
+    if (!below.empty() && below.front() != '/') return std::nullopt;
+  }
+  return below.empty() || below == "/" ? mount.mount_point : fs::path(mount.mount_point.native() + std::string(below));
 }
 
 std::string control_group_in(std::string_view cgroup_file) {
