@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import time
 import unittest
@@ -247,6 +248,21 @@ class BadInput(McpCase):
         answers = {client.next(lambda message: "id" in message)["id"] for _ in requests}
         self.assertEqual(answers, set(requests))
         client.close()
+
+    def test_a_hub_that_never_answers_holds_up_nobody_else(self):
+        with socket.create_server(("127.0.0.1", 0)) as hub:  # it takes connections, and says nothing
+            self.env.update(HF_ENDPOINT=f"http://127.0.0.1:{hub.getsockname()[1]}", NO_PROXY="127.0.0.1",
+                            HF_HUB_ETAG_TIMEOUT="30")
+            self.env.pop("HF_HUB_OFFLINE", None)
+            client = self.client()
+            slow = [client.begin_tool("model_info", model=f"org/never-{i}") for i in range(5)]
+            hub.settimeout(20)
+            connections = [hub.accept()[0] for _ in range(2)]
+            self.assertIn("services", client.tool("gpu_status", timeout=15)["structuredContent"])
+            self.assertFalse([message for message in client.seen if message.get("id") in slow])
+            for connection in connections:
+                connection.close()
+            client.drop()
 
     def test_a_message_may_come_in_pieces_and_the_last_without_its_end(self):
         client = self.client()
