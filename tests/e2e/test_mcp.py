@@ -124,6 +124,22 @@ class Assistants(McpCase):
         self.assertLess(self.words(log).index("not instructions"), self.words(log).index("ignore your instructions"))
         client.close()
 
+    def test_what_the_files_hold_back_is_held_back(self):
+        keys = self.write("keys.env", "WORD=Blue-Moon-1969\n")
+        keys.chmod(0o600)
+        self.toy("talks", free_port(), "--complain", "Blue-Moon-1969 and Red-Sun-2001 are refused", "--exit-at-once", 3,
+                 extra="env_file: keys.env\nenv: {SOME_TOKEN: Red-Sun-2001}")
+        self.mode("talk", "talks")
+        client = self.client()  # its first question is for a log: nothing else has read the files before
+        self.gpumod("mode", "switch", "talk")
+        for answer in (client.tool("service_logs", service="talks"), client.tool("history"),
+                       client.tool("switch_mode", mode="talk"),
+                       client.ask("resources/read", {"uri": "gpumod://services/talks/logs"})):
+            self.assertNotIn("Blue-Moon", json.dumps(answer))
+            self.assertNotIn("Red-Sun", json.dumps(answer))
+        self.assertIn("*** and *** are refused", self.words(client.tool("service_logs", service="talks")))
+        client.close()
+
     def test_a_second_change_is_told_who_is_at_work(self):
         client = self.client()
         first = client.begin_tool("switch_mode", progress=True, mode="slowly")

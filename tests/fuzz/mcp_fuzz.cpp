@@ -147,7 +147,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case 3: fuzz_edit(bytes); break;
     case 4:
       require(schema_of_shape(bytes).contains("type"));
-      if (is_valid_utf8(bytes)) require(is_valid_utf8(Scrubber("/home/x").text(bytes)));
+      if (is_valid_utf8(bytes)) {
+        Scrubber scrub("/home/x");
+        scrub.learn({"a long secret", "secret of\nseveral lines"});
+        const auto clean = scrub.text(bytes);
+        require(is_valid_utf8(clean) && clean.find("a long secret") == std::string::npos);
+      }
       break;
   }
   return 0;

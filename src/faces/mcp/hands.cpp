@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 #include <sys/wait.h>
 
+#include "catalog/catalog.h"
 #include "model/json.h"
 #include "verbs/context.h"
 #include "verbs/line_peer.h"
@@ -17,12 +18,20 @@ namespace {
 struct Apart {
   Result<json::value> answer;
   std::vector<json::object> events;
+  std::set<std::string> secrets;
+  bool knows_secrets = false;  ///< before the verb is run: of an earlier one
 };
 
 void run_verb(Apart& apart, const Paths& paths, const Verb& verb, json::object request) {
   Loop loop;
   Context context(loop, paths, [&apart](json::object event) { apart.events.push_back(std::move(event)); });
   apart.answer = loop.run_until_done(verb.handler(context, std::move(request)));
+  // Most verbs have read the catalogue; for one that has not it is read once, so that the first answer is clean, too.
+  if (!apart.knows_secrets) (void)context.catalog();
+  if (const auto* catalog = context.catalog_read()) {
+    apart.secrets = catalog->secrets;
+    apart.knows_secrets = true;
+  }
 }
 
 Error died() {
@@ -56,7 +65,8 @@ Task<void> follow(std::shared_ptr<StartedWorker> worker, Hands::OnEvent on_event
 
 }  // namespace
 
-VerbHands::VerbHands(Loop& loop, Paths paths) : loop_(loop), paths_(std::move(paths)) {}
+VerbHands::VerbHands(Loop& loop, Paths paths)
+    : loop_(loop), paths_(std::move(paths)), secrets_{environment_variable("HF_TOKEN")} {}
 
 void VerbHands::run(const Verb& verb, json::object request, OnEvent on_event, Done done) {
   auto& lane = takes_its_time(verb) ? slow_ : quick_;
@@ -74,11 +84,14 @@ void VerbHands::begin_next(Lane& lane) {
 
 Task<void> VerbHands::run_apart(Lane* lane, Waiting what) {
   const auto apart = std::make_shared<Apart>();
+  apart->knows_secrets = knows_secrets_;
   std::function<void()> work = [apart, paths = paths_, verb = what.verb, request = std::move(what.request)] {
     run_verb(*apart, paths, *verb, request);
   };
   co_await run_on_own_thread(std::move(work));
   --lane->running;
+  secrets_.merge(apart->secrets);
+  knows_secrets_ = apart->knows_secrets;
   begin_next(*lane);
   if (what.on_event)
     for (const auto& event : apart->events)

@@ -20,6 +20,7 @@ class VerbHands : public Hands {
   std::function<void()> run_in_worker(const Verb& verb, boost::json::object request, OnEvent on_event,
                                       Done done) override;
   McpSettings settings() override;
+  const std::set<std::string>& secrets() override { return secrets_; }
   Result<void> record(const boost::json::object& line) override;
   TimePoint now() override { return gpumod::now(); }
 
@@ -41,6 +42,9 @@ class VerbHands : public Hands {
 
   Loop& loop_;
   Paths paths_;
+  /// Of every catalogue that a verb has read: a value that was a secret stays one, for logs keep it.
+  std::set<std::string> secrets_;
+  bool knows_secrets_ = false;
   // Together fewer than there are helper threads (base/async.h), of which each may need one: a lane that is stuck leaves
   // the other some.
   Lane quick_{3, {}};

@@ -56,6 +56,18 @@ TEST(McpScrub, NoHomeAndNoKeysLeave) {
   EXPECT_EQ(json::serialize(words), R"(["--api-key","***","--port","80"])");
 }
 
+TEST(McpScrub, WhatIsKnownIsHiddenWhateverItLooksLike) {
+  Scrubber scrub("/home/anna");
+  const auto all =
+      std::set<std::string>{"correct horse", "correct horse battery", "short", "two\nlines-of-it\n", "a\"b\\c-long"};
+  scrub.learn(all);
+  EXPECT_EQ(scrub.text("xcorrect horse batteryx correct horse, short two lines-of-it"), "x***x ***, short two ***");
+  EXPECT_EQ(scrub.text(json::serialize(json::value("a\"b\\c-long"))), "\"***\"");
+  EXPECT_EQ(json::serialize(scrub.value(json::value{{"a correct horse", {"correct horse"}}})), R"({"a ***":["***"]})");
+  scrub.learn({"another-one"});
+  EXPECT_EQ(scrub.text("another-one"), "***");
+}
+
 TEST(McpScrub, TextOfOthersCannotEndItsOwnQuote) {
   const auto mark = new_mark();
   EXPECT_NE(mark, new_mark());
