@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import time
+import tomllib
 import unittest
 
 from harness import GPUMOD, Case, free_port, listens, until
@@ -324,6 +325,12 @@ class BadInput(McpCase):
 
 
 class Setup(Case):
+    def start_as_told(self, entry):
+        client = McpClient([entry["command"], *entry["args"]], {"HOME": str(self.root), "PATH": os.environ["PATH"], **entry["env"]},
+                           "/", LEGACY)
+        self.assertIn("tools", client.ask("tools/list"))
+        client.close()
+
     def test_a_client_is_set_up_and_nothing_lost(self):
         self.env["HOME"] = str(self.root)
         file = self.root / ".config/Code/User/mcp.json"
@@ -340,11 +347,20 @@ class Setup(Case):
             self.assertIn(part, after)
         self.assertEqual(file.with_name("mcp.json.before-gpumod").read_text(), before)
         self.assertIn("set up already", self.ok("mcp", "install", "vscode").out)
-        entry = shown["servers"]["gpumod"]
-        client = McpClient([entry["command"], *entry["args"]], {"HOME": str(self.root), "PATH": os.environ["PATH"], **entry["env"]},
-                           "/", LEGACY)
-        self.assertIn("tools", client.ask("tools/list"))
-        client.close()
+        self.start_as_told(shown["servers"]["gpumod"])
+        self.start_as_told(tomllib.loads(self.ok("mcp", "install", "codex", "--print").out)["mcp_servers"]["gpumod"])
+        codex = self.root / ".codex/config.toml"
+        codex.parent.mkdir()
+        codex.write_text('model = "x"  # mine\n[mcp_servers.other]\ncommand = "y"\n')
+        self.assertIn("Codex is set up", self.ok("mcp", "install", "codex").out)
+        self.assertTrue(codex.read_text().startswith('model = "x"  # mine\n[mcp_servers.other]\ncommand = "y"\n'))
+        servers = tomllib.loads(codex.read_text())["mcp_servers"]
+        self.assertEqual(list(servers), ["other", "gpumod"])
+        self.start_as_told(servers["gpumod"])
+        codex.write_text('[mcp_servers]\ngpumod = {command = "mine"}\n')
+        run = self.gpumod("mcp", "install", "codex")
+        self.assertEqual(run.code, 3, run)
+        self.assertIn("mcp_servers.gpumod is there already", run.err)
         run = self.gpumod("mcp", "install", "emacs", "--json")
         self.assertEqual(run.code, 2)
         self.assertIn("claude-code", run.json["error"]["hint"])
