@@ -60,7 +60,10 @@ class Reader {
 
  private:
   /// What follows is not looked at any more.
-  void wrong() { wrong_ = true; }
+  void wrong() {
+    wrong_ = true;
+    at_ = std::min(at_, text_.size());  // a text may end behind a backslash
+  }
   bool is_at(char c) const { return !wrong_ && at_ < text_.size() && text_[at_] == c; }
   bool take(char c) {
     if (!is_at(c)) return false;
