@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <exception>
 #include <list>
+#include <thread>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -181,13 +182,14 @@ Task<void> run_all(std::vector<Task<void>> tasks) {
   }
 }
 
-Task<void> run_blocking(std::function<void()> work) {
-  // Never destroyed: a call that hangs for ever must not keep the process from ending.
-  static auto* const pool = new asio::thread_pool(8);
+namespace {
+
+/// `start` has the function called on another thread.
+Task<void> run_elsewhere(std::function<void()> work, void (*start)(std::function<void()> job)) {
   // The thread tells us through a descriptor and never touches our loop, which may be gone when a call ends at last.
   const auto done = std::make_shared<Fd>(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!*done) detail::die("no descriptor is left to wait for a helper thread");
-  asio::post(*pool, [work = std::move(work), done]() mutable {
+  start([work = std::move(work), done]() mutable {
     try {
       const auto job = std::move(work);  // what it holds is released before we say that it is done
       job();
@@ -202,6 +204,20 @@ Task<void> run_blocking(std::function<void()> work) {
   // Read from the descriptor written to, not from wait_ready's duplicate: so ThreadSanitizer sees the order, too.
   std::uint64_t count = 0;
   if (::read(done->get(), &count, sizeof count) != static_cast<ssize_t>(sizeof count)) detail::die("read an eventfd");
+}
+
+}  // namespace
+
+Task<void> run_blocking(std::function<void()> work) {
+  return run_elsewhere(std::move(work), [](std::function<void()> job) {
+    // Never destroyed: a call that hangs for ever must not keep the process from ending.
+    static auto* const pool = new asio::thread_pool(8);
+    asio::post(*pool, std::move(job));
+  });
+}
+
+Task<void> run_on_own_thread(std::function<void()> work) {
+  return run_elsewhere(std::move(work), [](std::function<void()> job) { std::thread(std::move(job)).detach(); });
 }
 
 }  // namespace gpumod

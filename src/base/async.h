@@ -96,6 +96,9 @@ Task<void> run_all(std::vector<Task<void>> tasks);
 /// Runs blocking `work` on a helper thread while the loop goes on. `work` must not touch what the loop owns.
 /// One slow call never holds another back: each gets a thread, taken from a small pool.
 Task<void> run_blocking(std::function<void()> work);
+/// The same on a thread that is made for it: for work that waits for run_blocking() itself, or goes on for long. Whoever
+/// calls it says how many there are at once.
+Task<void> run_on_own_thread(std::function<void()> work);
 
 /// Calls a function when it goes out of scope: the registration is the object.
 class Registration {

@@ -180,17 +180,21 @@ TEST(Async, TasksRunBesideEachOtherAndAllAreWaitedFor) {
   EXPECT_THAT(order, ElementsAre(1, 2, 3));
 }
 
-Task<bool> block(std::atomic<bool>& elsewhere, std::thread::id mine) {
+using RunElsewhere = Task<void> (*)(std::function<void()> work);
+
+Task<bool> block(RunElsewhere run, std::atomic<bool>& elsewhere, std::thread::id mine) {
   std::function<void()> work = [&elsewhere, mine] { elsewhere = std::this_thread::get_id() != mine; };
-  co_await run_blocking(std::move(work));
+  co_await run(std::move(work));
   co_return std::this_thread::get_id() == mine;
 }
 
 TEST(Async, BlockingWorkRunsElsewhereAndComesBack) {
-  Loop loop;
-  std::atomic<bool> elsewhere = false;
-  EXPECT_TRUE(loop.run_until_done(block(elsewhere, std::this_thread::get_id())));
-  EXPECT_TRUE(elsewhere);
+  for (const RunElsewhere run : {&run_blocking, &run_on_own_thread}) {
+    Loop loop;
+    std::atomic<bool> elsewhere = false;
+    EXPECT_TRUE(loop.run_until_done(block(run, elsewhere, std::this_thread::get_id())));
+    EXPECT_TRUE(elsewhere);
+  }
 }
 
 TEST(Registrations, UndoOnceWhenTheyGo) {

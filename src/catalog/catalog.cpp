@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "catalog/checks.h"
+#include "catalog/env_file.h"
 
 namespace gpumod {
 
@@ -111,6 +112,7 @@ class Assembly {
       else
         lost_services_.emplace(draft.service.id, draft.service.source);
     }
+    gather_secrets();
     for (auto& [id, service] : catalog_.services)
       inherit(catalog_, service);
     settle_faults(lost_services_, catalog_.services, catalog_.broken_services, catalog_.service_faults);
@@ -147,6 +149,37 @@ class Assembly {
     for (const auto& each : document.problems)
       complain(Severity::error, {file, each.line, each.column}, each.message, each.hint);
     return document;
+  }
+
+  /// What env_file holds comes with the files (load_catalog).
+  void gather_secrets() {
+    const auto named = [this](const std::string& name, const std::string& value) {
+      if (names_a_secret(name)) catalog_.secrets.insert(value);
+    };
+    const auto among_words = [&](const std::vector<std::string>& words) {
+      for (std::size_t i = 0; i < words.size(); ++i) {
+        const auto& word = words[i];
+        if (const auto equals = word.find('='); word.starts_with('-') && equals != std::string::npos)
+          named(word.substr(0, equals), word.substr(equals + 1));
+        else if (word.starts_with('-') && i + 1 < words.size())
+          named(word, words[i + 1]);
+      }
+    };
+    const auto in_environment = [&](const std::map<std::string, Secret>& environment) {
+      for (const auto& [name, value] : environment)
+        named(name, value.reveal());
+    };
+    for (const auto& [name, value] : around_.variables)
+      named(name, value);
+    for (const auto& [kind, settings] : catalog_.settings.engines) {
+      in_environment(settings.environment);
+      among_words(settings.extra_args);
+    }
+    for (const auto& draft : services_) {
+      in_environment(draft.service.environment);
+      among_words(draft.service.extra_args);
+      if (const auto* command = draft.service.command()) among_words(command->cmd);
+    }
   }
 
   /// Ids that no sound file defines are broken; the place is that of their file's first error.
@@ -388,10 +421,14 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
     return fail(ErrorCode::environment, fmt::format("{} cannot be read: {}", paths.config.string(), problem.message()));
 
   std::set<fs::path> open_files;
+  std::set<std::string> secrets;
   auto around = surroundings_of(paths, std::move(variables));
-  around.read = [&open_files](const fs::path& path) {
+  around.read = [&](const fs::path& path) {
     auto file = read_environment_text(path);
     if (file && file->others_may_read) open_files.insert(path);
+    if (!file) return file;
+    for (const auto lines = parse_environment_file(file->text); const auto& [name, value] : lines.values)
+      if (!value.starts_with('/') || names_a_secret(name)) secrets.insert(value);
     return file;
   };
   Assembly assembly(std::move(around));
@@ -408,6 +445,7 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
   Folder(assembly, paths.config, take_mode, lose_mode).read("modes", false);
   auto catalog = assembly.finish();
   catalog.open_env_files = std::move(open_files);
+  catalog.secrets.merge(secrets);
   return catalog;
 }
 

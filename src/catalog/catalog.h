@@ -43,6 +43,9 @@ struct Catalog {
   std::map<ModeId, SourceLocation> mode_faults;
 
   std::set<std::filesystem::path> open_env_files;  ///< that others may read; a warning tells of each
+  /// Values that no text for others may hold: those of every env_file (except paths under a name that is no key's), and
+  /// what `env:`, `variables:`, arguments and commands call a key. Broken files count as well.
+  std::set<std::string> secrets;
 
   bool has_errors() const;
   /// Errors: not_found with the nearest names; configuration when the file that defines it is broken, with its

@@ -287,6 +287,19 @@ TEST(LoadCatalog, secrets_come_from_files_and_are_never_shown) {
     EXPECT_EQ(line.find("hunter2"), std::string::npos) << line;
 }
 
+TEST(LoadCatalog, it_says_which_values_are_secret) {
+  Folder folder;
+  folder.write("gpumod.yaml",
+               "variables: {PLACE: nowhere, DB_PASSWORD: of-settings}\n"
+               "engines: {vllm: {env: {API_KEY: of-engine}}, llamacpp: {extra_args: [--api-key, of-args]}}\n");
+  folder.write("keys.env", "ANY=of-file\nHF_HOME=/data/hf\nAPI_KEY=/begins-like-a-path\n");
+  folder.write("services/a.yaml",
+               command() + "env_file: keys.env\nenv: {ANY: own, HF_TOKEN: of-service, MAX_TOKENS: '5'}\n");
+  folder.write("services/b.yaml", "engine: command\ncmd: [run, --hf-token=of-cmd, --api-key-file, f]\nnonsense: 1\n");
+  EXPECT_THAT(folder.load().secrets, ElementsAre("/begins-like-a-path", "of-args", "of-cmd", "of-engine", "of-file",
+                                                 "of-service", "of-settings"));
+}
+
 TEST(ModeText, what_create_writes_can_be_read) {
   Catalog catalog = read_catalog_text(FileKind::service, "services/chat.yaml", command());
   Mode mode;

@@ -45,6 +45,14 @@ bool is_variable_name(std::string_view name) {
          std::all_of(name.begin(), name.end(), [](char c) { return is_letter(c) || is_digit(c); });
 }
 
+bool names_a_secret(std::string_view name) {
+  const auto small = lower(name);
+  for (const std::string_view noun : {"key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd",
+                                      "passphrase", "credential", "credentials"})
+    if (small.ends_with(noun)) return true;
+  return false;
+}
+
 EnvironmentLines parse_environment_file(std::string_view text) {
   EnvironmentLines result;
   if (text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);

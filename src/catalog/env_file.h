@@ -24,4 +24,7 @@ EnvironmentLines parse_environment_file(std::string_view text);
 /// [A-Za-z_][A-Za-z0-9_]*
 bool is_variable_name(std::string_view name);
 
+/// Of a variable or an option, whatever its case: HF_TOKEN, --api-key, db_password. Not MAX_TOKENS, not API_KEY_FILE.
+bool names_a_secret(std::string_view name);
+
 }  // namespace gpumod

@@ -24,6 +24,8 @@ class Context {
   void notice(const std::string& text);
 
   Result<const Catalog*> catalog();
+  /// What was read of it; null when nobody has asked for it.
+  const Catalog* catalog_read() const { return catalog_ ? &*catalog_ : nullptr; }
   Result<Machine*> machine();
   /// Writable; only for the holder of the mutation lock.
   Result<Store*> store();

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "verbs/handlers.h"
 #include "verbs/json_edit.h"
+#include "verbs/toml_edit.h"
 
 namespace gpumod {
 
@@ -21,6 +22,14 @@ namespace {
 
 enum class Under { home, config };  ///< $HOME, or XDG_CONFIG_HOME
 
+enum class Form {
+  plain,      ///< {"command": …, "args": […]}
+  typed,      ///< the same with {"type": "stdio"}
+  all_tools,  ///< the same with {"tools": ["*"]}
+  one_list,   ///< {"type": "local"}, command and arguments in one list
+  toml,       ///< plain, in a file that is no JSON
+};
+
 struct ClientRow {
   std::string_view id;
   std::string_view name;
@@ -28,19 +37,26 @@ struct ClientRow {
   std::string_view file;
   std::string_view project_file;  ///< below the working directory; "" where there is none
   std::string_view key;           ///< the object of servers
-  bool says_type = false;         ///< {"type": "stdio", …}
-  bool one_list = false;          ///< command and arguments in one list, {"type": "local", …}
+  Form form = Form::plain;
+  const char* folder = nullptr;  ///< a variable that names another folder for the file
 };
 
 constexpr ClientRow clients[] = {
-    {"claude-code", "Claude Code", Under::home, ".claude.json", ".mcp.json", "mcpServers", true},
+    {"claude-code", "Claude Code", Under::home, ".claude.json", ".mcp.json", "mcpServers", Form::typed},
     {"claude-desktop", "Claude Desktop", Under::config, "Claude/claude_desktop_config.json", "", "mcpServers"},
     {"cursor", "Cursor", Under::home, ".cursor/mcp.json", ".cursor/mcp.json", "mcpServers"},
-    {"vscode", "VS Code", Under::config, "Code/User/mcp.json", ".vscode/mcp.json", "servers", true},
+    {"vscode", "VS Code", Under::config, "Code/User/mcp.json", ".vscode/mcp.json", "servers", Form::typed},
     {"windsurf", "Windsurf", Under::home, ".codeium/windsurf/mcp_config.json", "", "mcpServers"},
     {"gemini", "Gemini CLI", Under::home, ".gemini/settings.json", ".gemini/settings.json", "mcpServers"},
     {"zed", "Zed", Under::config, "zed/settings.json", ".zed/settings.json", "context_servers"},
-    {"opencode", "opencode", Under::config, "opencode/opencode.json", "opencode.json", "mcp", false, true},
+    {"opencode", "opencode", Under::config, "opencode/opencode.json", "opencode.json", "mcp", Form::one_list},
+    {"codex", "Codex", Under::home, ".codex/config.toml", ".codex/config.toml", "mcp_servers", Form::toml,
+     "CODEX_HOME"},
+    {"copilot", "GitHub Copilot CLI", Under::home, ".copilot/mcp-config.json", ".mcp.json", "mcpServers",
+     Form::all_tools, "COPILOT_HOME"},
+    {"qwen", "Qwen Code", Under::home, ".qwen/settings.json", ".qwen/settings.json", "mcpServers"},
+    {"kiro", "Kiro", Under::home, ".kiro/settings/mcp.json", ".kiro/settings/mcp.json", "mcpServers"},
+    {"lmstudio", "LM Studio", Under::home, ".lmstudio/mcp.json", "", "mcpServers"},
 };
 
 Result<const ClientRow*> client_named(const std::string& id) {
@@ -60,6 +76,9 @@ Result<fs::path> file_of(const ClientRow& client, const Paths& paths, const json
       return fail(ErrorCode::usage, fmt::format("{} has no file of its own in a project", client.name));
     return fs::current_path() / client.project_file;
   }
+  if (client.folder)
+    if (const auto folder = environment_variable(client.folder); !folder.empty())
+      return fs::absolute(folder) / fs::path(client.file).filename();
   if (client.under == Under::home) return paths.home / client.file;
   const auto named = environment_variable("XDG_CONFIG_HOME");
   return (named.starts_with('/') ? fs::path(named) : paths.home / ".config") / client.file;
@@ -75,22 +94,31 @@ json::object environment_of_ours() {
 
 json::object entry_for(const ClientRow& client, const fs::path& program) {
   json::object entry;
-  if (client.one_list) {
+  if (client.form == Form::one_list) {
     entry = {{"type", "local"}, {"command", json::array{program.string(), "mcp"}}, {"enabled", true}};
   } else {
-    if (client.says_type) entry["type"] = "stdio";
+    if (client.form == Form::typed || client.form == Form::all_tools) entry["type"] = "stdio";
     entry["command"] = program.string();
     entry["args"] = json::array{"mcp"};
+    if (client.form == Form::all_tools) entry["tools"] = json::array{"*"};
   }
   if (auto variables = environment_of_ours(); !variables.empty())
-    entry[client.one_list ? "environment" : "env"] = std::move(variables);
+    entry[client.form == Form::one_list ? "environment" : "env"] = std::move(variables);
   return entry;
+}
+
+std::vector<std::string> place_of(const ClientRow& client) {
+  return {std::string(client.key), "gpumod"};
 }
 
 /// Each member by itself, so that what people have added to the entry stays.
 Result<std::string> with_entry(std::string text, const ClientRow& client, const json::object& entry) {
-  for (const auto& [key, value] : entry)
-    text = TRY(with_json_value(text, {std::string(client.key), "gpumod", std::string(key)}, value));
+  if (client.form == Form::toml) return with_toml_table(text, place_of(client), entry);
+  for (const auto& [key, value] : entry) {
+    auto place = place_of(client);
+    place.emplace_back(key);
+    text = TRY(with_json_value(text, place, value));
+  }
   return text;
 }
 
@@ -153,7 +181,9 @@ Answer mcp_install(Context& context, Request request) {
   const auto entry = entry_for(**client, *program);
   json::object told{{"client", (*client)->name}, {"file", file->string()}};
   if (flag_of(request, "print")) {
-    told["entry"] = json::object{{(*client)->key, json::object{{"gpumod", entry}}}};
+    const json::object whole{{(*client)->key, json::object{{"gpumod", entry}}}};
+    told["text"] = (*client)->form == Form::toml ? toml_table(place_of(**client), entry) : pretty_json(whole) + "\n";
+    told["entry"] = whole;
     told["changed"] = false;
     co_return json::value(json::object{{"shown", std::move(told)}});
   }

@@ -108,6 +108,36 @@ TEST_F(McpInstall, ALinkToNowhereStaysALink) {
   EXPECT_TRUE(std::filesystem::is_symlink(tree_.root() / file));
 }
 
+TEST_F(McpInstall, CodexHasAFileThatIsNoJson) {
+  const ScopedVariable nowhere("CODEX_HOME", "");
+  const char* codex = "home/.codex/config.toml";
+  const std::string before = "model = \"x\" # mine\n", other = "[mcp_servers.gpumod]\ncommand = \"mine\"\n";
+  tree_.write(codex, before);
+  const auto shown = install({{"client", "codex"}, {"print", true}});
+  ASSERT_TRUE(shown) << shown.error().message;
+  const std::string text(shown->at("shown").at("text").as_string());
+  EXPECT_THAT(text, testing::StartsWith("[mcp_servers.gpumod]\ncommand = "));
+  ASSERT_TRUE(install({{"client", "codex"}}));
+  EXPECT_EQ(tree_.read(codex), before + "\n" + text);
+  EXPECT_EQ(tree_.read(std::string(codex) + ".before-gpumod"), before);
+  EXPECT_FALSE(install({{"client", "codex"}})->at("installed").at("changed").as_bool());
+  tree_.write(codex, other);
+  const auto refused = install({{"client", "codex"}});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("mcp_servers.gpumod is there already, and says something else"));
+  EXPECT_THAT(refused.error().hint, HasSubstr("--print"));
+  EXPECT_EQ(tree_.read(codex), other);
+}
+
+TEST_F(McpInstall, AClientThatKeepsItsFilesElsewhereIsFoundThere) {
+  const ScopedVariable there("COPILOT_HOME", (tree_.root() / "elsewhere").string());
+  ASSERT_TRUE(install({{"client", "copilot"}}));
+  const auto entry = json::parse(tree_.read("elsewhere/mcp-config.json")).at("mcpServers").at("gpumod");
+  EXPECT_EQ(entry.at("type").as_string(), "stdio");
+  EXPECT_EQ(json::serialize(entry.at("tools")), R"(["*"])");
+}
+
 TEST_F(McpInstall, LeavesWhatItCannotRead) {
   tree_.write(file, "{ not json");
   const auto answer = install({{"client", "cursor"}});

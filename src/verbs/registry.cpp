@@ -480,13 +480,13 @@ std::vector<Verb> declare() {
        "Set an assistant's program up to use gpumod: claude-code, cursor, vscode and others",
        "Writes into the program's own configuration that it can start gpumod mcp. Everything else in that file stays,\n"
        "comments included; what was there before is kept beside it, as FILE.before-gpumod. Clients: claude-code,\n"
-       "claude-desktop, cursor, vscode, windsurf, gemini, zed, opencode.",
+       "claude-desktop, cursor, vscode, windsurf, gemini, zed, opencode, codex, copilot, qwen, kiro, lmstudio.",
        Effect::edits,
        {{"client", Kind::text, true, true, "the program to set up", Names::none, "CLIENT"},
         {"print", Kind::flag, false, false, "show what belongs into its configuration, and write nothing"},
         {"project", Kind::flag, false, false, "for the project in the working directory alone"},
         {"file", Kind::text, false, false, "another file than the usual one", Names::none, "FILE"}},
-       R"({"installed":{"client","file","changed","backup"}} or {"shown":{"client","file","entry","changed"}})",
+       R"({"installed":{"client","file","changed","backup"}} or {"shown":{"client","file","text","entry","changed"}})",
        mcp_install},
       {"config check",
        "Read every file of the catalogue and report every problem",

@@ -2,8 +2,10 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import time
+import tomllib
 import unittest
 
 from harness import GPUMOD, Case, free_port, listens, until
@@ -121,6 +123,22 @@ class Assistants(McpCase):
         self.assertIn(failed["structuredContent"]["switch"]["result"], ("rolled_back", "failed"))
         log = client.tool("service_logs", service="bad")
         self.assertLess(self.words(log).index("not instructions"), self.words(log).index("ignore your instructions"))
+        client.close()
+
+    def test_what_the_files_hold_back_is_held_back(self):
+        keys = self.write("keys.env", "WORD=Blue-Moon-1969\n")
+        keys.chmod(0o600)
+        self.toy("talks", free_port(), "--complain", "Blue-Moon-1969 and Red-Sun-2001 are refused", "--exit-at-once", 3,
+                 extra="env_file: keys.env\nenv: {SOME_TOKEN: Red-Sun-2001}")
+        self.mode("talk", "talks")
+        client = self.client()  # its first question is for a log: nothing else has read the files before
+        self.gpumod("mode", "switch", "talk")
+        for answer in (client.tool("service_logs", service="talks"), client.tool("history"),
+                       client.tool("switch_mode", mode="talk"),
+                       client.ask("resources/read", {"uri": "gpumod://services/talks/logs"})):
+            self.assertNotIn("Blue-Moon", json.dumps(answer))
+            self.assertNotIn("Red-Sun", json.dumps(answer))
+        self.assertIn("*** and *** are refused", self.words(client.tool("service_logs", service="talks")))
         client.close()
 
     def test_a_second_change_is_told_who_is_at_work(self):
@@ -248,6 +266,21 @@ class BadInput(McpCase):
         self.assertEqual(answers, set(requests))
         client.close()
 
+    def test_a_hub_that_never_answers_holds_up_nobody_else(self):
+        with socket.create_server(("127.0.0.1", 0)) as hub:  # it takes connections, and says nothing
+            self.env.update(HF_ENDPOINT=f"http://127.0.0.1:{hub.getsockname()[1]}", NO_PROXY="127.0.0.1",
+                            HF_HUB_ETAG_TIMEOUT="30")
+            self.env.pop("HF_HUB_OFFLINE", None)
+            client = self.client()
+            slow = [client.begin_tool("model_info", model=f"org/never-{i}") for i in range(5)]
+            hub.settimeout(20)
+            connections = [hub.accept()[0] for _ in range(2)]
+            self.assertIn("services", client.tool("gpu_status", timeout=15)["structuredContent"])
+            self.assertFalse([message for message in client.seen if message.get("id") in slow])
+            for connection in connections:
+                connection.close()
+            client.drop()
+
     def test_a_message_may_come_in_pieces_and_the_last_without_its_end(self):
         client = self.client()
         whole = json.dumps({"jsonrpc": "2.0", "id": "p", "method": "ping"}).encode()
@@ -292,6 +325,12 @@ class BadInput(McpCase):
 
 
 class Setup(Case):
+    def start_as_told(self, entry):
+        client = McpClient([entry["command"], *entry["args"]], {"HOME": str(self.root), "PATH": os.environ["PATH"], **entry["env"]},
+                           "/", LEGACY)
+        self.assertIn("tools", client.ask("tools/list"))
+        client.close()
+
     def test_a_client_is_set_up_and_nothing_lost(self):
         self.env["HOME"] = str(self.root)
         file = self.root / ".config/Code/User/mcp.json"
@@ -308,11 +347,20 @@ class Setup(Case):
             self.assertIn(part, after)
         self.assertEqual(file.with_name("mcp.json.before-gpumod").read_text(), before)
         self.assertIn("set up already", self.ok("mcp", "install", "vscode").out)
-        entry = shown["servers"]["gpumod"]
-        client = McpClient([entry["command"], *entry["args"]], {"HOME": str(self.root), "PATH": os.environ["PATH"], **entry["env"]},
-                           "/", LEGACY)
-        self.assertIn("tools", client.ask("tools/list"))
-        client.close()
+        self.start_as_told(shown["servers"]["gpumod"])
+        self.start_as_told(tomllib.loads(self.ok("mcp", "install", "codex", "--print").out)["mcp_servers"]["gpumod"])
+        codex = self.root / ".codex/config.toml"
+        codex.parent.mkdir()
+        codex.write_text('model = "x"  # mine\n[mcp_servers.other]\ncommand = "y"\n')
+        self.assertIn("Codex is set up", self.ok("mcp", "install", "codex").out)
+        self.assertTrue(codex.read_text().startswith('model = "x"  # mine\n[mcp_servers.other]\ncommand = "y"\n'))
+        servers = tomllib.loads(codex.read_text())["mcp_servers"]
+        self.assertEqual(list(servers), ["other", "gpumod"])
+        self.start_as_told(servers["gpumod"])
+        codex.write_text('[mcp_servers]\ngpumod = {command = "mine"}\n')
+        run = self.gpumod("mcp", "install", "codex")
+        self.assertEqual(run.code, 3, run)
+        self.assertIn("mcp_servers.gpumod is there already", run.err)
         run = self.gpumod("mcp", "install", "emacs", "--json")
         self.assertEqual(run.code, 2)
         self.assertIn("claude-code", run.json["error"]["hint"])

@@ -16,6 +16,7 @@
 #include "faces/mcp/session.h"
 #include "faces/mcp/shape.h"
 #include "verbs/json_edit.h"
+#include "verbs/toml_edit.h"
 
 namespace {
 
@@ -135,19 +136,35 @@ void fuzz_edit(std::string_view bytes) {
   require(*with_json_value(*edited, {"servers", "gpumod"}, entry) == *edited);
 }
 
+void fuzz_toml(std::string_view bytes) {
+  const std::vector<std::string> path{"servers", "gpumod"};
+  const json::object members{{"command", "gpumod"}, {"args", {"mcp"}}};
+  const auto edited = with_toml_table(bytes, path, members);
+  if (!edited) return;
+  require(edited->starts_with(bytes));
+  require(*with_toml_table(*edited, path, members) == *edited);
+  if (edited->size() > bytes.size()) require(!with_toml_table(*edited, path, {{"command", "another"}}));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch ((data[0] + 2) % 5) {  // '0' is the first of them
+  switch (data[0] % 6) {  // '0' is the first of them
     case 0: fuzz_stream(bytes, false); break;
     case 1: fuzz_stream(bytes, true); break;
     case 2: fuzz_http(bytes); break;
     case 3: fuzz_edit(bytes); break;
+    case 5: fuzz_toml(bytes); break;
     case 4:
       require(schema_of_shape(bytes).contains("type"));
-      if (is_valid_utf8(bytes)) require(is_valid_utf8(Scrubber("/home/x").text(bytes)));
+      if (is_valid_utf8(bytes)) {
+        Scrubber scrub("/home/x");
+        scrub.learn({"a long secret", "secret of\nseveral lines"});
+        const auto clean = scrub.text(bytes);
+        require(is_valid_utf8(clean) && clean.find("a long secret") == std::string::npos);
+      }
       break;
   }
   return 0;

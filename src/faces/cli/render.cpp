@@ -7,7 +7,6 @@
 #include "base/text.h"
 #include "faces/cli/fields.h"
 #include "faces/cli/table.h"
-#include "verbs/json_edit.h"
 
 namespace gpumod::cli {
 
@@ -60,8 +59,8 @@ std::string render_forgotten(const json::value& answer) {
 }
 
 std::string render_mcp_install(const json::value& answer) {
-  if (const auto& shown = member(answer, "shown"); !shown.is_null())
-    return fmt::format("{}\n", pretty_json(member(shown, "entry")));
+  if (const auto* shown = member(member(answer, "shown"), "text").if_string())
+    return std::string(*shown);  // as it is: it will be pasted
   const auto& body = member(answer, "installed");
   const auto client = text(member(body, "client")), file = text(member(body, "file")),
              backup = text(member(body, "backup"));

@@ -80,6 +80,11 @@ struct GpumodOffer::Change {
 GpumodOffer::GpumodOffer(Hands& hands, Scrubber scrub, std::string version)
     : hands_(hands), scrub_(std::move(scrub)), version_(std::move(version)) {}
 
+const Scrubber& GpumodOffer::scrub() {
+  scrub_.learn(hands_.secrets());
+  return scrub_;
+}
+
 json::object GpumodOffer::server_info() {
   return {{"name", "gpumod"}, {"title", "gpumod"}, {"version", version_}};
 }
@@ -180,7 +185,7 @@ void GpumodOffer::ask_first(const CallRef& call, const Tool& tool, const json::o
   trial["dry-run"] = true;
   hands_.run(*tool.verb, std::move(trial), nullptr, [this, call, &tool, request](const Result<json::value>& answer) {
     if (!answer) return conclude(call, tool, answer, {}, nullptr);
-    ask(call, tool, request, scrub_.text(cli::render(tool.verb->name, *answer, cli::Screen{})));
+    ask(call, tool, request, scrub().text(cli::render(tool.verb->name, *answer, cli::Screen{})));
   });
 }
 
@@ -205,7 +210,7 @@ void GpumodOffer::carry_out(const CallRef& call, const Tool& tool, json::object 
   const json::object about{{"client", call->caller().name},
                            {"version", call->caller().version},
                            {"tool", tool.name},
-                           {"request", scrub_.value(request)}};
+                           {"request", scrub().value(request)}};
   const auto record = [this, about](const char* what, const char* outcome) {
     auto line = about;
     line["time"] = format_wall(wall_now());
@@ -225,7 +230,7 @@ void GpumodOffer::carry_out(const CallRef& call, const Tool& tool, json::object 
   const auto on_event = [this, change](const json::object& event) {
     if (text_in(event, "event") == "notice") change->notes += fmt::format("note: {}\n", text_in(event, "text"));
     if (const auto reading = change->meter.on_event(event, hands_.now()))
-      change->call->progress(reading->percent, 100, scrub_.text(reading->words));
+      change->call->progress(reading->percent, 100, scrub().text(reading->words));
   };
   const auto done = [this, change, record](const Result<json::value>& answer) {
     under_way_.remove(change);
@@ -268,7 +273,7 @@ void GpumodOffer::conclude(const CallRef& call, const Tool& tool, const Result<j
     text += fmt::format("Now: {}", cli::render("mode status", now, cli::Screen{}));
     structured["now"] = std::move(now);
   }
-  text = shortened(scrub_.text(text + notes));
+  text = shortened(scrub().text(text + notes));
   if (quotes) text = quoted(text, new_mark());
   if (!answer) {
     const auto next = tools_after(answer.error());
@@ -276,7 +281,7 @@ void GpumodOffer::conclude(const CallRef& call, const Tool& tool, const Result<j
     structured["next"] = json::value_from(next);
   }
   json::object result{{"content", json::array{content(std::move(text))}},
-                      {"structuredContent", scrub_.value(structured)}};
+                      {"structuredContent", scrub().value(structured)}};
   if (!answer) result["isError"] = true;
   call->finish(std::move(result));
 }
@@ -296,11 +301,11 @@ void GpumodOffer::read_resource(CallRef call) {
   if (!calls_.take(call->caller().name, hands_.settings().calls_per_minute, hands_.now()))
     return call->refuse({Code::overloaded, "too many calls: wait a minute", {}, {}});
   hands_.run(*question->verb, std::move(question->request), nullptr, [=, this](const Result<json::value>& answer) {
-    if (answer) return give("application/json", json::serialize(scrub_.value(*answer)));
+    if (answer) return give("application/json", json::serialize(scrub().value(*answer)));
     // Files that have problems are what whoever reads the configuration wants to know.
     if (answer.error().code == ErrorCode::configuration && !answer.error().details.is_null())
-      return give("application/json", json::serialize(scrub_.value(answer.error().details)));
-    const auto words = scrub_.text(fmt::format("{}. {}", answer.error().message, answer.error().hint));
+      return give("application/json", json::serialize(scrub().value(answer.error().details)));
+    const auto words = scrub().text(fmt::format("{}. {}", answer.error().message, answer.error().hint));
     if (answer.error().code == ErrorCode::not_found) return none(words);
     call->refuse({Code::internal_error, words, {}, {}});
   });
@@ -313,7 +318,7 @@ bool GpumodOffer::has_to_tick() const {
 void GpumodOffer::tick() {
   for (const auto& change : under_way_)
     if (const auto reading = change->meter.on_tick(hands_.now()))
-      change->call->progress(reading->percent, 100, scrub_.text(reading->words));
+      change->call->progress(reading->percent, 100, scrub().text(reading->words));
   look_for_changes();
 }
 

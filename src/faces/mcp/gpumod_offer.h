@@ -31,6 +31,8 @@ class Hands {
                                               Done done) = 0;
   /// As they are now: a person may have changed them since.
   virtual McpSettings settings() = 0;
+  /// Values that are known to be secret; they become more, never fewer.
+  virtual const std::set<std::string>& secrets() = 0;
   virtual Result<void> record(const boost::json::object& line) = 0;
   virtual TimePoint now() = 0;
 };
@@ -75,6 +77,8 @@ class GpumodOffer : public Offer {
   void conclude(const CallRef& call, const Tool& tool, const Result<boost::json::value>& answer,
                 const std::string& notes, boost::json::value now);
   void look_for_changes();
+  /// With all that is known to be secret by now.
+  const Scrubber& scrub();
 
   Hands& hands_;
   Scrubber scrub_;

@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 #include <sys/wait.h>
 
+#include "catalog/catalog.h"
 #include "model/json.h"
 #include "verbs/context.h"
 #include "verbs/line_peer.h"
@@ -14,18 +15,23 @@ namespace json = boost::json;
 
 namespace {
 
-/// Fewer than there are helper threads: each of these may need some itself.
-constexpr std::size_t most_at_once = 3;
-
 struct Apart {
   Result<json::value> answer;
   std::vector<json::object> events;
+  std::set<std::string> secrets;
+  bool knows_secrets = false;  ///< before the verb is run: of an earlier one
 };
 
 void run_verb(Apart& apart, const Paths& paths, const Verb& verb, json::object request) {
   Loop loop;
   Context context(loop, paths, [&apart](json::object event) { apart.events.push_back(std::move(event)); });
   apart.answer = loop.run_until_done(verb.handler(context, std::move(request)));
+  // Most verbs have read the catalogue; for one that has not it is read once, so that the first answer is clean, too.
+  if (!apart.knows_secrets) (void)context.catalog();
+  if (const auto* catalog = context.catalog_read()) {
+    apart.secrets = catalog->secrets;
+    apart.knows_secrets = true;
+  }
 }
 
 Error died() {
@@ -59,33 +65,38 @@ Task<void> follow(std::shared_ptr<StartedWorker> worker, Hands::OnEvent on_event
 
 }  // namespace
 
-VerbHands::VerbHands(Loop& loop, Paths paths) : loop_(loop), paths_(std::move(paths)) {}
+VerbHands::VerbHands(Loop& loop, Paths paths)
+    : loop_(loop), paths_(std::move(paths)), secrets_{environment_variable("HF_TOKEN")} {}
 
 void VerbHands::run(const Verb& verb, json::object request, OnEvent on_event, Done done) {
-  waiting_.push_back({&verb, std::move(request), std::move(on_event), std::move(done)});
-  begin_next();
+  auto& lane = takes_its_time(verb) ? slow_ : quick_;
+  lane.waiting.push_back({&verb, std::move(request), std::move(on_event), std::move(done)});
+  begin_next(lane);
 }
 
-void VerbHands::begin_next() {
-  if (waiting_.empty() || running_ >= most_at_once) return;
-  auto next = std::move(waiting_.front());
-  waiting_.pop_front();
-  ++running_;
-  loop_.spawn(run_apart(next.verb, std::move(next.request), std::move(next.on_event), std::move(next.done)));
+void VerbHands::begin_next(Lane& lane) {
+  if (lane.waiting.empty() || lane.running >= lane.most_at_once) return;
+  auto next = std::move(lane.waiting.front());
+  lane.waiting.pop_front();
+  ++lane.running;
+  loop_.spawn(run_apart(&lane, std::move(next)));
 }
 
-Task<void> VerbHands::run_apart(const Verb* verb, json::object request, OnEvent on_event, Done done) {
+Task<void> VerbHands::run_apart(Lane* lane, Waiting what) {
   const auto apart = std::make_shared<Apart>();
-  std::function<void()> work = [apart, paths = paths_, verb, request = std::move(request)] {
+  apart->knows_secrets = knows_secrets_;
+  std::function<void()> work = [apart, paths = paths_, verb = what.verb, request = std::move(what.request)] {
     run_verb(*apart, paths, *verb, request);
   };
-  co_await run_blocking(std::move(work));
-  --running_;
-  begin_next();
-  if (on_event)
+  co_await run_on_own_thread(std::move(work));
+  --lane->running;
+  secrets_.merge(apart->secrets);
+  knows_secrets_ = apart->knows_secrets;
+  begin_next(*lane);
+  if (what.on_event)
     for (const auto& event : apart->events)
-      on_event(event);
-  done(std::move(apart->answer));
+      what.on_event(event);
+  what.done(std::move(apart->answer));
 }
 
 std::function<void()> VerbHands::run_in_worker(const Verb& verb, json::object request, OnEvent on_event, Done done) {

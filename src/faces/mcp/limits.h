@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/time.h"
+#include "base/units.h"
 
 namespace gpumod::mcp {
 
@@ -23,7 +24,10 @@ class RateLimit {
   std::deque<std::pair<TimePoint, std::string>> taken_;
 };
 
-/// One JSON object a line, only ever added to, 0600. Errors: as of writing a file.
-Result<void> append_record(const std::filesystem::path& file, const boost::json::object& record);
+/// One JSON object a line, only ever added to, 0600. A file that would grow beyond `most` is put away first, as FILE.1 in
+/// the place of the one before. Any number of processes may write at once: the file itself is the lock (flock).
+/// Errors: as of writing a file.
+Result<void> append_record(const std::filesystem::path& file, const boost::json::object& record,
+                           Bytes most = Bytes::mib(4));
 
 }  // namespace gpumod::mcp

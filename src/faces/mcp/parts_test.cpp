@@ -1,5 +1,8 @@
 // The small parts: shapes, what is hidden, progress, the rate, names and schemas of tools.
+#include <thread>
+
 #include <boost/json.hpp>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -51,6 +54,18 @@ TEST(McpScrub, NoHomeAndNoKeysLeave) {
   EXPECT_EQ(json::serialize(clean), R"({"hf_token":"***","list":["~"],"n":5})");
   const auto words = scrub.value(json::array{"--api-key", "abc", "--port", "80"});
   EXPECT_EQ(json::serialize(words), R"(["--api-key","***","--port","80"])");
+}
+
+TEST(McpScrub, WhatIsKnownIsHiddenWhateverItLooksLike) {
+  Scrubber scrub("/home/anna");
+  const auto all =
+      std::set<std::string>{"correct horse", "correct horse battery", "short", "two\nlines-of-it\n", "a\"b\\c-long"};
+  scrub.learn(all);
+  EXPECT_EQ(scrub.text("xcorrect horse batteryx correct horse, short two lines-of-it"), "x***x ***, short two ***");
+  EXPECT_EQ(scrub.text(json::serialize(json::value("a\"b\\c-long"))), "\"***\"");
+  EXPECT_EQ(json::serialize(scrub.value(json::value{{"a correct horse", {"correct horse"}}})), R"({"a ***":["***"]})");
+  scrub.learn({"another-one"});
+  EXPECT_EQ(scrub.text("another-one"), "***");
 }
 
 TEST(McpScrub, TextOfOthersCannotEndItsOwnQuote) {
@@ -113,6 +128,54 @@ TEST(McpAudit, IsAddedToAndPrivate) {
   EXPECT_EQ(read_file(file, 1000).value_or(""), "{\"a\":1}\n{\"b\":2}\n");
   EXPECT_EQ(std::filesystem::status(file).permissions(),
             std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST(McpAudit, IsPutAwayWhenItHasGrown) {
+  const TestFolder folder;
+  const auto file = folder / "mcp.log", old = folder / "mcp.log.1";
+  const Bytes most(20);
+  for (const int number : {1, 2, 3})
+    ASSERT_TRUE(append_record(file, {{"a", number}}, most));
+  EXPECT_EQ(read_file(old, 1000).value_or(""), "{\"a\":1}\n{\"a\":2}\n");
+  EXPECT_EQ(read_file(file, 1000).value_or(""), "{\"a\":3}\n");
+  ASSERT_TRUE(append_record(file, {{"long", "longer than all that may be in the file"}}, most));
+  EXPECT_EQ(read_file(old, 1000).value_or(""), "{\"a\":3}\n") << "one is kept";
+  EXPECT_THAT(read_file(file, 1000).value_or(""), HasSubstr("longer"));
+  for (const auto& each : {file, old})
+    EXPECT_EQ(std::filesystem::status(each).permissions(),
+              std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST(McpAudit, WhatCannotBePutAwayIsSaid) {
+  const TestFolder folder;
+  std::filesystem::create_directories(folder / "mcp.log.1");
+  ASSERT_TRUE(append_record(folder / "mcp.log", {{"a", 1}}, Bytes(9)));
+  const auto second = append_record(folder / "mcp.log", {{"a", 2}}, Bytes(9));
+  ASSERT_FALSE(second);
+  EXPECT_THAT(second.error().message, HasSubstr("mcp.log"));
+}
+
+TEST(McpAudit, ManyWriteAtOnceAndNothingIsLost) {
+  constexpr int writers = 4, each = 150;
+  for (int round = 0; round < 20; ++round) {
+    const TestFolder folder;
+    const auto file = folder / "mcp.log";
+    // It is put away once: what all of them write fills it one and a half times.
+    const auto line = [](int writer, int number) { return fmt::format("{}", 1000 * (writer + 1) + number); };
+    const Bytes most(writers * each * 2 / 3 * static_cast<std::int64_t>(std::string("{\"a\":\"1000\"}\n").size()));
+    std::vector<std::thread> threads;
+    for (int writer = 0; writer < writers; ++writer)
+      threads.emplace_back([&, writer] {
+        for (int number = 0; number < each; ++number)
+          EXPECT_TRUE(append_record(file, {{"a", line(writer, number)}}, most));
+      });
+    for (auto& thread : threads)
+      thread.join();
+    const auto all = read_file(file, 1 << 20).value_or("") + read_file(file.string() + ".1", 1 << 20).value_or("");
+    for (int writer = 0; writer < writers; ++writer)
+      for (int number = 0; number < each; ++number)
+        ASSERT_THAT(all, HasSubstr("{\"a\":\"" + line(writer, number) + "\"}\n"));
+  }
 }
 
 TEST(McpTools, HaveTheNamesThatPeopleKnow) {

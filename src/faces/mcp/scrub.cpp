@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 
+#include "base/text.h"
+
 namespace gpumod::mcp {
 
 namespace json = boost::json;
@@ -110,8 +112,35 @@ Scrubber::Scrubber(std::string home) : home_(std::move(home)) {
   if (home_.size() < 2) home_.clear();  // "/" is nobody's home worth hiding
 }
 
+void Scrubber::learn(const std::set<std::string>& secrets) {
+  constexpr std::size_t shortest = 8;
+  if (learned_ == secrets) return;
+  learned_ = secrets;
+  std::set<std::string> hidden_ones;
+  for (const auto& secret : secrets)
+    for (const auto line : split_lines(secret)) {
+      const std::string word(trim(line));
+      if (word.size() < shortest) continue;
+      hidden_ones.insert(word);
+      // As it stands in a text that is JSON.
+      const auto quoted_word = json::serialize(json::string(word));
+      hidden_ones.insert(quoted_word.substr(1, quoted_word.size() - 2));
+    }
+  secrets_.assign(hidden_ones.begin(), hidden_ones.end());
+  std::stable_sort(secrets_.begin(), secrets_.end(),
+                   [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
+}
+
+std::string Scrubber::without_secrets(std::string_view text) const {
+  std::string clean(text);
+  for (const auto& secret : secrets_)
+    for (auto at = clean.find(secret); at != std::string::npos; at = clean.find(secret, at + hidden.size()))
+      clean.replace(at, secret.size(), hidden);
+  return clean;
+}
+
 std::string Scrubber::text(std::string_view given) const {
-  const std::string clean = without_keys(given);
+  const std::string clean = without_keys(without_secrets(given));
   if (home_.empty()) return clean;
   std::string out;
   std::string_view rest = clean;

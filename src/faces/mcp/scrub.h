@@ -1,9 +1,12 @@
-// What leaves this machine through an assistant: no home directory, no keys; and text of others marked as such, so that
+// What leaves this machine through an assistant: no home directory, no keys, whether they look like some or are known by
+// their value; and text of others marked as such, so that
 // what a log or a model file says is never taken for what gpumod says.
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <boost/json/value.hpp>
 
@@ -14,6 +17,10 @@ class Scrubber {
   /// `home`: the person's home directory; it becomes "~".
   explicit Scrubber(std::string home);
 
+  /// These become "***" wherever they stand, except those of fewer than 8 characters: they would hide words by chance. A
+  /// value of several lines is hidden line by line, as logs show it.
+  void learn(const std::set<std::string>& secrets);
+
   /// What stands after the name of a key (api_key, HF_TOKEN, Authorization …) and what looks like one (hf_…, sk-…)
   /// becomes "***".
   std::string text(std::string_view text) const;
@@ -21,7 +28,11 @@ class Scrubber {
   boost::json::value value(const boost::json::value& value) const;
 
  private:
+  std::string without_secrets(std::string_view text) const;
+
   std::string home_;
+  std::set<std::string> learned_;
+  std::vector<std::string> secrets_;  ///< the longest first: one may hold another
 };
 
 /// Between two lines that carry `mark`, under a line that says what it is. `mark` has to be one that nobody could know.

@@ -25,6 +25,7 @@ enum class Trait {
   harmless,    ///< it adds, or takes nothing that runs away
   repeatable,  ///< twice is as good as once
   quotes,      ///< its answer carries text of others
+  slow,        ///< it reads models, which may lie on a network, or tries programs that may hang
 };
 
 struct Row {
@@ -67,16 +68,16 @@ const std::vector<Row>& rows() {
       {"history show", "", {quotes}},
       {"bench switch", "bench_switch", {}},
       {"qa list", "list_qa_runs", {}},
-      {"doctor", "", {looks, quotes}},
+      {"doctor", "", {looks, quotes, slow}},
       {"unit show", "", {}},
       {"unit install", "", {harmless, repeatable}},
-      {"model list", "", {quotes}},
+      {"model list", "", {quotes, slow}},
       {"model info", "", {quotes}},
-      {"model inspect", "", {quotes}},
+      {"model inspect", "", {quotes, slow}},
       {"unit remove", "", {}},
       {"config check", "", {}},
       {"model register", "", {harmless}},
-      {"model scan", "", {harmless, repeatable, quotes}},
+      {"model scan", "", {harmless, repeatable, quotes, slow}},
   };
   return all;
 }
@@ -104,6 +105,10 @@ bool has_parameter(const Verb& verb, std::string_view name) {
                      [&](const Parameter& parameter) { return parameter.name == name; });
 }
 
+bool asks_the_network(const Verb& verb) {
+  return has_parameter(verb, "offline") || has_parameter(verb, "hf");
+}
+
 std::string key_of(const Parameter& parameter) {
   auto key = parameter.name;
   std::replace(key.begin(), key.end(), '-', '_');
@@ -122,7 +127,7 @@ Tool tool_of(const Verb& verb) {
   const bool reads = tool.needs == AssistantRights::read;
   tool.destructive = !reads && !has(row, Trait::harmless);
   tool.idempotent = reads || has(row, Trait::repeatable);
-  tool.open_world = has_parameter(verb, "offline") || has_parameter(verb, "hf");
+  tool.open_world = asks_the_network(verb);
   tool.quotes = has(row, Trait::quotes) || !row;  // of a new verb nobody has said that it quotes nobody
   return tool;
 }
@@ -240,6 +245,10 @@ std::string tool_of_verb(std::string_view verb) {
   for (const auto& tool : all_tools())
     if (tool.verb->name == verb && !tool.only_plans) return tool.name;
   return {};
+}
+
+bool takes_its_time(const Verb& verb) {
+  return has(row_of(verb.name), Trait::slow) || asks_the_network(verb);
 }
 
 bool is_out_of_reach(const Tool& tool, AssistantRights rights) {

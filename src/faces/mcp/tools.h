@@ -37,6 +37,9 @@ std::string tool_of_verb(std::string_view verb);
 /// "service list" is list_services, "service show" service_info, "mode switch" switch_mode.
 std::string tool_name(std::string_view verb);
 
+/// It may wait long: for the network, for files that lie on one, for a driver that hangs.
+bool takes_its_time(const Verb& verb);
+
 /// {"name","title","description","inputSchema","outputSchema","annotations"}. `rights`: with less than the tool needs
 /// only its dry run is left.
 boost::json::object declaration_of(const Tool& tool, AssistantRights rights);
