@@ -99,6 +99,7 @@ struct Signal::State {
   asio::io_context& context;
   bool set = false;
   std::list<asio::steady_timer*> waiters;
+  std::list<std::function<void()>> callbacks;
 };
 
 Signal::Signal(Loop& loop) : state_(std::make_shared<State>(loop)) {}
@@ -108,6 +109,8 @@ void Signal::set() {
   state_->set = true;
   for (auto* waiter : state_->waiters)
     waiter->cancel();
+  for (const auto& callback : state_->callbacks)
+    callback();
 }
 
 void Signal::reset() {
@@ -127,6 +130,12 @@ Task<bool> Signal::wait(TimePoint deadline) {
   co_await timer.async_wait(asio::redirect_error(use_awaitable, ignored));
   // Set and reset again before we ran still woke us: only a timer that fired means the deadline.
   co_return state->set || ignored == asio::error::operation_aborted;
+}
+
+Registration Signal::on_set(std::function<void()> callback) {
+  if (state_->set) callback();
+  const auto place = state_->callbacks.insert(state_->callbacks.end(), std::move(callback));
+  return Registration([state = state_, place] { state->callbacks.erase(place); });
 }
 
 Task<Result<bool>> wait_ready(int fd, Readiness what, TimePoint deadline) {

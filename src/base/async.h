@@ -60,6 +60,8 @@ class Loop {
 Task<void> wait_for(Duration duration);
 Task<void> wait_until(TimePoint deadline);
 
+class Registration;
+
 /// A flag that coroutines wait for. It stays set until reset(). For one loop's thread only.
 class Signal {
  public:
@@ -73,6 +75,8 @@ class Signal {
   bool is_set() const;
   /// True if it was set, false if the deadline came first.
   Task<bool> wait(TimePoint deadline = TimePoint::max());
+  /// Called by set() for as long as the registration is kept, and at once when it is set already. Must not wait.
+  Registration on_set(std::function<void()> callback);
 
  private:
   struct State;

@@ -144,6 +144,25 @@ TEST(Async, ASignalWakesItsWaiterAndADeadlineDoesToo) {
   EXPECT_TRUE(loop.run_until_done(wait_for_signal(signal, now())));
 }
 
+TEST(Async, ASignalCallsWhoeverIsRegistered) {
+  Loop loop;
+  Signal signal(loop);
+  int first = 0, second = 0, late = 0;
+  auto one = signal.on_set([&] { ++first; });
+  {
+    const auto gone = signal.on_set([&] { ++second; });
+  }
+  signal.set();
+  EXPECT_EQ(first, 1);
+  EXPECT_EQ(second, 0) << "its registration has ended";
+  const auto two = signal.on_set([&] { ++late; });
+  EXPECT_EQ(late, 1) << "it is set already";
+  one.release();
+  signal.set();
+  EXPECT_EQ(first, 1);
+  EXPECT_EQ(late, 2);
+}
+
 Task<Result<bool>> readable(int fd, TimePoint deadline) {
   co_return co_await wait_ready(fd, Readiness::readable, deadline);
 }

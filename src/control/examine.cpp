@@ -2,12 +2,13 @@
 
 namespace gpumod {
 
-Task<Examination> examine(Machine& machine, Service service) {
+Task<std::optional<Examination>> examine(Machine& machine, Service service, Signal& given_up) {
   const auto questions = examination_of(service);
   std::vector<Result<HttpReply>> replies;
   for (const auto& question : questions) {
     HttpRequest request = question.request;
-    auto reply = co_await machine.http->request(std::move(request));
+    auto reply = co_await machine.http->request(std::move(request), &given_up);
+    if (given_up.is_set()) co_return std::nullopt;
     replies.push_back(std::move(reply));
     if (!replies.back()) break;
   }

@@ -8,6 +8,7 @@
 namespace gpumod {
 
 /// Ends with the first question that gets no reply at all: a server that hangs costs one deadline.
-Task<Examination> examine(Machine& machine, Service service);
+/// Nothing when it is given up: at once, and its connection is closed.
+Task<std::optional<Examination>> examine(Machine& machine, Service service, Signal& given_up);
 
 }  // namespace gpumod

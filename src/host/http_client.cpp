@@ -58,6 +58,9 @@ struct Exchange {
   tcp::socket socket;
   asio::steady_timer deadline;
   bool late = false;
+  bool given_up = false;
+
+  bool over() const { return late || given_up; }
 };
 
 std::string authority(const std::string& host, std::uint16_t port) {
@@ -77,7 +80,9 @@ class Failures {
   Error at(Stage stage, const std::string& what) const {
     const bool late = exchange_.late;
     Error error;
-    error.message = late ? late_at(stage)
+    if (exchange_.given_up) error.code = ErrorCode::cancelled;
+    error.message = exchange_.given_up ? fmt::format("{}{}: given up", place_, target_)
+                    : late             ? late_at(stage)
                     : stage == Stage::receive || stage == Stage::send
                         ? fmt::format("{}{}: {}", place_, target_, what)
                         : fmt::format("{} {}: {}", to_string(stage), place_, what);
@@ -157,7 +162,7 @@ struct Resolution {
 };
 
 Task<Result<std::vector<tcp::endpoint>>> resolve(HttpRequest request, std::shared_ptr<Exchange> exchange,
-                                                 TimePoint deadline) {
+                                                 TimePoint deadline, Signal* given_up) {
   const auto executor = co_await asio::this_coro::executor;
   const auto resolution = std::make_shared<Resolution>(executor);
   resolution->done.expires_at(std::chrono::time_point_cast<asio::steady_timer::duration>(deadline));
@@ -169,9 +174,10 @@ Task<Result<std::vector<tcp::endpoint>>> resolve(HttpRequest request, std::share
                                          resolution->endpoints.push_back(entry.endpoint());
                                        resolution->done.cancel();
                                      });
+  const auto waking = given_up ? given_up->on_set([resolution] { resolution->done.cancel(); }) : Registration();
   error_code ignored;
-  co_await resolution->done.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-  if (!resolution->finished) exchange->late = true;
+  if (!exchange->given_up) co_await resolution->done.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  if (!resolution->finished && !exchange->given_up) exchange->late = true;
   const Failures failures(request, *exchange);
   if (!resolution->finished || resolution->problem) co_return fail(failures.at(Stage::resolve, resolution->problem));
   co_return std::move(resolution->endpoints);
@@ -191,7 +197,7 @@ Task<error_code> connect(std::shared_ptr<Exchange> exchange, std::vector<tcp::en
   auto& socket = exchange->socket;
   error_code problem = asio::error::host_not_found;
   for (const auto& endpoint : endpoints) {
-    if (exchange->late) break;
+    if (exchange->over()) break;
     problem = open_close_on_exec(socket, endpoint);
     if (problem) continue;
     problem = connect_now(socket, endpoint);
@@ -279,10 +285,10 @@ std::string words_for(error_code problem) {
 
 class BeastClient final : public HttpClient {
  public:
-  Task<Result<HttpReply>> request(HttpRequest request) override;
+  Task<Result<HttpReply>> request(HttpRequest request, Signal* given_up) override;
 };
 
-Task<Result<HttpReply>> BeastClient::request(HttpRequest request) {
+Task<Result<HttpReply>> BeastClient::request(HttpRequest request, Signal* given_up) {
   if (const auto defect = defect_of(request))
     co_return fail(ErrorCode::failed, fmt::format("the request cannot be sent: {}", *defect));
   const auto executor = co_await asio::this_coro::executor;
@@ -305,20 +311,27 @@ Task<Result<HttpReply>> BeastClient::request(HttpRequest request) {
     exchange->socket.close(ignored);
   });
 
+  const auto ending = given_up ? given_up->on_set([exchange] {
+    exchange->given_up = true;
+    error_code ignored;
+    exchange->socket.close(ignored);
+  })
+                               : Registration();
+
   auto endpoints = addresses_without_asking(request.host, request.port);
   if (endpoints.empty()) {
-    auto resolved = co_await resolve(request, exchange, deadline);
+    auto resolved = co_await resolve(request, exchange, deadline, given_up);
     if (!resolved) co_return fail(std::move(resolved.error()));
     endpoints = std::move(*resolved);
   }
 
   const error_code unconnected = co_await connect(exchange, std::move(endpoints));
-  if (unconnected || exchange->late) co_return fail(failures.at(Stage::connect, unconnected));
+  if (unconnected || exchange->over()) co_return fail(failures.at(Stage::connect, unconnected));
 
   const auto message = message_of(request);
   error_code unsent;
   co_await http::async_write(exchange->socket, message, asio::redirect_error(asio::use_awaitable, unsent));
-  if (exchange->late) co_return fail(failures.at(Stage::send, unsent));
+  if (exchange->over()) co_return fail(failures.at(Stage::send, unsent));
 
   // A server may refuse a long request, answer and close before having read it: its answer says more than our error.
   HttpReply reply;

@@ -10,8 +10,9 @@ class HttpClient {
  public:
   virtual ~HttpClient() = default;
   /// Errors: failed, with the stage in the message ("connect 127.0.0.1:7070: Connection refused", "no answer within 5
-  /// s"). Every HTTP status is a reply, not an error. Handles Content-Length, chunked and read-until-close bodies.
-  virtual Task<Result<HttpReply>> request(HttpRequest request) = 0;
+  /// s"); cancelled, when `given_up` is set meanwhile: the connection is closed at once, so that the server need not go
+  /// on. Every HTTP status is a reply, not an error. Handles Content-Length, chunked and read-until-close bodies.
+  virtual Task<Result<HttpReply>> request(HttpRequest request, Signal* given_up = nullptr) = 0;
 };
 
 std::unique_ptr<HttpClient> make_http_client(Loop& loop);

@@ -259,6 +259,27 @@ TEST_F(HttpClientTest, AServerThatNeverAnswersCostsTheDeadline) {
   EXPECT_EQ(reply.error().details.at("timed_out"), true);
 }
 
+TEST_F(HttpClientTest, AQuestionThatIsGivenUpEndsAtOnceAndLeavesTheServer) {
+  Signal given_up(loop_);
+  std::promise<void> left;
+  auto server_side = left.get_future();
+  LittleServer server([&](int connection) {
+    read_request(connection);
+    loop_.post([&] { given_up.set(); });
+    wait_for_end(connection);
+    left.set_value();
+  });
+  auto reply = loop_.run_until_done(client_->request(to(server.port(), 600s), &given_up));
+  ASSERT_FALSE(reply);
+  EXPECT_EQ(reply.error().code, ErrorCode::cancelled);
+  EXPECT_THAT(reply.error().message, HasSubstr("given up"));
+  EXPECT_EQ(server_side.wait_for(20s), std::future_status::ready) << "the connection is closed";
+
+  reply = loop_.run_until_done(client_->request(to(server.port(), 600s), &given_up));
+  ASSERT_FALSE(reply) << "given up before it was begun";
+  EXPECT_EQ(reply.error().code, ErrorCode::cancelled);
+}
+
 TEST_F(HttpClientTest, TheDeadlineCoversAnAnswerThatTrickles) {
   LittleServer server([](int connection) {
     read_request(connection);

@@ -104,7 +104,7 @@ std::set<ServiceId> Context::changed_by_hand() {
 }
 
 void Context::cancel() {
-  cancelled_early_ = true;
+  ending_.set();
   if (running_) running_->cancel();
 }
 
@@ -240,7 +240,7 @@ Task<Result<SwitchOutcome>> Context::run(Order order, std::optional<Goal> previo
   what.goal_after = std::move(order.goal_after);
   if (!order.to_the_end) {
     running_ = &director;
-    if (cancelled_early_) director.cancel();
+    if (cancelled()) director.cancel();
   }
   auto outcome = co_await director.run(std::move(what));
   running_ = nullptr;

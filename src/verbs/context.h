@@ -72,8 +72,8 @@ class Context {
 
   /// Takes back the switch under way, if there is one.
   void cancel();
-  bool cancelled() const { return cancelled_early_; }
-  /// For verbs that go on as long as somebody looks: set when nobody does any more.
+  bool cancelled() const { return ending_.is_set(); }
+  /// Set when nobody wants any more of it: it is taken back, or nobody looks any more.
   Signal& ending() { return ending_; }
   void set_probing(bool probing) { probing_ = probing; }
 
@@ -92,7 +92,6 @@ class Context {
   std::optional<std::optional<Store>> reading_;
   std::string state_problem_;
   Director* running_ = nullptr;
-  bool cancelled_early_ = false;
   bool probing_ = true;
 };
 

@@ -233,8 +233,8 @@ Task<void> look_after(Context& context, json::object& transition) {
     const auto service = (*catalog)->services.find(id);
     if (residency != Residency::running || service == (*catalog)->services.end() || context.cancelled()) continue;
     if (context.progress()) context.progress()({{"event", "probe"}, {"service", id}});
-    const auto seen = co_await examine(**machine, service->second);
-    services.push_back(describe_examination(id, seen));
+    const auto seen = co_await examine(**machine, service->second, context.ending());
+    if (seen) services.push_back(describe_examination(id, *seen));
   }
   transition["services"] = std::move(services);
   const auto snapshot = co_await observe(**machine, **catalog);

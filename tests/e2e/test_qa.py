@@ -2,9 +2,10 @@
 import json
 import pathlib
 import signal
+import time
 import unittest
 
-from harness import Case, MODELS, free_port, needs_llama, until
+from harness import Case, MODELS, free_port, needs_llama, post, until
 from test_chain import CODER, MIB, SimulatedGpu
 from test_demo import DemoCase
 
@@ -159,6 +160,52 @@ class QaRuns(QaCase, SimulatedGpu):
         self.assertEqual(run["restored"], {"mode": "code", "problem": None})
         status = self.status()
         self.assertEqual((status["mode"], status["differences"], status["orphans"]), ("code", [], []))
+
+    def run_into_a_wedge(self):
+        """A quality run that waits for an answer which never comes; before it, the embedding ran."""
+        self.switch("rag", timeout=60)
+        self.model(CODER, "weights=17699MiB", "kv-per-1k=136MiB", "compute=463MiB", "load=4s", "answer=I write code.",
+                   "fault=wedged-child", "wedge-after=1")  # the probe of its start is answered, and nothing after it
+        coder = self.config / "services/qwen3-coder.yaml"
+        coder.write_text(coder.read_text() + "probe: {timeout: 300s}\n")
+        running = self.start_gpumod("qa", "run", "--modes", "code,blank", "--json")
+        self.addCleanup(running.kill)
+        until(lambda: self.connections_to(self.router), 60, "the examination's question")
+        return running
+
+    def connections_to(self, port):
+        """Of gpumod, for some time: the short questions of an observation are over sooner."""
+        for _ in range(10):
+            lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+            if not any(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines):
+                return False
+            time.sleep(0.05)
+        return True
+
+    def ends_as_it_began(self, running):
+        asked = time.monotonic()
+        out, err = running.communicate(timeout=60)
+        self.assertEqual(running.returncode, 130, err)
+        self.assertLess(time.monotonic() - asked, 40)
+        run = json.loads(out)["qa"]
+        self.assertEqual((run["result"], run["restored"]), ("cancelled", {"mode": "rag", "problem": None}))
+        self.assertEqual([(line["to"], line["result"], line["services"]) for line in run["transitions"]],
+                         [("code", "committed", [])])
+        status = self.status()
+        self.assertEqual((status["mode"], status["differences"], status["orphans"]), ("rag", [], []))
+        answer = post(self.embedding, "/v1/embeddings", {"model": "embedder", "input": "hello"})
+        self.assertEqual(len(answer["data"][0]["embedding"]), 2048)
+
+    def test_a_question_that_is_never_answered_is_given_up_at_once(self):
+        running = self.run_into_a_wedge()
+        running.send_signal(signal.SIGINT)
+        self.ends_as_it_began(running)
+
+    def test_another_terminal_can_give_it_up(self):
+        running = self.run_into_a_wedge()
+        taken_back = self.gpumod("mode", "cancel")
+        self.assertEqual(taken_back.code, 0, taken_back)
+        self.ends_as_it_began(running)
 
     def test_bad_requests_change_nothing(self):
         self.switch("blank")
