@@ -116,5 +116,70 @@ TEST(Trace, HasSlicesForStepsAndPhasesAndACounterForMemory) {
   EXPECT_THAT(text, HasSubstr(R"("ts":3000000,"dur":45000000)"));
 }
 
+/// By the Trace Event Format's own description: the fields of each kind, and slices of a row that nest.
+void expect_well_formed(const boost::json::object& trace) {
+  std::map<std::pair<std::int64_t, std::int64_t>, std::vector<std::int64_t>>
+      open;  // of a row: the ends, innermost last
+  std::set<std::pair<std::int64_t, std::int64_t>> named;
+  std::int64_t last = -1;
+  for (const auto& value : trace.at("traceEvents").as_array()) {
+    const auto& event = value.as_object();
+    const std::string kind(event.at("ph").as_string());
+    EXPECT_TRUE(event.at("name").is_string());
+    const std::pair row(event.at("pid").as_int64(), kind == "C" ? 0 : event.at("tid").as_int64());
+    if (kind == "M") {
+      EXPECT_EQ(last, -1) << "names come first";
+      EXPECT_TRUE(event.at("args").at("name").is_string());
+      named.insert(row);
+      continue;
+    }
+    const auto ts = event.at("ts").as_int64();
+    EXPECT_GE(ts, 0);
+    EXPECT_GE(ts, last) << "sorted";
+    last = ts;
+    EXPECT_TRUE(named.contains(row)) << value;
+    if (kind == "C") {
+      EXPECT_FALSE(event.at("args").as_object().empty());
+      for (const auto& series : event.at("args").as_object())
+        EXPECT_TRUE(series.value().is_int64());
+    }
+    if (kind != "X") continue;
+    const auto end = ts + event.at("dur").as_int64();
+    EXPECT_GE(end, ts);
+    auto& around = open[row];
+    while (!around.empty() && around.back() <= ts)
+      around.pop_back();
+    const auto most = around.empty() ? end : around.back();
+    EXPECT_LE(end, most) << "neither inside nor outside of its neighbour: " << value;
+    around.push_back(end);
+  }
+}
+
+TEST(Trace, SlicesNestWhateverTheTimes) {
+  using ns = std::chrono::nanoseconds;
+  Recording recording;
+  recording.took = 20s;
+  auto stop = step(0, Action::stop, "router", ns(1000500), ns(5000700));
+  stop.phases = {{Recording::Stage::act, 1, ns(1000500), ns(2000999)},
+                 {Recording::Stage::release, 1, ns(2000999), ns(5000700)}};
+  auto start = step(1, Action::start, "router", ns(5000800), ns(9000100));
+  start.phases = {{Recording::Stage::ready, 1, ns(5000999), ns(9000100)}};
+  recording.steps = {start, stop};
+  // It was told to wait a moment after the other had begun.
+  recording.waits = {{1, Recording::Wait::For::turn, "stop of router", ns(1000900), ns(5000800)}};
+  const auto trace = trace_of(recording);
+  expect_well_formed(trace);
+  expect_well_formed(trace_of(slow_start()));
+}
+
+TEST(Trace, WhoHoldsNothingAnyMoreIsToldSo) {
+  Recording recording;
+  recording.gpus = {{0, "RTX", Bytes::gib(24), {}, {}}};
+  recording.curve = {{0s, 0, Bytes::mib(20000), {{"coder", Bytes::mib(19000)}}, {}}, {1s, 0, Bytes::mib(15), {}, {}}};
+  const auto text = boost::json::serialize(trace_of(recording));
+  EXPECT_THAT(text, HasSubstr(R"("args":{"coder":19000,"others":1000})"));
+  EXPECT_THAT(text, HasSubstr(R"("args":{"coder":0,"others":15})"));
+}
+
 }  // namespace
 }  // namespace gpumod

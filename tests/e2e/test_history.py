@@ -124,6 +124,20 @@ class Histories(Case):
         slices = [event for event in events if event["ph"] == "X"]
         self.assertIn("getting ready", [event["name"] for event in slices])
         self.assertTrue(all(event["dur"] >= 0 for event in slices))
+        times = [event["ts"] for event in events if event["ph"] != "M"]
+        self.assertEqual(times, sorted(times))
+        took = self.shown()["recording"]["seconds"] * 1e6
+        self.assertLessEqual(max(event["ts"] + event["dur"] for event in slices), took + 1000, "in microseconds")
+        self.assertGreater(max(event["ts"] + event["dur"] for event in slices), took / 2)
+        around = {}
+        for event in slices:  # of a row, each lies within the one before it or apart from it
+            open_ends = around.setdefault((event["pid"], event["tid"]), [])
+            while open_ends and open_ends[-1] <= event["ts"]:
+                open_ends.pop()
+            self.assertLessEqual(event["ts"] + event["dur"], min(open_ends, default=float("inf")), event)
+            open_ends.append(event["ts"] + event["dur"])
+        named = {(event["pid"], event["tid"]) for event in events if event["ph"] == "M"}
+        self.assertLessEqual({(event["pid"], event["tid"]) for event in slices}, named)
         run = self.gpumod("history", "show", "--trace", self.root / "no/such/folder/x.json", "--json")
         self.assertEqual(run.code, 1, run)
         self.assertIn("no/such/folder", run.json["error"]["message"])
