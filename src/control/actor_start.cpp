@@ -9,6 +9,7 @@
 #include "control/interpreter.h"
 #include "control/launch.h"
 #include "control/progress.h"
+#include "host/journal.h"
 #include "host/processes.h"
 
 namespace gpumod {
@@ -198,13 +199,16 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since,
     out.text = fmt::format("{}, and its unit restarts it", how_it_ended(unit));
   else if (unit.killed_by_signal || unit.active == ActiveState::failed || unit.active == ActiveState::inactive)
     out.text = how_it_ended(unit);
+  // The server's own last words; systemd's remarks about the unit ("NAME: Failed with result …") come after them.
+  const auto own = std::find_if(lines.rbegin(), lines.rend(),
+                                [&](const LogLine& line) { return !line.text.starts_with(name + ": "); });
   if (!lines.empty()) {
-    // The server's own last words; systemd's remarks about the unit ("NAME: Failed with result …") come after them.
-    const auto own = std::find_if(lines.rbegin(), lines.rend(),
-                                  [&](const LogLine& line) { return !line.text.starts_with(name + ": "); });
     out.log_line = printable(own != lines.rend() ? own->text : lines.back().text);
     out.remedy = fmt::format("See its log: gpumod service logs {}", service ? service->id : command.unit);
   }
+  if (own == lines.rend() && machine_.units->kind() == "systemd" && system_journal_is_hidden())
+    out.remedy += fmt::format("{}What it said may lie in the system's journal, which you may not read: {}.",
+                              out.remedy.empty() ? "" : ". ", see_system_journal);
   co_return out;
 }
 

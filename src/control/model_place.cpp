@@ -25,14 +25,15 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
 }
 
 /// A router knows a model by its file's stem, or by the name of a folder below its own (llama.cpp's --models-dir).
-fs::path router_model(const fs::path& models, const std::string& name) {
+fs::path router_model(const fs::path& models, const std::string& name, Touch touch) {
   std::error_code problem;
   const auto file = models / (name + ".gguf"), folder = models / name;
+  if (touch == Touch::nothing) return file;
   if (!fs::exists(fs::symlink_status(file, problem)) && fs::is_directory(folder, problem)) return folder;
   return file;
 }
 
-std::optional<ModelPlace> place_in_router(const Service& service, const std::vector<std::string>& words) {
+std::optional<ModelPlace> place_in_router(const Service& service, const std::vector<std::string>& words, Touch touch) {
   const auto& llama = *service.llama();
   if (!service.model.path.empty()) return ModelPlace{service.model.path, {}, {}, false};
   const auto name = model_name(service);
@@ -40,7 +41,7 @@ std::optional<ModelPlace> place_in_router(const Service& service, const std::vec
   if (llama.models_dir.empty() || !llama.models_preset.empty() || name.find_first_of("/:") != std::string::npos ||
       has_option(words, {"--models-dir", "--models-preset"}))
     return std::nullopt;
-  return ModelPlace{router_model(llama.models_dir, name), {}, {}, false};
+  return ModelPlace{router_model(llama.models_dir, name, touch), {}, {}, false};
 }
 
 /// What is downloaded is kept where the engine alone knows.
@@ -54,7 +55,8 @@ std::string variable(const std::map<std::string, Secret>& environment, const cha
   return own != environment.end() ? own->second.reveal() : environment_variable(name);
 }
 
-std::optional<ModelPlace> place_on_hub(const Service& service, const Additions& added, const fs::path& home) {
+std::optional<ModelPlace> place_on_hub(const Service& service, const Additions& added, const fs::path& home,
+                                       Touch touch) {
   // Weights in another folder, at another revision, or from another hub.
   if (service.vllm() &&
       (has_option(added.words, {"--download-dir", "--revision"}) || added.environment.contains("VLLM_USE_MODELSCOPE")))
@@ -65,14 +67,15 @@ std::optional<ModelPlace> place_on_hub(const Service& service, const Additions& 
   // The engines are started offline, unless people say otherwise.
   const auto offline = added.environment.find("HF_HUB_OFFLINE");
   place.may_download = offline != added.environment.end() && !is_hub_offline(offline->second.reveal());
-  place.path = hub_snapshot(place.hub_id, place.hub_root);
+  if (touch == Touch::files) place.path = hub_snapshot(place.hub_id, place.hub_root);
   return place;
 }
 
 }  // namespace
 
-std::optional<ModelPlace> place_of_model(const Service& service, const Additions& added, const fs::path& home) {
-  if (service.in_router()) return place_in_router(service, added.words);
+std::optional<ModelPlace> place_of_model(const Service& service, const Additions& added, const fs::path& home,
+                                         Touch touch) {
+  if (service.in_router()) return place_in_router(service, added.words, touch);
   if (service.llama()) {
     if (is_download(added.words)) return std::nullopt;
     // llama-server takes the last model that it is told of; a relative path counts from where it runs.
@@ -81,7 +84,7 @@ std::optional<ModelPlace> place_of_model(const Service& service, const Additions
   }
   if (!service.model.path.empty()) return ModelPlace{service.model.path, {}, {}, false};
   const bool by_id = service.vllm() || service.model.id.find('/') != std::string::npos;
-  if (by_id && is_hub_id(service.model.id)) return place_on_hub(service, added, home);
+  if (by_id && is_hub_id(service.model.id)) return place_on_hub(service, added, home, touch);
   return std::nullopt;
 }
 

@@ -18,10 +18,13 @@ struct ModelPlace {
   bool may_download = false;       ///< HF_HUB_OFFLINE=0: the service fetches it by itself
 };
 
+/// Where a disk may not answer, only what needs no look at it: of a router the model's file, of the hub its cache.
+enum class Touch { files, nothing };
+
 /// Nothing when the service names no model that could be looked for, or when its arguments name one in a way that only
 /// its engine understands.
 std::optional<ModelPlace> place_of_model(const Service& service, const Additions& added,
-                                         const std::filesystem::path& home);
+                                         const std::filesystem::path& home, Touch touch = Touch::files);
 
 /// What its engine would read facts from: of a router's folder, its first GGUF file. Empty where only its engine knows.
 std::filesystem::path model_path_of(const Service& service, const Additions& added, const std::filesystem::path& home);

@@ -35,19 +35,6 @@ struct JournalClose {
 };
 using Journal = std::unique_ptr<sd_journal, JournalClose>;
 
-/// Files that exist and that we may not open: the difference between "nothing was logged" and "we cannot see it".
-bool some_file_is_unreadable() {
-  bool found = false;
-  for (const char* pattern : {"/var/log/journal/*/system.journal", "/run/log/journal/*/system.journal"}) {
-    glob_t paths{};
-    if (::glob(pattern, GLOB_NOSORT, nullptr, &paths) == 0)
-      for (std::size_t i = 0; i < paths.gl_pathc; ++i)
-        found = found || ::access(paths.gl_pathv[i], R_OK) != 0;
-    ::globfree(&paths);
-  }
-  return found;
-}
-
 Result<Journal> open_journal() {
   sd_journal* raw = nullptr;
   if (const int r = sd_journal_open(&raw, SD_JOURNAL_LOCAL_ONLY); r < 0)
@@ -133,7 +120,7 @@ class RunReader {
 
  private:
   tl::unexpected<Error> nothing() const {
-    if (some_file_is_unreadable())
+    if (system_journal_is_hidden())
       return fail(ErrorCode::environment,
                   fmt::format("the journal holds no line of {} that this user may read", query_.unit), readable_hint);
     return fail(ErrorCode::not_found,
@@ -223,6 +210,19 @@ class RunReader {
 };
 
 }  // namespace
+
+/// Files that exist and that we may not open: the difference between "nothing was logged" and "we cannot see it".
+bool system_journal_is_hidden(const std::filesystem::path& root) {
+  bool found = false;
+  for (const char* pattern : {"var/log/journal/*/system.journal", "run/log/journal/*/system.journal"}) {
+    glob_t paths{};
+    if (::glob((root / pattern).c_str(), GLOB_NOSORT, nullptr, &paths) == 0)
+      for (std::size_t i = 0; i < paths.gl_pathc; ++i)
+        found = found || ::access(paths.gl_pathv[i], R_OK) != 0;
+    ::globfree(&paths);
+  }
+  return found;
+}
 
 Result<std::vector<LogLine>> read_journal(const JournalQuery& query) {
   return RunReader(query).read();

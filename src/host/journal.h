@@ -8,6 +8,7 @@
 // to read.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -19,6 +20,13 @@
 #include "model/unit.h"
 
 namespace gpumod {
+
+/// Whether there is a journal of the system's that this user may not read: last words may lie in it. `root`: "/", or a
+/// planted machine.
+bool system_journal_is_hidden(const std::filesystem::path& root = "/");
+/// What to do about that.
+constexpr const char* see_system_journal =
+    "sudo usermod -aG systemd-journal $USER; then log out of all sessions, and in again";
 
 struct JournalQuery {
   std::string unit;

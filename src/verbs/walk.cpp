@@ -98,6 +98,29 @@ const MountTable::Mount* MountTable::holding(const fs::path& path) const {
   return best;
 }
 
+const MountTable::Mount* MountTable::reached_by(const fs::path& path) const {
+  constexpr int most_links = 40;  // as the kernel has it
+  auto rest = path.lexically_normal();
+  for (int links = 0; links < most_links; ++links) {
+    fs::path reached, next;
+    for (auto part = rest.begin(); part != rest.end(); ++part) {
+      if (!next.empty()) {
+        next /= *part;
+        continue;
+      }
+      reached /= *part;
+      const auto* mount = holding(reached);
+      if (mount && mount->remote()) return mount;
+      std::error_code none;
+      const auto target = fs::read_symlink(reached, none);
+      if (!none) next = reached.parent_path() / target;
+    }
+    if (next.empty()) break;
+    rest = next.lexically_normal();
+  }
+  return holding(rest);
+}
+
 namespace {
 
 class Walk {

@@ -29,6 +29,8 @@ class MountTable {
   static MountTable of_this_machine();
   /// The mount that holds an absolute path, by its name alone; null when the table is empty.
   const Mount* holding(const std::filesystem::path& path) const;
+  /// The mount where it lies in the end, links followed; a link on the network is not: nothing there is touched.
+  const Mount* reached_by(const std::filesystem::path& path) const;
 
  private:
   std::vector<Mount> mounts_;

@@ -56,6 +56,23 @@ TEST(Walk, EndsInACycleAndListsEachFileOnce) {
   EXPECT_FALSE(walked.outcome.cut_short);
 }
 
+TEST(MountTable, KnowsWhereALinkLeadsWithoutTouchingWhatIsFar) {
+  const TestTree tree;
+  fs::create_directories(tree / "home");
+  fs::create_directory_symlink(tree / "nas/models", tree / "home/models");  // of which nothing is there
+  fs::create_symlink("models/m.gguf", tree / "home/m.gguf");
+  fs::create_symlink("round.gguf", tree / "home/round.gguf");
+  const auto nas = (tree / "nas").string();
+  const auto mounts =
+      MountTable::parse("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:50 / " + nas + " rw - nfs4 server:/x rw\n");
+  EXPECT_EQ(mounts.reached_by(tree / "home/models/a/b.gguf")->point, nas);
+  EXPECT_EQ(mounts.reached_by(tree / "home/m.gguf")->point, nas);
+  EXPECT_EQ(mounts.reached_by(tree / "home/other.gguf")->point, "/");
+  EXPECT_EQ(mounts.reached_by(tree / "home/round.gguf")->point, "/");
+  EXPECT_EQ(mounts.holding(tree / "home/m.gguf")->point, "/") << "by its name alone";
+  EXPECT_EQ(MountTable().reached_by("/a"), nullptr);
+}
+
 TEST(Walk, FollowsLinksToOtherFolders) {
   const TestTree tree;
   tree.write("disk/big/a.gguf", "x");

@@ -1,4 +1,5 @@
 """`gpumod doctor`: a machine in order, one thing after the other broken on it, and a driver that never answers."""
+import glob
 import os
 import pathlib
 import pty
@@ -8,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from harness import GPUMOD, Case, free_port, needs_systemd
+from harness import GPUMOD, MANAGER, Case, free_port, needs_systemd
 
 BUILD = pathlib.Path(GPUMOD).resolve().parent.parent
 NVML = BUILD / "lib/libgpumod-sim-nvml.so"
@@ -159,6 +160,30 @@ class Doctor(DoctorCase):
             process.wait()
             os.close(ours)
             self.assertEqual(stat.S_IMODE((self.root / "state").stat().st_mode), mode, reply)
+
+
+    def test_who_may_not_read_the_systems_journal_is_told(self):
+        hidden = any(not os.access(file, os.R_OK) for file in glob.glob("/var/log/journal/*/system.journal"))
+        hidden = hidden and MANAGER == "systemd"
+        remedy = "usermod -aG systemd-journal"
+        # A start that fails without a word: what it said, if anything, may lie where this user cannot look.
+        self.toy("silent", free_port(), "--exit-at-once", 3)
+        run = self.gpumod("service", "start", "silent")
+        self.assertEqual(run.code, 1, run)
+        (self.assertIn if hidden else self.assertNotIn)(remedy, run.err)
+        if MANAGER == "systemd":
+            system = self.box / "var/log/journal/1/system.journal"
+            self.plant("var/log/journal/1/system.journal", "")
+            self.doctor()
+            self.assertEqual(self.checks["units.journal"]["state"], "ok")
+            if os.geteuid() == 0:
+                return  # root reads everything
+            system.chmod(0)
+            self.doctor()
+            self.assertIn(remedy, self.said("units.journal", "note"))
+        else:
+            self.doctor()
+            self.assertEqual(self.checks["units.journal"]["state"], "skipped")
 
 
 class StuckDriver(DoctorCase):

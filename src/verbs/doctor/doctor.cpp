@@ -20,21 +20,7 @@ std::filesystem::path root_of_box() {
   return named.empty() ? "/" : named;
 }
 
-Task<json::array> mend(const std::vector<Check>& checks) {
-  json::array fixed;
-  for (const auto& check : checks) {
-    for (const auto& fix : check.fixes) {
-      Result<void> done;
-      const std::function<void()> work = [&] { done = carry_out(fix, {}); };
-      co_await run_blocking(work);
-      fixed.push_back(json::object{{"check", check.id},
-                                   {"text", describe(fix)},
-                                   {"done", done.has_value()},
-                                   {"problem", done ? json::value(nullptr) : json::value(done.error().message)}});
-    }
-  }
-  co_return fixed;
-}
+constexpr Duration mend_patience = 12s;  // logind alone is given ten
 
 }  // namespace
 
@@ -46,7 +32,9 @@ Answer doctor(Context& context, Request request) {
   auto checks = judge(facts);
   json::array fixed;
   if (flag_of(request, "apply") || (fixes && flag_of(request, "yes"))) {
-    fixed = co_await mend(checks);
+    auto mending = carry_out_all(
+        context.loop(), checks, [](const Fix& fix) { return carry_out(fix, {}); }, mend_patience);
+    fixed = co_await std::move(mending);
     // Looked at anew, with nothing of what was opened before: what is said must be so now.
     Context fresh(context.loop(), context.paths(), {});
     facts = co_await gather(fresh, root_of_box());

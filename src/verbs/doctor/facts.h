@@ -96,6 +96,7 @@ struct DoctorFacts {
   Bytes shared_memory;  ///< size of /dev/shm; 0: unknown
   Result<ManagerFacts> manager;
   bool lingers = false;
+  bool journal_hidden = false;  ///< this user may not read the system's journal
   std::vector<FolderFacts> folders;
   std::vector<ProgramFacts> programs;
   std::vector<WeightsFacts> models;

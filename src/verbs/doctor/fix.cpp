@@ -1,5 +1,6 @@
 #include "verbs/doctor/fix.h"
 
+#include <boost/json.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -7,8 +8,11 @@
 
 #include "base/fd.h"
 #include "host/login.h"
+#include "verbs/doctor/look_within.h"
 
 namespace gpumod {
+
+namespace json = boost::json;
 
 namespace {
 
@@ -37,6 +41,25 @@ Result<void> carry_out(const Fix& fix, const std::string& bus) {
     case Fix::Kind::restrict_mode: return restrict_mode(fix);
   }
   return {};
+}
+
+Task<json::array> carry_out_all(Loop& loop, std::vector<Check> checks, std::function<Result<void>(const Fix&)> hand,
+                                Duration patience) {
+  json::array fixed;
+  for (const auto& check : checks) {
+    for (const auto& fix : check.fixes) {
+      const std::function<Result<void>()> work = [hand, fix] { return hand(fix); };
+      Error late{
+          ErrorCode::environment, fmt::format("it did not come back within {}", format_seconds(patience)), {}, {}};
+      auto back = co_await look_within<Result<void>>(loop, patience, work, std::move(late));
+      const auto done = back ? std::move(*back) : Result<void>(fail(back.error()));
+      fixed.push_back(json::object{{"check", check.id},
+                                   {"text", describe(fix)},
+                                   {"done", done.has_value()},
+                                   {"problem", done ? json::value(nullptr) : json::value(done.error().message)}});
+    }
+  }
+  co_return fixed;
 }
 
 }  // namespace gpumod

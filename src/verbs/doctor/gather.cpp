@@ -16,18 +16,18 @@
 #include "control/launch.h"
 #include "control/lock.h"
 #include "control/model_check.h"
-#include "control/model_place.h"
 #include "control/observe.h"
 #include "fit/ledger.h"
-#include "formats/model_files.h"
 #include "host/cgroup.h"
+#include "host/journal.h"
 #include "host/run.h"
 #include "host/sd_bus.h"
 #include "host/systemd_unit.h"
 #include "model/json.h"
+#include "verbs/doctor/look_within.h"
+#include "verbs/doctor/models.h"
 #include "verbs/unfinished.h"
 #include "verbs/verb.h"
-#include "verbs/walk.h"
 
 namespace gpumod {
 
@@ -47,32 +47,6 @@ Error not_in_time(const std::string& what, Duration limit, std::string hint) {
                fmt::format("{} did not answer within {}", what, format_seconds(limit)),
                std::move(hint),
                {}};
-}
-
-/// `look` on a helper thread. When it is late it goes on alone, so it must hold everything that it needs itself.
-template <typename T>
-Task<Result<T>> look_within(Loop& loop, Duration limit, std::function<T()> look, Error late) {
-  struct Seen {
-    std::optional<T> value;
-    std::string broke;
-  };
-  const auto seen = std::make_shared<Seen>();
-  const auto on_thread = [](std::shared_ptr<Seen> into, std::function<T()> what) -> Task<bool> {
-    std::function<void()> work = [into, what] {
-      try {
-        into->value.emplace(what());
-      } catch (const std::exception& problem) {
-        into->broke = problem.what();
-      }
-    };
-    co_await run_blocking(std::move(work));
-    co_return true;
-  };
-  auto looking = on_thread(seen, std::move(look));
-  const auto in_time = co_await within(loop, now() + limit, std::move(looking));
-  if (!in_time) co_return fail(std::move(late));
-  if (!seen->value) co_return fail(ErrorCode::failed, fmt::format("this look broke: {}", seen->broke));
-  co_return std::move(*seen->value);
 }
 
 /// Looks that have not come back. People are told of them when it takes long.
@@ -258,67 +232,25 @@ Task<void> look_at_folders(Context& context, fs::path root, DoctorFacts& facts) 
   }
 }
 
-/// One entry a place, with all services that load from it.
-std::vector<WeightsFacts> find_models(const Catalog& catalog, const fs::path& home) {
-  std::vector<WeightsFacts> models;
-  const auto mounts = MountTable::of_this_machine();
-  for (const auto& [id, service] : catalog.services) {
-    if (!service.unit.empty()) continue;  // what people's own unit loads is theirs
-    const auto place = place_of_model(service, additions_of(catalog, service), home);
-    if (!place) continue;
-    WeightsFacts model;
-    model.path = place->path.empty() ? place->hub_root / place->hub_id : place->path;
-    model.may_download = place->may_download;
-    model.services = {id};
-    const auto known =
-        std::find_if(models.begin(), models.end(), [&](const WeightsFacts& other) { return other.path == model.path; });
-    if (known != models.end()) {
-      known->services.push_back(id);
-      continue;
-    }
-    if (const auto* mount = mounts.holding(model.path); mount && mount->remote()) model.remote = mount->type;
-    models.push_back(std::move(model));
-  }
-  return models;
-}
-
-Task<void> look_at_model(Context& context, WeightsFacts& model, fs::path root) {
-  struct Found {
-    Bytes size;
-    DiskFacts disk;
-  };
-  const fs::path path = model.path;
-  std::function<Found()> look = [path, root] { return Found{files_of_model(path).bytes(), disk_facts(path, root)}; };
-  auto late = not_in_time("its disk", disk_patience, "See `mount`, and whether its server is there.");
-  auto found = co_await look_within<Found>(context.loop(), disk_patience, std::move(look), std::move(late));
-  if (found) {
-    model.size = found->size;
-    model.disk = found->disk;
-  } else {
-    model.disk = fail(found.error());
-  }
-}
-
 Task<void> look_at_models(Context& context, fs::path root, DoctorFacts& facts) {
   if (!facts.catalog) co_return;
   const fs::path home = context.paths().home;
   const Catalog catalog = *facts.catalog;
-  std::function<std::vector<WeightsFacts>()> look = [catalog, home] { return find_models(catalog, home); };
-  auto late = not_in_time("the disk of the models", disk_patience, "See `mount`, and whether its server is there.");
-  auto models =
-      co_await look_within<std::vector<WeightsFacts>>(context.loop(), disk_patience, std::move(look), std::move(late));
-  if (!models) {
+  std::function<std::vector<ModelToFind>()> name = [catalog, home] {
+    return models_to_find(catalog, home, MountTable::of_this_machine());
+  };
+  auto late = not_in_time("the disk of your files", disk_patience, "See `mount`, and whether its server is there.");
+  auto wanted =
+      co_await look_within<std::vector<ModelToFind>>(context.loop(), disk_patience, std::move(name), std::move(late));
+  if (!wanted) {
     WeightsFacts lost;
     lost.path = home;
-    lost.disk = fail(models.error());
+    lost.disk = fail(wanted.error());
     facts.models.push_back(std::move(lost));
     co_return;
   }
-  facts.models = std::move(*models);
-  std::vector<Task<void>> looking;
-  for (auto& model : facts.models)
-    looking.push_back(look_at_model(context, model, root));
-  co_await run_all(std::move(looking));
+  auto finding = find_models(context.loop(), std::move(*wanted), look_for_model(home, root), disk_patience);
+  facts.models = co_await std::move(finding);
 }
 
 // --- programs
@@ -524,6 +456,7 @@ Task<DoctorFacts> gather(Context& context, fs::path root) {
   facts.user = own_user();
   facts.local = is_local(settings);
   facts.lingers = lingers(facts.user, root);
+  facts.journal_hidden = system_journal_is_hidden(root);
   facts.state = read_state(context, settings);
 
   Waiting waiting(context.loop());

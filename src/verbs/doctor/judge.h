@@ -17,6 +17,7 @@ Check judge_suspend(const DoctorFacts& facts);
 
 Check judge_manager(const DoctorFacts& facts);
 Check judge_linger(const DoctorFacts& facts);
+Check judge_journal(const DoctorFacts& facts);
 Check judge_adopted(const DoctorFacts& facts);
 Check judge_cgroups(const DoctorFacts& facts);
 Check judge_limits(const DoctorFacts& facts);

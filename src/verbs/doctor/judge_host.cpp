@@ -8,6 +8,7 @@
 #include "control/additions.h"
 #include "fit/claim.h"
 #include "fit/vllm_flags.h"
+#include "host/journal.h"
 #include "verbs/doctor/judge.h"
 
 namespace gpumod {
@@ -53,6 +54,21 @@ Check judge_linger(const DoctorFacts& facts) {
     check.warn(fmt::format("off for {}", facts.user), "gpumod doctor --fix, or: loginctl enable-linger");
     check.fixes.push_back({Fix::Kind::enable_linger, facts.user, 0});
   }
+  return check;
+}
+
+Check judge_journal(const DoctorFacts& facts) {
+  Check check{"units.journal", "Unit manager", "Logs",
+              "Why a start failed is mostly read from the last words of the server."};
+  if (facts.local)
+    check.skip("the local supervisor keeps the logs itself");
+  else if (facts.journal_hidden)
+    check.note(
+        fmt::format("{} may not read the system's journal, where the last words of a server that ends at once may lie",
+                    facts.user),
+        see_system_journal);
+  else
+    check.ok("all that services write can be read");
   return check;
 }
 

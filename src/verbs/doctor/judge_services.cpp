@@ -301,6 +301,7 @@ std::vector<Check> judge(const DoctorFacts& facts) {
       {"gpu.checkpoint", judge_checkpoint},
       {"units.manager", judge_manager},
       {"units.linger", judge_linger},
+      {"units.journal", judge_journal},
       {"units.adopted", judge_adopted},
       {"units.cgroups", judge_cgroups},
       {"units.limits", judge_limits},

@@ -40,7 +40,7 @@ class DoctorJudge : public testing::Test {
 
 TEST_F(DoctorJudge, AMachineInOrderHasNothingToSay) {
   const auto checks = judge(facts);
-  EXPECT_EQ(checks.size(), 23u);
+  EXPECT_EQ(checks.size(), 24u);
   for (const auto& check : checks) {
     EXPECT_EQ(check.state(), Health::ok) << check.id << ": " << check.findings.front().text;
     EXPECT_FALSE(check.findings.empty()) << check.id;
@@ -189,6 +189,13 @@ TEST_F(DoctorJudge, TheLocalSupervisorNeedsNoneOfIt) {
   expect("units.manager", Health::ok, "local");
   expect("units.linger", Health::skipped, "local");
   expect("units.cgroups", Health::skipped, "local");
+}
+
+TEST_F(DoctorJudge, WhoMayNotReadTheSystemsJournalIsToldWhatThatCosts) {
+  facts.journal_hidden = true;
+  expect("units.journal", Health::note, "ann may not read the system's journal", "usermod -aG systemd-journal");
+  facts.local = true;
+  expect("units.journal", Health::skipped, "keeps the logs itself");
 }
 
 TEST_F(DoctorJudge, WithoutLingeringThereIsSomethingToFix) {
