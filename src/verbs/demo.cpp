@@ -15,6 +15,7 @@
 #include "verbs/qa_issues.h"
 #include "verbs/qa_look.h"
 #include "verbs/qa_report.h"
+#include "verbs/qa_values.h"
 #include "verbs/worker.h"
 
 namespace gpumod {
@@ -244,7 +245,8 @@ Answer demo(Context& context, Request request) {
   options.keep = flag_of(request, "keep");
   if (fault) {
     options.vllm_options = fault->vllm_options;
-    options.model_options = fault->model_options;
+    const bool examined = !reports.empty() && !fault->model_options_examined.empty();
+    options.model_options = examined ? fault->model_options_examined : fault->model_options;
   }
   auto built = sim::Box::build(options);
   if (!built) co_return fail(built.error());
@@ -290,6 +292,7 @@ Answer demo(Context& context, Request request) {
     auto environment = co_await describe_environment(inside);
     report["environment"] = std::move(environment);
     finish_run(report);
+    passed = string_at(report, {"result"}) == "passed";
   }
   // A chain that passed and ended in blank has left nothing, and that is looked at as it is. Any other end is wound up
   // first: whatever happened, nothing stays behind.

@@ -65,13 +65,15 @@ std::vector<DemoFault> declare() {
     DemoFault fault;
     fault.name = "wedged-child";
     fault.what =
-        "The process that holds the coder's model answers one question and no other, behind a router that says it is "
+        "The process that holds the coder's model answers a question or two and no other, behind a router that says it "
+        "is "
         "healthy.";
     fault.outcome =
         "Switching to the mode that runs already asks every service a real question: the wedge is found, the router "
         "restarted and the model loaded again. Later switches end the process that heeds no order. Every row passes.";
     fault.rows = {{"code"}, {"code"}, {"rag"}, {"code"}, {"nemotron"}, {"blank"}};
     fault.model_options[sim::coder_model] = "fault=wedged-child\nwedge-after=1\n";
+    fault.model_options_examined[sim::coder_model] = "fault=wedged-child\nwedge-after=2\n";
     faults.push_back(std::move(fault));
   }
   {

@@ -35,6 +35,8 @@ struct DemoFault {
   std::vector<DemoAct> acts;
   std::string vllm_options;
   std::map<std::string, std::string> model_options;
+  /// In their place where each row is examined for a report: an examination asks a question more.
+  std::map<std::string, std::string> model_options_examined;
 };
 
 const std::vector<DemoFault>& demo_faults();

@@ -32,10 +32,16 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:t
 td.n,th.n{text-align:right;white-space:nowrap}.dim{color:var(--dim)}.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
 .card,details{background:var(--card);border-radius:6px;padding:.6rem 1rem;margin:.7rem 0}summary{cursor:pointer;font-weight:600}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font:12.5px/1.45 ui-monospace,monospace}dt{font-weight:600}dd{margin:0 0 .4rem 1rem}
-td,dd,li{overflow-wrap:anywhere}svg{width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .v{fill:var(--dim)}
+td,dd,li{overflow-wrap:anywhere}svg{width:100%;height:auto}.results td:first-child{min-width:9rem}
+.bars>div{display:flex;align-items:center;gap:.7rem;margin:.3rem 0}.bars span{flex:0 0 12rem;overflow-wrap:anywhere}
+.bars span:first-child{text-align:right}.bars span:last-child{flex-basis:17rem}.bars svg{flex:1 1 0;min-width:0;height:1rem}
 .c0{fill:var(--c0);background:var(--c0)}.c1{fill:var(--c1);background:var(--c1)}.c2{fill:var(--c2);background:var(--c2)}.c3{fill:var(--c3);background:var(--c3)}.c4{fill:var(--c4);background:var(--c4)}.c5{fill:var(--c5);background:var(--c5)}
-.curve{fill:var(--c0);fill-opacity:.35;stroke:var(--c0)}.mark{stroke:var(--dim);stroke-dasharray:3 3}
-.key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .35em 0 1em}
+.curve{fill:var(--c0);fill-opacity:.35;stroke:var(--c0)}.over{height:9rem}.over *{vector-effect:non-scaling-stroke}.mark{stroke:var(--dim);stroke-dasharray:3 3}
+.key{white-space:nowrap;margin-right:1em}.key span{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}
+@media(max-width:40rem){.bars>div{flex-wrap:wrap;gap:.1rem .7rem;margin:.7rem 0}.bars span:first-child{flex:1 1 0;text-align:left}
+.bars span:last-child{flex:0 1 auto;text-align:right}.bars svg{flex:0 0 100%;order:1}
+.rows th{display:none}.rows tr{display:flex;flex-wrap:wrap;border-bottom:1px solid var(--line)}.rows td{border:0;min-width:0}
+.results td:first-child{flex:1 0 40%}.rows td:last-child{flex:0 0 100%}}
 </style>
 )";
 
@@ -75,33 +81,29 @@ struct Bar {
   std::string value;              ///< in words, behind it
 };
 
-/// Bars that lie, one below the other, all to one scale.
+/// Bars that lie, one below the other, all to one scale. Only they are drawn: the words beside them stay text, so that a
+/// narrow screen can break the line and nothing shrinks to where nobody can read it.
 std::string chart(const std::vector<Bar>& bars, double most, std::string_view describes) {
-  constexpr int label_width = 190, bar_width = 420, row = 22;
   if (bars.empty() || !(most > 0)) return {};
-  auto out = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", label_width + bar_width + 190,
-                         row * bars.size() + 4, escaped(describes));
-  for (std::size_t i = 0; i < bars.size(); ++i) {
-    const auto top = static_cast<int>(i) * row;
-    const auto label = shorten(bars[i].label, 32);
-    out +=
-        fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", label_width - 8, top + 15, escaped(label));
-    double at = label_width;
-    for (const auto& segment : bars[i].segments) {
-      const double width = std::clamp(segment.amount / most, 0.0, 1.0) * bar_width;
-      out += fmt::format("<rect class=\"c{}\" x=\"{:.1f}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\"/>",
-                         segment.colour % 6, at, top + 3, width, row - 6);
+  auto out = fmt::format("<div class=\"bars\" role=\"group\" aria-label=\"{}\">\n", escaped(describes));
+  for (const auto& bar : bars) {
+    out += "<div>" + tag("span", bar.label) + "<svg aria-hidden=\"true\">";
+    double at = 0;
+    for (const auto& segment : bar.segments) {
+      const double width = std::clamp(segment.amount / most, 0.0, 1.0) * 100;
+      out += fmt::format("<rect class=\"c{}\" x=\"{:.2f}%\" width=\"{:.2f}%\" height=\"100%\"/>", segment.colour % 6,
+                         at, width);
       at += width;
     }
-    out += fmt::format("<text class=\"v\" x=\"{:.1f}\" y=\"{}\">{}</text>\n", at + 6, top + 15, escaped(bars[i].value));
+    out += "</svg>" + tag("span", bar.value, "dim") + "</div>\n";
   }
-  return out + "</svg>\n";
+  return out + "</div>\n";
 }
 
 std::string key(const std::vector<std::pair<std::string, int>>& entries) {
   std::string out = "<p class=\"dim\">";
   for (const auto& [name, colour] : entries)
-    out += fmt::format("<span class=\"key c{}\"></span>{}", colour % 6, escaped(name));
+    out += fmt::format("<span class=\"key\"><span class=\"c{}\"></span>{}</span> ", colour % 6, escaped(name));
   return out + "</p>\n";
 }
 
@@ -173,7 +175,8 @@ std::string curve_of(const json::value& run, std::int64_t gpu, double total) {
   }
   if (line.empty()) return {};
   return fmt::format(
-      "<svg viewBox=\"0 0 {0} {1}\" role=\"img\" aria-label=\"Memory in use over the switches\"><polyline "
+      "<svg class=\"over\" preserveAspectRatio=\"none\" viewBox=\"0 0 {0} {1}\" role=\"img\" aria-label=\"Memory in "
+      "use over the switches\"><polyline "
       "class=\"curve\" "
       "points=\"0,{1} {2}{0},{3:.1f} {0},{1}\"/>{4}</svg>\n",
       width, height, line, last, marks);
@@ -246,7 +249,8 @@ std::string environment(const json::value& run) {
 
 std::string results(const json::value& run) {
   std::string out = tag("h2", "Results") +
-                    "<table><tr><th>Transition</th><th class=\"n\">Time</th><th>Result</th><th>Notes</th></tr>\n";
+                    "<table class=\"rows results\"><tr><th>Transition</th><th "
+                    "class=\"n\">Time</th><th>Result</th><th>Notes</th></tr>\n";
   for (const auto& transition : list_at(run, {"transitions"}))
     out += "<tr>" + tag("td", name_of_transition(transition)) +
            tag("td", seconds_words(find(transition, {"seconds"})), "n") +
@@ -299,7 +303,7 @@ std::string details(const json::value& run) {
     out += "<details>" +
            tag("summary", fmt::format("{}: {}, {}", name_of_transition(transition), result_word(transition),
                                       seconds_words(find(transition, {"seconds"})))) +
-           tag("p", vram_words(transition), "dim") + "<table>\n";
+           tag("p", vram_words(transition), "dim") + "<table class=\"rows\">\n";
     for (const auto& step : list_at(transition, {"steps"}))
       out += step_row(step);
     out += "</table><ul>\n";
@@ -343,6 +347,7 @@ std::string qa_html(const json::value& run) {
              fmt::format("{}: {}, in {}", string_at(run, {"result"}), summary_words(run),
                          seconds_words(find(run, {"seconds"}))),
              good ? "good" : "bad");
+  if (const auto words = restored_words(run); !words.empty()) out += tag("p", words);
   if (const auto fault = string_at(run, {"fault", "what"}); !fault.empty()) out += tag("p", "Planted fault: " + fault);
   return out + results(run) + time_chart(run) + curves(run) + memory_chart(run) + speed_chart(run) + issues(run) +
          comparison(run) + environment(run) + details(run) + "</html>\n";

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "verbs/qa_values.h"
+#include "verbs/qa_wait.h"
 
 namespace gpumod {
 
@@ -88,7 +89,8 @@ void find_failure(const json::value& transition, std::vector<Issue>& issues) {
 /// What went wrong on the way and was dealt with.
 void find_mishaps(const json::value& transition, std::vector<Issue>& issues) {
   for (const auto& step : list_at(transition, {"steps"})) {
-    const auto mishaps = texts_at(step, {"earlier"});
+    auto mishaps = texts_at(step, {"earlier"});
+    if (was_made_good(transition, step)) mishaps.insert(mishaps.begin(), string_at(step, {"note"}));
     if (mishaps.empty()) continue;
     const auto action = string_at(step, {"action"});
     const bool goes = action == "stop" || action == "sleep" || action == "unload";
@@ -104,7 +106,8 @@ void find_mishaps(const json::value& transition, std::vector<Issue>& issues) {
       issue.impact = "It was ended by force, and its memory proven free, before anything else started.";
     } else {
       const auto attempts = integer_at(step, {"attempts"}).value_or(1);
-      issue.title = fmt::format("{} came up only after a failure", issue.service);
+      issue.title = action == "verify" ? fmt::format("{} ran, and did not answer", issue.service)
+                                       : fmt::format("{} came up only after a failure", issue.service);
       issue.symptom = attempts > 1 ? fmt::format("It took {} attempts to {} it.", attempts, action)
                                    : fmt::format("It did not {} as it should at first.", action);
       issue.impact = "It was dealt with, and the switch went on.";
@@ -134,8 +137,12 @@ void find_waits(const json::value& transition, std::vector<Issue>& issues) {
     issue.title = what == "release" ? fmt::format("The memory of {} came back late", issue.service)
                                     : fmt::format("{} had to wait for memory", issue.service);
     issue.symptom = fmt::format("The switch waited {}: {}.", seconds_words(took), string_at(wait, {"cause"}));
+    std::vector<std::string> who;
+    for (const auto& given : list_at(wait, {"given_back"}))
+      if (auto words = given_back_words(given); !words.empty()) who.push_back(std::move(words));
     issue.cause =
-        what == "release"
+        !who.empty() ? join(who, " ")
+        : what == "release"
             ? "What it held was given back late: by its processes, which ended slowly, or by the driver."
             : "Memory was still moving, or somebody else held the room; the transition names who is on the GPU.";
     issue.impact = "Nothing was started into memory that was not free; the switch took that much longer.";
@@ -193,6 +200,10 @@ json::object described(const Issue& issue) {
 }
 
 }  // namespace
+
+bool was_made_good(const json::value& transition, const json::value& step) {
+  return reached(transition) && string_at(step, {"result"}) == "failed";
+}
 
 bool is_worth_telling(const json::value& wait) {
   return string_at(wait, {"for"}) != "turn" && number_at(wait, {"seconds"}).value_or(0) >= long_wait;

@@ -16,6 +16,9 @@ void finish_run(boost::json::object& run);
 /// A transition in which nothing failed: the switch got there, every probe passed, nothing was left behind.
 bool passed(const boost::json::value& transition);
 
+/// A step that failed in a switch that got there all the same.
+bool was_made_good(const boost::json::value& transition, const boost::json::value& step);
+
 /// Long enough, and for memory: shorter waits, and those for other steps, are how a switch is.
 bool is_worth_telling(const boost::json::value& wait);
 

@@ -42,6 +42,16 @@ TEST(QaIssues, AStartThatNeededTwoAttemptsNamesItsCause) {
   EXPECT_EQ(string_at(issue, {"log", 0}), "AssertionError: …");
 }
 
+TEST(QaIssues, WhatRanAndDidNotAnswerIsToldAlthoughTheSwitchMadeItGood) {
+  const auto one = transition(
+      R"("steps":[{"service":"c","action":"verify","result":"failed","attempts":1,"seconds":5,"note":"its probe failed"},{"service":"c","action":"load","result":"done","attempts":1}])");
+  const auto issue = only_issue(one);
+  EXPECT_TRUE(passed(one));
+  EXPECT_EQ(string_at(issue, {"kind"}), "attempts");
+  EXPECT_EQ(string_at(issue, {"title"}), "c ran, and did not answer");
+  EXPECT_EQ(string_at(issue, {"cause"}), "its probe failed");
+}
+
 TEST(QaIssues, MemoryThatCameBackLateNamesWhoWasWaitedFor) {
   const auto issue = only_issue(transition(
       R"("waits":[{"subject":"coder","for":"release","seconds":61.2,"cause":"coder to end, and its memory to come back"}])"));

@@ -15,6 +15,7 @@
 #include "model/recording_json.h"
 #include "verbs/describe.h"
 #include "verbs/qa_values.h"
+#include "verbs/qa_wait.h"
 #include "verbs/verb.h"
 
 namespace gpumod {
@@ -186,10 +187,14 @@ json::object recorded_of(const Recording& recording) {
   for (const auto& wait : recording.waits) {
     const auto step = std::find_if(recording.steps.begin(), recording.steps.end(),
                                    [&](const Recording::Step& each) { return each.step == wait.step; });
+    json::array given;
+    for (const auto& one : given_back_during(recording, wait))
+      given.push_back(to_json(one));
     waits.push_back(json::object{{"subject", step == recording.steps.end() ? "" : step->subject},
                                  {"for", to_string(wait.what)},
                                  {"cause", wait.cause},
-                                 {"seconds", rounded(seconds(wait.until - wait.from))}});
+                                 {"seconds", rounded(seconds(wait.until - wait.from))},
+                                 {"given_back", std::move(given)}});
   }
   for (const auto& gpu : recording.gpus) {
     std::vector<Recording::Point> points;

@@ -14,7 +14,7 @@ namespace gpumod {
 boost::json::object transition_of(const Result<boost::json::value>& answer, const std::string& from,
                                   const std::string& to, Duration took);
 
-/// What its recording tells of a switch: {"waits":[{"subject","for","cause","seconds"}],"curve":[{"at","gpu","used"}]}, at
+/// What its recording tells of a switch: {"waits":[{"subject","for","cause","seconds","given_back":[…]}],"curve":[{"at","gpu","used"}]}, at
 /// most 120 points a GPU. Pure.
 boost::json::object recorded_of(const Recording& recording);
 

@@ -167,10 +167,7 @@ std::string summary(const json::value& run) {
     out += fmt::format("- {}{}\n", plain_text(string_at(issue, {"title"})),
                        remedy.empty() ? "." : ": " + plain_text(remedy));
   }
-  if (const auto mode = string_at(run, {"restored", "mode"}); !mode.empty())
-    out += fmt::format("- Afterwards the mode it began with, {}, was restored.\n", plain_text(mode));
-  if (const auto problem = string_at(run, {"restored", "problem"}); !problem.empty())
-    out += fmt::format("- What ran before could not be restored: {}\n", plain_text(problem));
+  if (const auto words = restored_words(run); !words.empty()) out += fmt::format("- {}\n", plain_text(words));
   return out;
 }
 

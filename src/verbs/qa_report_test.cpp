@@ -89,6 +89,18 @@ TEST(QaHtml, NeedsNothingElseAndRunsNothing) {
   EXPECT_THAT(text, HasSubstr("coder is slower"));
 }
 
+TEST(QaReport, WhetherWhatRanBeforeRunsAgainIsSaidOnce) {
+  auto run = sample();
+  run.as_object()["restored"] = json::object{{"mode", "code"}, {"problem", nullptr}};
+  for (const auto& text : {qa_markdown(run), qa_html(run)})
+    EXPECT_THAT(text, HasSubstr("began with, code, was restored"));
+  run.at("restored").as_object()["problem"] = "coder did not start";
+  for (const auto& text : {qa_markdown(run), qa_html(run)}) {
+    EXPECT_THAT(text, HasSubstr("could not be restored: coder did not start"));
+    EXPECT_THAT(text, Not(HasSubstr("was restored")));
+  }
+}
+
 TEST(QaReport, GarbageGivesAReportAllTheSame) {
   for (const char* text :
        {"null", "7", "[]", "{}", R"({"transitions":[null,7,{"steps":7,"vram":[],"services":[3]}],"issues":[1]})"}) {

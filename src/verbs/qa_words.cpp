@@ -19,8 +19,9 @@ namespace {
 /// Something went wrong on the way and was dealt with.
 bool had_mishaps(const json::value& transition) {
   const auto& steps = list_at(transition, {"steps"});
-  return std::any_of(steps.begin(), steps.end(),
-                     [](const json::value& step) { return !list_at(step, {"earlier"}).empty(); });
+  return std::any_of(steps.begin(), steps.end(), [&](const json::value& step) {
+    return !list_at(step, {"earlier"}).empty() || was_made_good(transition, step);
+  });
 }
 
 std::string service_words(const json::value& service) {
@@ -120,6 +121,13 @@ std::string summary_words(const json::value& run) {
   auto words = fmt::format("{} of {} passed", good, counted(transitions.size(), "transition"));
   if (starred > 0) words += fmt::format(", {} of them after something was dealt with", starred);
   return words;
+}
+
+std::string restored_words(const json::value& run) {
+  if (const auto problem = string_at(run, {"restored", "problem"}); !problem.empty())
+    return "What ran before could not be restored: " + problem;
+  const auto mode = string_at(run, {"restored", "mode"});
+  return mode.empty() ? mode : fmt::format("Afterwards the mode it began with, {}, was restored.", mode);
 }
 
 std::string sequence_words(const json::value& run) {

@@ -23,6 +23,9 @@ std::string vram_words(const boost::json::value& transition);
 /// "5 of 6 transitions passed, 1 with something dealt with on the way".
 std::string summary_words(const boost::json::value& run);
 
+/// Whether what ran before the run was brought back; "" when it ran all the time.
+std::string restored_words(const boost::json::value& run);
+
 /// "blank → code → rag".
 std::string sequence_words(const boost::json::value& run);
 

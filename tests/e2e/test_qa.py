@@ -5,6 +5,7 @@ import signal
 import time
 import unittest
 
+from browser import CHROMIUM, Browser
 from harness import Case, MODELS, free_port, needs_llama, post, until
 from test_chain import CODER, MIB, SimulatedGpu
 from test_demo import DemoCase
@@ -207,6 +208,32 @@ class QaRuns(QaCase, SimulatedGpu):
         self.assertEqual(taken_back.code, 0, taken_back)
         self.ends_as_it_began(running)
 
+    def test_what_ran_before_comes_back_after_a_switch_that_failed_and_left_nothing(self):
+        self.write("services/never.yaml", f"""
+            engine: command
+            port: {free_port()}
+            cmd: [sleep, "600"]
+            check: /health
+            vram: 0
+            startup_timeout: 2s
+            """)
+        self.mode("lost", "never", on_failure="blank")
+        self.switch("rag", timeout=60)
+        run = self.qa("--modes", "lost", "--report", self.root / "reports", code=1)
+        self.assertEqual([(line["to"], line["result"]) for line in run["transitions"]], [("lost", "failed")])
+        failed = run["transitions"][0]["services"]
+        self.assertEqual([(seen["service"], seen["passed"]) for seen in failed], [("vllm-embedding", False)],
+                         "the switch left nothing that answers: only the restore can have brought it back")
+        self.assertEqual((run["result"], run["restored"]), ("failed", {"mode": "rag", "problem": None}))
+        _, markdown = self.reports_in(self.root / "reports")
+        says = "the mode it began with, rag, was restored"
+        self.assertIn(says, markdown)
+        self.assertIn(says, next((self.root / "reports").glob("*.html")).read_text())
+        status = self.status()
+        self.assertEqual((status["mode"], status["differences"], status["orphans"]), ("rag", [], []))
+        answer = post(self.embedding, "/v1/embeddings", {"model": "embedder", "input": "hello"})
+        self.assertEqual(len(answer["data"][0]["embedding"]), 2048)
+
     def test_bad_requests_change_nothing(self):
         self.switch("blank")
         for words, code, says in ((["--modes", "code,rga"], 4, "'rag'"), (["--rounds", "0"], 2, "1 to 100"), (["--rounds", "99"], 2, "500 is the most"),
@@ -226,6 +253,7 @@ class QaDemos(QaCase, DemoCase):
         run = self.demo("--report", folder, *(("--fault", fault) if fault else ()), "--json")
         self.assertEqual(run.code, 0, run)
         report, markdown = self.reports_in(folder)
+        self.assertEqual((run.json["passed"], report["result"]), (True, "passed"), "both tell the same story")
         return report, markdown
 
     def test_the_demo_writes_the_three_reports(self):
@@ -233,6 +261,31 @@ class QaDemos(QaCase, DemoCase):
         self.assertEqual((report["result"], report["issues"]), ("passed", []))
         self.assertEqual(len(report["transitions"]), 5)
         self.assertIn("2048 dimensions", markdown)
+
+    @unittest.skipUnless(CHROMIUM, "no chromium here: nothing looked at the report as people see it")
+    def test_a_browser_shows_the_whole_report_and_asks_nobody_for_anything(self):
+        self.report("slow-release")
+        page = (pathlib.Path(self.tmp.name) / "reports/demo-slow-release.html").as_uri()
+        papers = set()
+        with Browser() as browser:
+            for width, scheme in ((1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")):
+                with self.subTest(width=width, scheme=scheme):
+                    browser.open(page, width, scheme)
+                    self.assertEqual((browser.complaints(), browser.requested()), ([], [page]))
+                    bars = browser.value("[...document.querySelectorAll('.bars')].map(chart => Math.max("
+                                         "...[...chart.querySelectorAll('rect')].map(r => r.getBoundingClientRect().width)))")
+                    self.assertEqual(len(bars), 3, "time, memory and speed")
+                    self.assertGreater(min(bars), 0.3 * width)
+                    curve = browser.value("(r => [r.width, r.height])(document.querySelector('.curve').getBoundingClientRect())")
+                    self.assertGreater(curve[0], 0.5 * width)
+                    self.assertGreater(curve[1], 30)
+                    self.assertLessEqual(browser.value("document.documentElement.scrollWidth"), width, "nothing sticks out")
+                    small = browser.value("Math.min(...[...document.querySelectorAll('body *')].map("
+                                          "e => parseFloat(getComputedStyle(e).fontSize)))")
+                    self.assertGreater(small, 11)
+                    papers.add(browser.value("getComputedStyle(document.body).backgroundColor"))
+                    browser.close()
+        self.assertEqual(len(papers), 2, "light and dark")
 
     def test_a_start_that_aborted_once(self):
         report, markdown = self.report("profile-abort")
@@ -247,8 +300,21 @@ class QaDemos(QaCase, DemoCase):
         report, markdown = self.report("slow-release")
         issue = next(issue for issue in report["issues"] if issue["kind"] == "wait")
         self.assertEqual(issue["transitions"], ["code → rag"])
-        self.assertTrue(issue["cause"], issue)
+        self.assertRegex(issue["cause"], r"^For [0-9.]+ s processes of qwen3-coder held 22514 MiB\.$")
         self.assertIn("came back late", markdown)
+
+    def test_a_process_that_stopped_answering(self):
+        report, markdown = self.report("wedged-child")
+        issue = next(issue for issue in report["issues"] if issue["kind"] == "attempts")
+        self.assertEqual((issue["service"], issue["transitions"]), ("qwen3-coder", ["code → code"]))
+        self.assertIn("no answer within 5.0 s", issue["cause"])
+        self.assertIn("PASS\\*", markdown)
+
+    def test_a_report_that_failed_fails_the_demo(self):
+        folder = pathlib.Path(self.tmp.name) / "reports"
+        run = self.demo("--report", folder, "--fault", "foreign-grab", "--json")
+        self.assertEqual((run.code, run.json["passed"]), (1, False))
+        self.assertEqual(self.reports_in(folder)[0]["result"], "failed")
 
     def test_a_process_that_was_left_behind(self):
         report, markdown = self.report("engine-survivor")
