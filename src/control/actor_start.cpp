@@ -199,9 +199,9 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since,
     out.text = fmt::format("{}, and its unit restarts it", how_it_ended(unit));
   else if (unit.killed_by_signal || unit.active == ActiveState::failed || unit.active == ActiveState::inactive)
     out.text = how_it_ended(unit);
-  // The server's own last words; systemd's remarks about the unit ("NAME: Failed with result …") come after them.
+  // The server's own last words; systemd's remarks ("Started NAME", "NAME: Failed with result …") stand around them.
   const auto own = std::find_if(lines.rbegin(), lines.rend(),
-                                [&](const LogLine& line) { return !line.text.starts_with(name + ": "); });
+                                [&](const LogLine& line) { return line.text.find(name) == std::string::npos; });
   if (!lines.empty()) {
     out.log_line = printable(own != lines.rend() ? own->text : lines.back().text);
     out.remedy = fmt::format("See its log: gpumod service logs {}", service ? service->id : command.unit);
