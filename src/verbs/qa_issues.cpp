@@ -108,8 +108,9 @@ void find_mishaps(const json::value& transition, std::vector<Issue>& issues) {
       const auto attempts = integer_at(step, {"attempts"}).value_or(1);
       issue.title = action == "verify" ? fmt::format("{} ran, and did not answer", issue.service)
                                        : fmt::format("{} came up only after a failure", issue.service);
-      issue.symptom = attempts > 1 ? fmt::format("It took {} attempts to {} it.", attempts, action)
-                                   : fmt::format("It did not {} as it should at first.", action);
+      issue.symptom = action == "verify" ? "It was asked a question, and did not answer as it should."
+                      : attempts > 1     ? fmt::format("It took {} attempts to {} it.", attempts, action)
+                                         : fmt::format("It did not {} as it should at first.", action);
       issue.impact = "It was dealt with, and the switch went on.";
     }
     if (took) issue.impact += fmt::format(" The step took {}.", seconds_words(*took));

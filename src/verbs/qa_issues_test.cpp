@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "verbs/qa_values.h"
+#include "verbs/qa_words.h"
 
 namespace gpumod {
 namespace {
@@ -50,6 +51,8 @@ TEST(QaIssues, WhatRanAndDidNotAnswerIsToldAlthoughTheSwitchMadeItGood) {
   EXPECT_EQ(string_at(issue, {"kind"}), "attempts");
   EXPECT_EQ(string_at(issue, {"title"}), "c ran, and did not answer");
   EXPECT_EQ(string_at(issue, {"cause"}), "its probe failed");
+  EXPECT_EQ(result_word(one), "PASS*");
+  EXPECT_THAT(notes_on(one), ElementsAre("c: its probe failed"));
 }
 
 TEST(QaIssues, MemoryThatCameBackLateNamesWhoWasWaitedFor) {

@@ -85,13 +85,12 @@ std::vector<std::string> notes_on(const json::value& transition) {
   std::vector<std::string> notes;
   if (const auto note = string_at(transition, {"note"}); !note.empty()) notes.push_back(note);
   if (const auto problem = string_at(transition, {"problem", "message"}); !problem.empty()) notes.push_back(problem);
-  for (const auto& step : list_at(transition, {"steps"}))
-    for (const auto& mishap : list_at(step, {"earlier"})) {
-      const auto service = string_at(step, {"service"});
-      if (mishap.is_string())
-        notes.push_back(fmt::format("{}: {}", service.empty() ? string_at(step, {"unit"}) : service,
-                                    std::string_view(mishap.get_string())));
-    }
+  for (const auto& step : list_at(transition, {"steps"})) {
+    const auto service = string_at(step, {"service"}), who = service.empty() ? string_at(step, {"unit"}) : service;
+    if (was_made_good(transition, step)) notes.push_back(fmt::format("{}: {}", who, string_at(step, {"note"})));
+    for (const auto& mishap : list_at(step, {"earlier"}))
+      if (mishap.is_string()) notes.push_back(fmt::format("{}: {}", who, std::string_view(mishap.get_string())));
+  }
   for (const auto& wait : list_at(transition, {"waits"}))
     if (is_worth_telling(wait))
       notes.push_back(fmt::format("{} waited {}: {}", string_at(wait, {"subject"}),
