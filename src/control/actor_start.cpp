@@ -158,7 +158,10 @@ void Actor::say_cause(Event& out, FailureCause cause, const Service& service) co
   if (cause.subject == FailureCause::Subject::port) {
     std::uint16_t port = service.port;
     std::from_chars(cause.subject_name.data(), cause.subject_name.data() + cause.subject_name.size(), port);
-    if (auto holder = holder_of_port(port, unit_of_pid_)) cause.cause = std::move(*holder);
+    if (auto holder = holder_of_port(port, unit_of_pid_))
+      cause.cause = std::move(*holder);
+    else if (!service.command())  // a llama-server says the same of an address that is not its machine's
+      cause.cause += fmt::format(", or {} is no address of this machine", service.host);
   } else if (cause.subject == FailureCause::Subject::program) {
     if (auto lost = lost_interpreter(cause.subject_name)) {
       cause.cause = std::move(lost->message);

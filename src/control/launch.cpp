@@ -12,6 +12,7 @@
 #include "control/interpreter.h"
 #include "control/model_check.h"
 #include "engines/engine.h"
+#include "host/processes.h"
 #include "host/run.h"
 
 namespace gpumod {
@@ -225,6 +226,13 @@ Task<void> check_service(Preflight& check, const Service& service) {
     check.add(std::move(*lost));
     co_return;
   }
+  // What a program of people's own, or its container, makes of `host` is its affair.
+  if (!service.command() && is_foreign_address(service.host))
+    check.add({ErrorCode::refused,
+               fmt::format("service '{}': {} is no address of this machine", service.id, service.host),
+               fmt::format("Correct `host:` in {}; 127.0.0.1 is for this machine alone, 0.0.0.0 for everybody.",
+                           to_string(service.source)),
+               {}});
   co_await check_flags(check, service, *spec);
 }
 

@@ -207,6 +207,10 @@ class ModelCheck {
                              : type == "imatrix" ? "an importance matrix"
                                                  : "a projector (mmproj)"),
                  fmt::format("Name the model itself in {}; this file goes into extra_args.", source()));
+    if (std::all_of(model->parts.begin(), model->parts.end(),
+                    [](const GgufFile& part) { return part.tensors.empty(); }))
+      return add(fmt::format("{} holds no weights: there is no model in it that could run", path.string()),
+                 model_is_broken());
     architecture_known(architecture);
   }
 

@@ -89,8 +89,35 @@ std::string connect_host(const Service& service) {
   return service.host;
 }
 
+std::string api_key_of(const Service& service) {
+  const bool vllm = service.engine == EngineKind::vllm;
+  if (!vllm && service.engine != EngineKind::llamacpp) return {};
+  constexpr std::string_view flag = "--api-key", joined = "--api-key=";
+  std::string key;
+  const auto words = service.added_words();
+  for (std::size_t i = 0; i < words.size(); ++i)
+    if (words[i].starts_with(joined))
+      key = words[i].substr(joined.size());
+    else if (words[i] == flag && i + 1 < words.size())
+      key = words[i + 1];
+  const auto variables = vllm ? std::vector{"VLLM_API_KEY"} : std::vector{"LLAMA_API_KEY", "LLAMA_ARG_API_KEY"};
+  for (const auto* name : variables)
+    if (const auto* value = service.variable(name); value && key.empty()) key = value->reveal();
+  // A llama-server takes several, apart by commas.
+  return vllm ? key : key.substr(0, key.find(','));
+}
+
+Error unanswered(const Service& service, std::string_view path, const HttpReply& reply) {
+  auto text = fmt::format("{} answers {}", path, status_and_message(reply));
+  if (reply.status != 401 && reply.status != 403) return Error{ErrorCode::failed, std::move(text)};
+  return Error{ErrorCode::failed, std::move(text),
+               fmt::format("It asks for a key: say it as {} in the service's env_file, and gpumod asks with it.",
+                           service.engine == EngineKind::vllm ? "VLLM_API_KEY" : "LLAMA_API_KEY")};
+}
+
 HttpRequest get_request(const Service& service, std::string target, Duration timeout) {
   HttpRequest request;
+  if (const auto key = api_key_of(service); !key.empty()) request.headers["Authorization"] = "Bearer " + key;
   request.host = connect_host(service);
   request.port = service.port;
   request.target = std::move(target);

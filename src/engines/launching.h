@@ -68,6 +68,11 @@ Result<void> require_binary(const Service& service, const LaunchContext& context
 
 /// Where to connect: the address it binds, or loopback when it binds all of them.
 std::string connect_host(const Service& service);
+/// The key that this server asks of everybody, as its arguments or its environment set it; "" where they do not. A secret.
+std::string api_key_of(const Service& service);
+/// What went wrong where an answer is no success; of a server that asks for a key, what to do.
+Error unanswered(const Service& service, std::string_view path, const HttpReply& reply);
+/// Requests carry the server's key.
 HttpRequest get_request(const Service& service, std::string target, Duration timeout);
 HttpRequest post_request(const Service& service, std::string target, std::string body, Duration timeout);
 

@@ -129,5 +129,44 @@ TEST(Hub, NamesAndPlaces) {
             R"(hf download Org/M q4.gguf 'a b.gguf' '$(reboot).gguf' 'it'\''s')");
 }
 
+TEST(Requests, CarryTheKeyThatTheServerAsksFor) {
+  Service service;
+  service.id = "chat";
+  service.port = 7070;
+  service.engine = EngineKind::llamacpp;
+  service.options = LlamaOptions();
+  const auto key = [&] {
+    const auto request = engine_for(service.engine).identity_request(service);
+    const auto found = request->headers.find("Authorization");
+    return found == request->headers.end() ? "" : found->second;
+  };
+  EXPECT_EQ(key(), "");
+  service.inherited_environment["LLAMA_API_KEY"] = Secret("of-all");
+  EXPECT_EQ(key(), "Bearer of-all");
+  service.environment["LLAMA_API_KEY"] = Secret("first,second");
+  EXPECT_EQ(key(), "Bearer first");
+  service.extra_args = {"--api-key", "a", "--api-key=b", "--api-key-file", "/etc/keys"};
+  EXPECT_EQ(key(), "Bearer b") << "the command line has the last word, and its last word counts";
+  EXPECT_EQ(engine_for(service.engine).probe_request(service)->headers.at("Authorization"), "Bearer b");
+
+  service.engine = EngineKind::vllm;
+  service.options = VllmOptions();
+  service.extra_args.clear();
+  EXPECT_EQ(key(), "") << "not its variable";
+  service.environment["VLLM_API_KEY"] = Secret("v");
+  EXPECT_EQ(key(), "Bearer v");
+}
+
+TEST(Requests, WhoRefusesForWantOfAKeySaysWhereItBelongs) {
+  Service service;
+  service.engine = EngineKind::llamacpp;
+  service.options = LlamaOptions();
+  const auto refused =
+      engine_for(service.engine).judge_identity(service, reply(401, R"({"error":{"message":"Invalid API Key"}})"));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("401"));
+  EXPECT_THAT(refused.error().hint, HasSubstr("LLAMA_API_KEY"));
+}
+
 }  // namespace
 }  // namespace gpumod

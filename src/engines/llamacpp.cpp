@@ -94,7 +94,7 @@ bool same_file(const Service& service, const std::filesystem::path& reported) {
 }
 
 Result<void> single_identity(const Service& service, const HttpReply& reply) {
-  if (!is_success(reply)) return fail(ErrorCode::failed, fmt::format("/props answers {}", status_and_message(reply)));
+  if (!is_success(reply)) return fail(unanswered(service, "/props", reply));
   const auto body = TRY(json_body(reply));
   if (string_at(body, {"role"}) == "router")
     return fail(ErrorCode::failed,

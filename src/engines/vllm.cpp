@@ -122,8 +122,7 @@ class Vllm final : public PlainEngine {
   Result<Residency> judge_residency(const Service& service, const HttpReply& reply) const override {
     // Started without development mode: then nobody can have put it to sleep either.
     if (reply.status == 404) return Residency::running;
-    if (!is_success(reply))
-      return fail(ErrorCode::failed, fmt::format("/is_sleeping answers {}", status_and_message(reply)));
+    if (!is_success(reply)) return fail(unanswered(service, "/is_sleeping", reply));
     const auto body = TRY(json_body(reply));
     const auto sleeping = bool_at(body, {"is_sleeping"});
     if (!sleeping) return fail(ErrorCode::failed, "/is_sleeping does not say whether it sleeps");
@@ -155,8 +154,7 @@ class Vllm final : public PlainEngine {
   }
 
   Result<void> judge_identity(const Service& service, const HttpReply& reply) const override {
-    if (!is_success(reply))
-      return fail(ErrorCode::failed, fmt::format("/v1/models answers {}", status_and_message(reply)));
+    if (!is_success(reply)) return fail(unanswered(service, "/v1/models", reply));
     const auto body = TRY(json_body(reply));
     const auto* list = find(body, {"data"});
     if (!list || !list->is_array())

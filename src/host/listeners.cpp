@@ -18,6 +18,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -193,6 +194,18 @@ std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports, cons
     for (const pid_t pid : all_pids())
       holders.look_at(pid);
   return holders.listeners();
+}
+
+bool is_foreign_address(const std::string& address) {
+  addrinfo hints{};
+  hints.ai_flags = AI_NUMERICHOST;  // asks nobody
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (address.empty() || ::getaddrinfo(address.c_str(), nullptr, &hints, &found) != 0) return false;
+  const Fd socket(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const bool foreign = socket && ::bind(socket.get(), found->ai_addr, found->ai_addrlen) != 0 && errno == EADDRNOTAVAIL;
+  ::freeaddrinfo(found);
+  return foreign;
 }
 
 }  // namespace gpumod

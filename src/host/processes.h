@@ -79,6 +79,9 @@ struct LikelyHolders {
 };
 std::vector<Listener> listeners_on(const std::vector<std::uint16_t>& ports, const LikelyHolders& likely = {});
 
+/// An IP address in numbers that no socket here can be bound to: it is another machine's. False for names and for "".
+bool is_foreign_address(const std::string& address);
+
 /// The kernel's boot id: another one means the machine was rebooted.
 Result<std::string> boot_id();
 

@@ -208,5 +208,11 @@ TEST(BootId, IsOneAndStable) {
   EXPECT_EQ(*id, *boot_id());
 }
 
+TEST(Addresses, OfOtherMachinesAreKnown) {
+  EXPECT_TRUE(is_foreign_address("192.0.2.7")) << "for documentation only: nobody has it";
+  for (const char* ours : {"127.0.0.1", "127.0.0.2", "0.0.0.0", "", "localhost", "no.such.host"})
+    EXPECT_FALSE(is_foreign_address(ours)) << ours;
+}
+
 }  // namespace
 }  // namespace gpumod

@@ -51,6 +51,20 @@ fs::path real(const fs::path& path) {
   return problem ? path : canonical;
 }
 
+void add_usual_folders(Places& places, const fs::path& home, const fs::path& working_directory) {
+  for (const char* folder : {"models", "Models", "llm", "llms", "gguf", "ai/models", ".cache/llama.cpp",
+                             ".lmstudio/models", ".cache/lm-studio/models", ".local/share/models",
+                             ".local/share/llama.cpp", ".local/share/nomic.ai/GPT4All", "Downloads"})
+    places.roots.push_back({home / folder, false, 4});
+  for (const char* folder : {"/models", "/srv/models", "/opt/models", "/data/models"})
+    places.roots.push_back({folder, false, 4});
+  places.roots.push_back({places.hub, false, 3});
+  // From the home directory or above, everything would be walked: only what lies there itself.
+  const bool above =
+      working_directory == "/" || home.lexically_relative(working_directory).native().find("..") == std::string::npos;
+  places.roots.push_back({working_directory, false, above ? 0 : 4});
+}
+
 }  // namespace
 
 Places usual_places(const Paths& paths, const fs::path& working_directory,
@@ -70,17 +84,11 @@ Places usual_places(const Paths& paths, const fs::path& working_directory,
 
   for (const auto& folder : model_folders)
     places.roots.push_back({absolute(folder), true, 4});
-  for (const char* folder : {"models", "Models", "llm", "llms", "gguf", "ai/models", ".cache/llama.cpp",
-                             ".lmstudio/models", ".cache/lm-studio/models", ".local/share/models",
-                             ".local/share/llama.cpp", ".local/share/nomic.ai/GPT4All", "Downloads"})
-    places.roots.push_back({home / folder, false, 4});
-  for (const char* folder : {"/models", "/srv/models", "/opt/models", "/data/models"})
-    places.roots.push_back({folder, false, 4});
-  places.roots.push_back({places.hub, false, 3});
-  // From the home directory or above, everything would be walked: only what lies there itself.
-  const bool above =
-      working_directory == "/" || home.lexically_relative(working_directory).native().find("..") == std::string::npos;
-  places.roots.push_back({working_directory, false, above ? 0 : 4});
+  // Who names folders means these; beside them only the hub's cache, where its own program put what people asked for.
+  if (model_folders.empty())
+    add_usual_folders(places, home, working_directory);
+  else
+    places.roots.push_back({places.hub, false, 3});
 
   const auto add_programs = [&](const fs::path& folder) {
     for (const char* below : {"", "bin", "build/bin"})
@@ -151,8 +159,12 @@ class Candidates {
   std::vector<FoundEngine> found_;
 };
 
+/// Only what lies where every PATH leads: cron and a desktop's programs do not read a shell's.
 void add_from_path(Candidates& candidates, const Places& places, const char* name) {
-  if (const auto path = find_program(name, places.path)) candidates.add(*path, true);
+  const auto path = find_program(name, places.path);
+  if (!path) return;
+  const auto folder = path->parent_path();
+  candidates.add(*path, folder == "/usr/bin" || folder == "/usr/local/bin" || folder == "/bin");
 }
 
 std::vector<FoundEngine> find_llama_servers(const Places& places, const std::vector<fs::path>& walked) {

@@ -140,7 +140,7 @@ class Proposer {
     };
     if (!settled(EngineKind::llamacpp)) add(llama, "llamacpp");
     if (!settled(EngineKind::vllm)) add(vllm, "vllm");
-    if (!engines.empty()) text += "\n# Where the programs are, because they are not in PATH.\nengines:\n" + engines;
+    if (!engines.empty()) text += "\n# Where the programs are: not every PATH leads to them.\nengines:\n" + engines;
     proposal_.files.push_back({"gpumod.yaml", text});
     if (exists && ground_.unit_manager == "local" && catalog_.settings.unit_manager != UnitManagerKind::local)
       advice("No systemd user manager answers here: write 'unit_manager: local' into gpumod.yaml.");
@@ -173,8 +173,8 @@ class Proposer {
       lines += fmt::format("    binary: {}\n", yaml_text(binary.string()));
     }
     lines.pop_back();
-    advice(fmt::format("{} {} not in PATH, and your {} does not say where {}. Add {}:\n{}", join(names, " and "),
-                       names.size() == 1 ? "is" : "are", ground_.settings_file,
+    advice(fmt::format("{} {} not where every PATH leads, and your {} does not say where {}. Add {}:\n{}",
+                       join(names, " and "), names.size() == 1 ? "is" : "are", ground_.settings_file,
                        names.size() == 1 ? "it is" : "they are",
                        has_block ? "there, below the line `engines:`" : "at its end", lines));
   }
@@ -186,7 +186,7 @@ class Proposer {
     const auto found = binaries_.find(kind);
     return found == binaries_.end()
                ? ""
-               : fmt::format("\n# It is not in PATH.\nbinary: {}\n", yaml_text(found->second.string()));
+               : fmt::format("\n# Not every PATH leads to it.\nbinary: {}\n", yaml_text(found->second.string()));
   }
 
   // --- services

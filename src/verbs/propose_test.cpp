@@ -137,13 +137,12 @@ TEST_F(ProposeTest, AnEngineInstalledLaterIsForPeopleToAdd) {
 
   add_engine(EngineKind::llamacpp, "/home/u/llama.cpp/build/bin/llama-server", false);
   const auto after = proposal_written();
-  EXPECT_THAT(
-      after.advice,
-      Contains("llama-server (/home/u/llama.cpp/build/bin/llama-server) is not in PATH, and your /c/gpumod.yaml "
-               "does not say where it is. Add at its end:\n"
-               "engines:\n"
-               "  llamacpp:\n"
-               "    binary: /home/u/llama.cpp/build/bin/llama-server"));
+  EXPECT_THAT(after.advice, Contains("llama-server (/home/u/llama.cpp/build/bin/llama-server) is not where every PATH "
+                                     "leads, and your /c/gpumod.yaml "
+                                     "does not say where it is. Add at its end:\n"
+                                     "engines:\n"
+                                     "  llamacpp:\n"
+                                     "    binary: /home/u/llama.cpp/build/bin/llama-server"));
   EXPECT_THAT(after.advice.back(), HasSubstr("the lines above are yours to add"));
 
   // They are right, and after them all is well.
@@ -165,7 +164,7 @@ TEST_F(ProposeTest, AnEngineIsAddedToTheBlockThatIsThere) {
               Contains(AllOf(HasSubstr("Add there, below the line `engines:`:\n  llamacpp:\n    binary: /opt/l/"),
                              Not(HasSubstr("\nengines:")))));
   config("services/mine.yaml", "engine: llamacpp\nmodel: /m/known.gguf\nport: 7070\nbinary: /opt/l/llama-server\n");
-  EXPECT_THAT(proposal().advice, Not(Contains(HasSubstr("not in PATH")))) << "the one that needs it says it";
+  EXPECT_THAT(proposal().advice, Not(Contains(HasSubstr("every PATH")))) << "the one that needs it says it";
 }
 
 TEST_F(ProposeTest, AGuessedEmbeddingModelIsNotForcedIntoModes) {

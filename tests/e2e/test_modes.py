@@ -5,6 +5,7 @@ from harness import MANAGER, MODELS, Case, alive, chat, free_port, listens, need
 import os
 import pathlib
 import subprocess
+import urllib.error
 
 
 @needs_llama
@@ -133,6 +134,36 @@ class SingleModels(Case):
         self.assertEqual(run.code, 3, run)
         self.assertIn("does not know the architecture lluma of its model", run.json["error"]["message"])
         self.assertEqual(self.state_of("new"), "stopped")
+
+    def test_a_server_that_asks_for_a_key_is_asked_with_it(self):
+        port = free_port()
+        self.write("services/chat.yaml", f"""
+            engine: llamacpp
+            port: {port}
+            model: {MODELS}/single.gguf
+            context_size: 256
+            env_file: chat.env
+            """)
+        self.write("services/chat.env", "LLAMA_API_KEY=only-for-friends\n")
+        self.mode("chat", "chat")
+        self.assertEqual(self.switch("chat")["result"], "committed")
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            chat(port, "single")
+        self.assertEqual(refused.exception.code, 401)
+        self.assertEqual(self.status()["differences"], [])
+        self.assertNotIn("only-for-friends", self.ok("service", "show", "chat").out)
+
+    def test_an_address_of_another_machine_is_refused(self):
+        self.write("services/chat.yaml", f"""
+            engine: llamacpp
+            port: {free_port()}
+            host: 192.0.2.7
+            model: {MODELS}/single.gguf
+            """)
+        self.mode("chat", "chat")
+        run = self.gpumod("mode", "switch", "chat", "--json")
+        self.assertEqual(run.code, 3, run)
+        self.assertIn("192.0.2.7 is no address of this machine", run.json["error"]["message"])
 
     def test_a_probe_that_expects_other_dimensions_fails_the_switch(self):
         self.write("services/embed.yaml", f"""
