@@ -25,6 +25,12 @@ json::value seconds_or_null(const std::optional<Duration>& took) {
   return took ? json::value(rounded_seconds(*took)) : json::value(nullptr);
 }
 
+bool runs_anything(const Goal& goal) {
+  return std::any_of(goal.wanted.begin(), goal.wanted.end(), [](const auto& entry) {
+    return entry.second != Residency::stopped && entry.second != Residency::failed;
+  });
+}
+
 }  // namespace
 
 json::object to_json(const StepReport& step) {
@@ -182,6 +188,7 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   outcome.took = now() - began;
   outcome.steps = switch_->reports();
   outcome.mutated = journal_.mutated;
+  outcome.something_ran = !switch_->first_snapshot() || runs_anything(switch_->previous());
   outcome.vram_before = vram_before;
   outcome.vram_after = actor_.used_now();
   outcome.vram_peak = actor_.used_peak();
@@ -202,6 +209,7 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
               ended.error().hint,
               {}};
   }
+  if (!ended && !reached) log_warning("switch {}: {}", journal_.id, ended.error().message);
   if (const auto kept = store_.remember(recorder_->learned(*switch_, journal_.ended.value_or(wall_now()))); !kept)
     log_warning("switch {}: {}", journal_.id, kept.error().message);
   keep_recording(outcome);
@@ -266,11 +274,16 @@ void Director::dispatch(const std::vector<Command>& commands) {
   std::optional<Error> unwritten;
   if (!mutating.empty()) {
     if (!journal_.mutated && switch_->first_snapshot()) journal_.previous = switch_->previous();
-    journal_.mutated = true;
     for (const auto& command : mutating)
       if (command.kind == Command::Kind::record_failure)
         journal_.failure = command.text.empty() ? "unknown" : command.text;
-    if (auto recorded = store_.record_commands(journal_, mutating); !recorded) unwritten = recorded.error();
+    StoredSwitch row = journal_;
+    row.mutated = true;
+    if (const auto recorded = store_.record_commands(row, mutating); recorded)
+      journal_.mutated = true;
+    else
+      unwritten = recorded.error();
+    if (unwritten) log_warning("switch {}: {}", journal_.id, unwritten->message);
   }
   for (const auto& command : commands) {
     if (command.kind == Command::Kind::finish || command.kind == Command::Kind::record_failure) continue;
@@ -280,11 +293,12 @@ void Director::dispatch(const std::vector<Command>& commands) {
     }
     if (unwritten && command.mutates()) {  // no command before its journal row is durable
       Event event;
-      event.kind = Event::Kind::job_failed;
+      event.kind = Event::Kind::not_journaled;
       event.step = command.step;
       event.attempt = command.attempt;
       event.text = unwritten->message;
       event.remedy = unwritten->hint;
+      event.error = unwritten;
       post(std::move(event));
       continue;
     }

@@ -41,7 +41,7 @@ bool is_trouble(const Event& event) {
   using Kind = Event::Kind;
   const auto kind = event.kind;
   return !event.abandoned && (kind == Kind::job_failed || kind == Kind::not_ready || kind == Kind::not_verified ||
-                              kind == Kind::memory_short || kind == Kind::survived);
+                              kind == Kind::memory_short || kind == Kind::survived || kind == Kind::not_journaled);
 }
 
 bool apart(Bytes a, Bytes b) {

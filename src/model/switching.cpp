@@ -94,6 +94,7 @@ std::string_view to_string(Event::Kind kind) {
     case Event::Kind::not_ready: return "not_ready";
     case Event::Kind::verified: return "verified";
     case Event::Kind::not_verified: return "not_verified";
+    case Event::Kind::not_journaled: return "not_journaled";
     case Event::Kind::cancel_requested: return "cancel_requested";
   }
   return "unknown";

@@ -78,6 +78,7 @@ struct Event {
     not_ready,
     verified,
     not_verified,
+    not_journaled,  ///< the command was not issued: its row could not be written
     cancel_requested,
   };
   Kind kind = Kind::observed;
@@ -93,7 +94,7 @@ struct Event {
   bool abandoned = false;            ///< it ended because of an `abandon`
   pid_t main_pid = 0;                ///< verified, and a proven fall: the unit's main process then; 0: unknown
   std::optional<Snapshot> snapshot;  ///< observed
-  std::optional<Error> error;        ///< preflight_failed, and observed without a snapshot
+  std::optional<Error> error;        ///< preflight_failed, not_journaled, and observed without a snapshot
 };
 std::string_view to_string(Event::Kind kind);
 

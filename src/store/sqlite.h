@@ -8,6 +8,7 @@
 
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <fmt/format.h>
+#include <sqlite3.h>
 
 #include "store/store.h"
 
@@ -27,10 +28,18 @@ inline WallTime wall_time(std::int64_t count) {
   return WallTime(std::chrono::microseconds(count));
 }
 
-inline Error from_sqlite(std::string_view stage, const std::exception& problem) {
+/// `file`: the database.
+inline Error from_sqlite(std::string_view stage, const std::exception& problem, std::string_view file = {}) {
+  const auto* known = dynamic_cast<const SQLite::Exception*>(&problem);
+  const int code = known ? known->getErrorCode() : 0;
+  std::string_view remedy = "Is the disk full, or the state directory not writable?";
+  if (code == SQLITE_FULL) remedy = "Make room on that disk, or set GPUMOD_STATE_DIR to a directory on another one.";
+  if (code == SQLITE_READONLY || code == SQLITE_CANTOPEN || code == SQLITE_PERM)
+    remedy = "Make that directory writable for you, or set GPUMOD_STATE_DIR to one that is.";
   return Error{ErrorCode::environment,
-               fmt::format("{}: {}", stage, problem.what()),
-               "Is the disk full, or the state directory not writable?",
+               file.empty() ? fmt::format("{}: {}", stage, problem.what())
+                            : fmt::format("{} ({}): {}", stage, file, problem.what()),
+               std::string(remedy),
                {}};
 }
 
@@ -42,7 +51,7 @@ Result<void> in_transaction(SQLite::Database& database, std::string_view stage, 
     work();
     transaction.commit();
   } catch (const std::exception& problem) {
-    return fail(from_sqlite(stage, problem));
+    return fail(from_sqlite(stage, problem, database.getFilename()));
   }
   return {};
 }

@@ -403,6 +403,10 @@ void Switch::last_look(const Snapshot& snapshot, TimePoint now, Commands& out) {
 }
 
 void Switch::give_up_forward(Commands& out) {
+  if (!mutated_ && unjournaled_ && !cancelled_) {
+    problem_->message += "; nothing was touched";
+    return finish(SwitchResult::refused, out);
+  }
   if (!mutated_) return finish(cancelled_ ? SwitchResult::cancelled : SwitchResult::failed, out);
   Command record;
   record.kind = Command::Kind::record_failure;

@@ -27,6 +27,10 @@
 //   load, wake      check_memory → the request → await_residency / await_ready → verify → done
 //   verify          await_ready → verify → done | distrust
 //
+//   A command that could not be journaled was never issued. Its step ends there and then: there is nothing to wait for,
+//   nothing to clear away and nothing to undo. It is a failure like others for what was done before it; when nothing was,
+//   the switch is refused.
+//
 //   While undoing, one service that does not come up keeps no other down: what waits for a failed stop is skipped, what
 //   only queued behind a failed start goes on. Only what this switch touched is restored.
 //
@@ -111,6 +115,7 @@ class Switch {
     bool unconfirmed = false;    ///< the unit manager has not said that its stop went well
     bool stopped_again = false;  ///< and was told once more
     bool lost = false;           ///< it never began: what it waited for failed
+    std::string survivors;       ///< what is to be killed
     bool in_flight() const { return stage != Stage::pending && stage != Stage::done && stage != Stage::failed; }
   };
   using Commands = std::vector<Command>;
@@ -128,6 +133,7 @@ class Switch {
   void distrust(const Live& live, Commands& out);
   void on_step_event(Live& live, const Event& event, TimePoint now, Commands& out);
   void on_acted(Live& live, const Event& event, TimePoint now, Commands& out);
+  void not_issued(Live& live, const Event& event, TimePoint now, Commands& out);
   void on_proof(Live& live, const Event& event, TimePoint now, Commands& out);
   void step_done(Live& live, const std::string& note, TimePoint now);
   void step_not_up(Live& live, const Event& event, TimePoint now, Commands& out);
@@ -169,8 +175,9 @@ class Switch {
   bool draining_ = false;      // no new steps are issued
   bool abandoned_ = false;     // and the waits of the round were given up
   bool cancelled_ = false;
-  bool mutated_ = false;  // a mutating command has been issued
-  bool changed_ = false;  // some round did more than verify
+  bool mutated_ = false;      // a mutating command has been carried out
+  bool unjournaled_ = false;  // one could not be written down, and was not given
+  bool changed_ = false;      // some round did more than verify
   int rounds_ = 0;
   std::set<std::string> newly_distrusted_;
   std::set<std::string> restarted_units_;  // once each: so every switch ends

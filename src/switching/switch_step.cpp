@@ -54,8 +54,6 @@ void Switch::act(Live& live, TimePoint now, Commands& out) {
     case Action::wake: kind = Command::Kind::wake_service, line.stage = "waking"; break;
     case Action::verify: return await(live, now, out);
   }
-  mutated_ = true;
-  touched_units_.insert(live.step.unit);
   if (live.step.action == Action::start || live.step.action == Action::stop) verified_.erase(live.step.unit);
   out.push_back(command(kind, live, now + startup_timeout(live.step) + job_grace));
 }
@@ -117,6 +115,7 @@ void Switch::prove_unloaded(Live& live, TimePoint now, Commands& out) {
 void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Commands& out) {
   using Kind = Event::Kind;
   const auto is = [&](Kind a, Kind b) { return event.kind == a || event.kind == b; };
+  if (event.kind == Kind::not_journaled) return not_issued(live, event, now, out);
   switch (live.stage) {
     case Stage::memory:
       if (event.kind == Kind::memory_ok && draining_) {
@@ -163,16 +162,16 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
         on_proof(live, event, now, out);
       return;
     case Stage::killing:
-      if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::proving_kill, now, out);
+    case Stage::clearing_kill:
+      if (!is(Kind::job_done, Kind::job_failed)) return;
+      report(live).earlier.push_back(fmt::format("needed SIGKILL: {}", live.survivors));
+      prove(live, live.stage == Stage::killing ? Stage::proving_kill : Stage::clearing_last_proof, now, out);
       return;
     case Stage::clearing:
       if (!is(Kind::job_done, Kind::job_failed)) return;
       if (live.step.action == Action::load) return prove_unloaded(live, now, out);
       live.unconfirmed = event.kind == Kind::job_failed;
       prove(live, Stage::clearing_proof, now, out);
-      return;
-    case Stage::clearing_kill:
-      if (is(Kind::job_done, Kind::job_failed)) prove(live, Stage::clearing_last_proof, now, out);
       return;
     case Stage::pending:
     case Stage::done:
@@ -183,6 +182,8 @@ void Switch::on_step_event(Live& live, const Event& event, TimePoint now, Comman
 /// The mutating command of the step has ended.
 void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& out) {
   const bool ok = event.kind == Event::Kind::job_done;
+  mutated_ = true;
+  touched_units_.insert(live.step.unit);
   if (abandoned_ && allocates(live.step.action)) {
     Event given_up = event;
     given_up.abandoned = ok;
@@ -203,6 +204,33 @@ void Switch::on_acted(Live& live, const Event& event, TimePoint now, Commands& o
   }
 }
 
+/// The command that is out could not be written down, and so was not given.
+void Switch::not_issued(Live& live, const Event& event, TimePoint now, Commands& out) {
+  const bool clearing = live.stage == Stage::clearing || live.stage == Stage::clearing_kill;
+  const bool killing = live.stage == Stage::killing || live.stage == Stage::clearing_kill;
+  if (live.stage != Stage::acting && !clearing && !killing) return;
+  const auto what = killing              ? fmt::format("{}, and could not be killed", live.survivors)
+                    : live.stopped_again ? "the unit manager did not confirm that it is stopped, and was not told again"
+                    : clearing           ? "what is left of it could not be cleared away"
+                                         : "it was not begun";
+  auto& line = report(live);
+  Event why = event;
+  why.text = fmt::format("{}: {}", what, event.text);
+  if (clearing)
+    line.note += "; and " + why.text;
+  else
+    note_failure(live, why);
+  if (!problem_ && !draining_ && !clearing && event.error)
+    problem_ = Error{event.error->code,
+                     fmt::format("{} of '{}' failed: {}", to_string(live.step.action), line.subject, line.note),
+                     line.remedy,
+                     {}};
+  unjournaled_ = true;
+  live.may_retry = false;
+  step_failed(live, now);
+  abandon_waits(out);
+}
+
 void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& out) {
   const bool clearing = live.stage == Stage::clearing_proof || live.stage == Stage::clearing_last_proof;
   const bool released = event.kind == Event::Kind::released || event.kind == Event::Kind::ready;
@@ -217,7 +245,7 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
   const bool last = live.stage == Stage::proving_kill || live.stage == Stage::clearing_last_proof ||
                     live.step.action == Action::load;  // nothing kills one model of a router
   if (!last && !released) {
-    report(live).earlier.push_back(fmt::format("needed SIGKILL: {}", event.text));
+    live.survivors = event.text;
     live.stage = clearing ? Stage::clearing_kill : Stage::killing;
     report(live).stage = "killing what survived";
     out.push_back(command(Command::Kind::kill_unit, live, now + survivor_grace));
@@ -256,7 +284,6 @@ void Switch::step_not_up(Live& live, const Event& event, TimePoint now, Commands
       live.may_retry = event.transient && !given_up && live.attempt < max_attempts;
       live.stage = Stage::clearing;
       report(live).stage = "clearing away";
-      mutated_ = true;
       out.push_back(command(Command::Kind::stop_unit, live, now + startup_timeout(live.step)));
       return;
     case Action::load:

@@ -56,6 +56,9 @@ class World {
   std::map<std::string, Duration> release_lag;   ///< memory comes back this late
   Bytes foreign;                                 ///< held by others
   std::optional<std::string> preflight_problem;
+  std::string unjournaled;      ///< why nothing can be written down, once the disk is full
+  int written_before_full = 0;  ///< so many commands can
+  int full_for = 1000;          ///< so many cannot; then others can again
 
   Knowledge knowledge;
   std::vector<std::string> history;  ///< "start_unit gpumod-a.service", in order
@@ -212,6 +215,15 @@ class World {
   void carry_out(const Command& command) {
     using Kind = Command::Kind;
     Unit& unit = units_[command.unit];
+    if (is_unjournaled(command)) {
+      answer(command, 0ms, [this] {
+        Event event = say(Event::Kind::not_journaled, unjournaled);
+        event.remedy = "Make room.";
+        event.error = Error{ErrorCode::environment, unjournaled, event.remedy, {}};
+        return event;
+      });
+      return;
+    }
     if (command.mutates() && command.kind != Kind::record_failure)
       history.push_back(std::string(to_string(command.kind)) + " " +
                         (command.service.empty() ? command.unit : command.service));
@@ -370,6 +382,11 @@ class World {
     }
   }
 
+  bool is_unjournaled(const Command& command) {
+    if (unjournaled.empty() || !command.mutates() || command.kind == Command::Kind::record_failure) return false;
+    if (written_before_full-- > 0) return false;
+    return full_for-- > 0;
+  }
   void check_until_free(const Command& command) {
     Bytes need;
     for (const auto& [gpu, bytes] : command.need)

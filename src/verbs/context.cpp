@@ -126,14 +126,16 @@ Goal known_part(Goal goal, const Catalog& catalog) {
 /// The exit code of a switch that did not get where it was asked to.
 Error problem_of(const SwitchOutcome& outcome) {
   Error error = outcome.problem.value_or(Error{ErrorCode::failed, "the switch failed", {}, {}});
+  const std::string_view as_before = outcome.something_ran ? "what ran before runs again" : "all is as it was before";
+  const auto tried = error.code == ErrorCode::environment ? error.code : ErrorCode::failed;
   switch (outcome.result) {
     case SwitchResult::rolled_back:
-      error.message += "; what ran before runs again";
-      error.code = ErrorCode::failed;
+      error.message += fmt::format("; {}", as_before);
+      error.code = tried;
       break;
-    case SwitchResult::failed: error.code = ErrorCode::failed; break;
+    case SwitchResult::failed: error.code = tried; break;
     case SwitchResult::cancelled:
-      error.message = "cancelled; what ran before runs again";
+      error.message = fmt::format("cancelled; {}", as_before);
       error.code = ErrorCode::cancelled;
       break;
     default: break;
@@ -285,10 +287,14 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
                     "what was asked for was not begun",
                     interrupted.id, why),
         "Nothing is left of it: ask again.");
+  const bool full = outcome->problem && outcome->problem->code == ErrorCode::environment;
   if (outcome->result != SwitchResult::committed && outcome->result != SwitchResult::unchanged)
-    co_return fail(ErrorCode::refused,
-                   fmt::format("an interrupted switch has to be dealt with first, and could not be: {}", why),
-                   "gpumod status shows what there is; gpumod repair tries again; gpumod mode switch takes over.");
+    co_return fail(
+        full ? ErrorCode::environment : ErrorCode::refused,
+        fmt::format("an interrupted switch has to be dealt with first, and could not be: {}", why),
+        full && !outcome->problem->hint.empty()
+            ? outcome->problem->hint
+            : "gpumod status shows what there is; gpumod repair tries again; gpumod mode switch takes over.");
   co_return std::optional<Goal>();
 }
 

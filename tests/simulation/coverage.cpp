@@ -58,6 +58,7 @@ const std::vector<Excuse>& excuses() {
        "units are not started, stopped or proven by the server's requests"},
       {Fault::journal_silent, {stop, unload}, "why a process ended matters to nobody who wanted it to end"},
       {Fault::journal_write_fails, {verify}, "a verification changes nothing and is not journaled"},
+      {Fault::disk_full, {verify}, "for the same reason"},
       {Fault::gpu_unreadable, {verify}, "a verification does not look at the GPUs"},
       {Fault::observe_fails,
        {start, stop, load, unload, sleep, wake, verify},

@@ -23,7 +23,7 @@ inline constexpr int stage_count = static_cast<int>(Switch::Stage::failed) + 1;
 inline constexpr int event_count = static_cast<int>(Event::Kind::cancel_requested) + 1;
 /// Those that are about a step.
 inline constexpr int first_step_event = static_cast<int>(Event::Kind::memory_ok);
-inline constexpr int last_step_event = static_cast<int>(Event::Kind::not_verified);
+inline constexpr int last_step_event = static_cast<int>(Event::Kind::not_journaled);
 inline constexpr int action_count = static_cast<int>(Action::verify) + 1;
 inline constexpr int command_count = static_cast<int>(Command::Kind::finish) + 1;
 

@@ -115,6 +115,17 @@ bool Director::deliver(Event event) {
   return true;
 }
 
+/// Why nothing can be written now.
+std::optional<Fault> Director::journal_fails() {
+  if (agenda_.now < full_until_) return Fault::disk_full;
+  if (weather_.strikes(Fault::disk_full, random_)) {
+    full_until_ = random_.percent(40) ? TimePoint::max() : agenda_.now + random_.time(1ms, 200s);
+    return Fault::disk_full;
+  }
+  if (weather_.strikes(Fault::journal_write_fails, random_)) return Fault::journal_write_fails;
+  return std::nullopt;
+}
+
 /// Journals, then acts. False: gpumod has ended.
 bool Director::dispatch(const std::vector<Command>& commands) {
   std::vector<const Command*> mutating;
@@ -124,16 +135,16 @@ bool Director::dispatch(const std::vector<Command>& commands) {
   if (!mutating.empty()) {
     if (!survives(CrashPoint::before_journal, mutating.front()->kind)) return false;
     if (!row_.mutated && switch_->first_snapshot()) row_.previous = switch_->previous();
-    row_.mutated = true;
     for (const auto* command : mutating)
       if (command->kind == Command::Kind::record_failure)
         row_.failure = command->text.empty() ? "unknown" : command->text;
-    if (weather_.strikes(Fault::journal_write_fails, random_)) {
+    if (const auto fault = journal_fails()) {
       written = false;
       for (const auto* command : mutating)
-        saw_in(Fault::journal_write_fails, command->step);
+        saw_in(*fault, command->step);
     } else {
       auto next = row_;
+      next.mutated = true;
       for (const auto* command : mutating)
         next.commands.push_back({command->kind, command->step, command->attempt});
       if (!survives(CrashPoint::in_journal, mutating.front()->kind)) {
@@ -177,11 +188,12 @@ bool Director::dispatch(const std::vector<Command>& commands) {
     }
     if (!written && command.mutates()) {
       Event event;
-      event.kind = Event::Kind::job_failed;
+      event.kind = Event::Kind::not_journaled;
       event.step = command.step;
       event.attempt = command.attempt;
       event.text = "the journal cannot be written";
-      judge_.unwritten(command);
+      event.error = Error{ErrorCode::environment, event.text, {}, {}};
+      judge_.unwritten(command, *switch_);
       post(std::move(event), Duration(0));
       continue;
     }
@@ -280,8 +292,7 @@ Director::Ending Director::drive(Order order, std::optional<Goal> previous) {
     judge_.end(*switch_);
     const bool reached = result == SwitchResult::committed || result == SwitchResult::unchanged;
     const bool restored = row_.mutated && (result == SwitchResult::rolled_back || result == SwitchResult::cancelled);
-    if (!weather_.strikes(Fault::journal_write_fails, random_))
-      journal_.end(row_, reached ? order.goal_after : std::nullopt, reached || restored);
+    if (!journal_fails()) journal_.end(row_, reached ? order.goal_after : std::nullopt, reached || restored);
     trace_.say("── it is {}{}{}", to_string(result), switch_->problem() ? ": " : "",
                switch_->problem() ? switch_->problem()->message : "");
   } else {

@@ -51,6 +51,7 @@ class Director final : public Witness, public Inbox {
   Ending carry_out(Order order);
   Ending drive(Order order, std::optional<Goal> previous);
   bool dispatch(const std::vector<Command>& commands);
+  std::optional<Fault> journal_fails();
   bool deliver(Event event);
   void handle(const Entry& entry);
   bool survives(CrashPoint point, Command::Kind kind);
@@ -75,6 +76,7 @@ class Director final : public Witness, public Inbox {
   std::unique_ptr<Switch> switch_;
   JournalRow row_;
   bool locked_ = false;
+  TimePoint full_until_{};  // the disk
   int boot_ = 1;
   unsigned epoch_ = 0;
   std::vector<Event> events_;  // on their way, by the entry's a

@@ -4,41 +4,13 @@ namespace gpumod::simulation {
 
 namespace {
 
-constexpr std::array<std::string_view, fault_count> names{"release_late",
-                                                          "release_partial",
-                                                          "zombie_listed",
-                                                          "survivor",
-                                                          "unkillable",
-                                                          "lying_health",
-                                                          "wrong_model",
-                                                          "port_taken",
-                                                          "start_job_fails",
-                                                          "dies_in_start",
-                                                          "dies_transient",
-                                                          "never_ready",
-                                                          "dies_later",
-                                                          "journal_silent",
-                                                          "dbus_late",
-                                                          "dbus_never",
-                                                          "crash",
-                                                          "power_cut",
-                                                          "journal_write_fails",
-                                                          "second_writer",
-                                                          "clock_jump",
-                                                          "foreign_moves",
-                                                          "foreign_grabs",
-                                                          "stale_event",
-                                                          "stray_event",
-                                                          "gpu_unreadable",
-                                                          "unload_ignored",
-                                                          "keeps_memory",
-                                                          "request_fails",
-                                                          "load_fails",
-                                                          "cancel",
-                                                          "restart_loop",
-                                                          "hand",
-                                                          "observe_fails",
-                                                          "preflight_fails"};
+constexpr std::array<std::string_view, fault_count> names{
+    "release_late",        "release_partial", "zombie_listed",   "survivor",       "unkillable",     "lying_health",
+    "wrong_model",         "port_taken",      "start_job_fails", "dies_in_start",  "dies_transient", "never_ready",
+    "dies_later",          "journal_silent",  "dbus_late",       "dbus_never",     "crash",          "power_cut",
+    "journal_write_fails", "disk_full",       "second_writer",   "clock_jump",     "foreign_moves",  "foreign_grabs",
+    "stale_event",         "stray_event",     "gpu_unreadable",  "unload_ignored", "keeps_memory",   "request_fails",
+    "load_fails",          "cancel",          "restart_loop",    "hand",           "observe_fails",  "preflight_fails"};
 
 }  // namespace
 
@@ -53,6 +25,12 @@ Weather::Weather(Random& random) {
   for (int i = 0; i < faults; ++i)
     draw(static_cast<Fault>(random.below(fault_count)), random);
   fine_ = false;
+}
+
+bool Weather::only(Fault fault) const {
+  for (std::size_t other = 0; other < permille_.size(); ++other)
+    if ((permille_[other] > 0) != (other == static_cast<std::size_t>(fault))) return false;
+  return true;
 }
 
 void Weather::draw(Fault fault, Random& random) {

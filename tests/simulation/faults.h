@@ -28,7 +28,8 @@ enum class Fault {
   dbus_never,           // or not at all
   crash,                // gpumod ends between two commands
   power_cut,            // everything ends, and the write under way is lost
-  journal_write_fails,  // the disk is full
+  journal_write_fails,  // one transaction of the journal fails
+  disk_full,            // and from then on every one, for a while or for ever
   second_writer,        // somebody else wants to switch meanwhile
   clock_jump,           // the machine was stopped for a while: every deadline passes, no process got further
   foreign_moves,        // other people's memory moves all the time
@@ -64,6 +65,7 @@ class Weather {
     return true;
   }
   bool fine() const { return fine_; }          ///< no fault at all was drawn
+  bool only(Fault fault) const;                ///< no other was drawn
   unsigned struck() const { return struck_; }  ///< how many have struck so far
   void note() { ++struck_; }
   /// From here on nothing new strikes: what has, stays.

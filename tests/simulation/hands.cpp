@@ -199,7 +199,7 @@ void Hands::on_job(const Entry& entry) {
   if (job_fails && task) credit(Fault::start_job_fails, *task);
   host_.start(entry.a, command.gpus, job_fails);
   if (!task) return;
-  if (job_fails) return end(*task, Event::Kind::job_failed, "its unit could not be started (failed)");
+  if (job_fails) return end(*task, Event::Kind::job_failed, "its unit could not be started");
   task->stage = 1;
   poll_in(*task, 1ms);
 }

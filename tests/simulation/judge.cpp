@@ -42,6 +42,7 @@ void Judge::begin(const SwitchRequest& request, std::int64_t id) {
   undoing_ = cancelled_ = failed_ = refused_undo_ = blind_undo_ = fits_beside_ = false;
   round_ = mutations_ = 0;
   struck_before_ = weather_.struck();
+  ungiven_since_.reset();
   touched_.clear();
   started_.clear();
   obstacles_.clear();
@@ -104,6 +105,7 @@ void Judge::command(const Command& command, const Switch& machine) {
   if (service >= 0 && catalogue_.unit_of[static_cast<std::size_t>(service)] != unit)
     complain(fmt::format("{} of {} is sent to {}", to_string(command.kind), command.service, command.unit));
   auto& own = track(command.step);
+  if (own.ungiven) complain(fmt::format("step {} goes on although its command was never given", command.step));
   if (!own.begun) {
     own.begun = true;
     if (!undoing_ && failed_) complain(fmt::format("step {} begins although another has failed", command.step));
@@ -201,18 +203,19 @@ bool Judge::clears(const Command& command, const Switch& machine) const {
   return !frees(machine.reports()[static_cast<std::size_t>(command.step)].action);
 }
 
-/// The journal could not take it: it is not carried out, and counts as failed.
-void Judge::unwritten(const Command& command) {
+/// The journal could not take it: it is not carried out, and its step is over.
+void Judge::unwritten(const Command& command, const Switch& machine) {
+  if (!ungiven_since_) ungiven_since_ = agenda_.now;
   if (command.step < 0) return;
   auto& own = track(command.step);
-  own.begun = true;
+  own.begun = own.ungiven = true;
   if (command.attempt > own.attempt) {
     own.attempt = command.attempt;
     own.clearing = false;
   }
   if (gives(command.kind) || command.kind == Kind::kill_unit) track(command.step).clearing = true;
   if (command.kind == Kind::stop_unit) track(command.step).killed_in = 0;
-  touched_.insert(catalogue_.unit_named(command.unit));
+  if (undoing_ || clears(command, machine)) obstacles_.insert(catalogue_.unit_named(command.unit));
 }
 
 void Judge::check_allocation(const Command& command, int unit, int service) {
@@ -472,6 +475,7 @@ void Judge::event(const Event& event, const Switch& machine) {
     return;
   }
   if (event.step < 0) return;
+  if (event.kind == Event::Kind::not_journaled && !undoing_) gives_up_ = true;
   auto& own = track(event.step);
   own.last = event;
   if (event.kind == Event::Kind::not_ready || event.kind == Event::Kind::not_verified ||
@@ -479,14 +483,16 @@ void Judge::event(const Event& event, const Switch& machine) {
     if (!own.clearing) own.passing_cause = event.transient && !event.abandoned;
   own.waits = false;
   const bool failing = event.kind == Event::Kind::not_ready || event.kind == Event::Kind::not_verified ||
-                       event.kind == Event::Kind::job_failed || event.kind == Event::Kind::memory_short;
+                       event.kind == Event::Kind::job_failed || event.kind == Event::Kind::memory_short ||
+                       event.kind == Event::Kind::not_journaled;
   const auto& told = machine.reports()[static_cast<std::size_t>(event.step)];
   if (failing && !own.clearing && !event.abandoned && told.action != Action::stop) {
     own.cause = event.text;
     own.remedy = event.remedy;
   }
   own.clearing_failed.clear();
-  if (own.clearing && (event.kind == Event::Kind::survived || event.kind == Event::Kind::not_ready))
+  if (own.clearing && (event.kind == Event::Kind::survived || event.kind == Event::Kind::not_ready ||
+                       event.kind == Event::Kind::not_journaled))
     own.clearing_failed = event.text;
   if (event.kind == Event::Kind::survived && told.action != Action::stop && !own.clearing &&
       agenda_.now < own.deadline && agenda_.now - hands_.fell_at(event.step) < 9s)
@@ -534,7 +540,7 @@ void Judge::after(const Switch& machine) {
       if (!last || !reports[i].undo) continue;
       const bool bad = last->kind == Event::Kind::not_ready || last->kind == Event::Kind::not_verified ||
                        last->kind == Event::Kind::survived || last->kind == Event::Kind::memory_short ||
-                       last->kind == Event::Kind::job_failed;
+                       last->kind == Event::Kind::job_failed || last->kind == Event::Kind::not_journaled;
       if (bad) obstacles_.insert(catalogue_.unit_named(reports[i].unit));
     }
   if (undoing_ && machine.finished() && !blind_undo_ && (reports.empty() || !reports.back().undo)) refused_undo_ = true;
@@ -544,11 +550,11 @@ void Judge::dispatched(const Switch& machine) {
   if (std::exchange(gives_up_, false) && !machine.finished()) check_waits_given_up(machine);
 }
 
-/// It was cancelled: whoever only waits to take something has been told to stop.
+/// It was cancelled, or nothing can be written down: whoever only waits to take something has been told to stop.
 void Judge::check_waits_given_up(const Switch& machine) {
   for (std::size_t i = static_cast<std::size_t>(round_base_); i < steps_.size(); ++i)
     if (steps_[i].waits && !frees(machine.reports()[i].action) && !steps_[i].clearing)
-      complain(fmt::format("step {} goes on waiting although it was cancelled", i));
+      complain(fmt::format("step {} goes on waiting although the way forward is given up", i));
 }
 
 /// A step is done when what was asked for is proven, and not before.

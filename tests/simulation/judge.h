@@ -21,7 +21,7 @@ class Judge {
 
   void begin(const SwitchRequest& request, std::int64_t id);
   void command(const Command& command, const Switch& machine);
-  void unwritten(const Command& command);
+  void unwritten(const Command& command, const Switch& machine);
   void event(const Event& event, const Switch& machine);
   void after(const Switch& machine);
   void dispatched(const Switch& machine);
@@ -52,6 +52,7 @@ class Judge {
     TimePoint deadline{};
     bool waits = false;           ///< a wait that may be given up is out
     int killed_ever = 0;          ///< how often it needed a SIGKILL
+    bool ungiven = false;         ///< its last command could not be journaled, and was not given
     std::string clearing_failed;  ///< why what a failed attempt left could not be shown to be gone
     std::string cause, remedy;    ///< of the failure that counts, as the event told it
     std::string result;
@@ -107,6 +108,7 @@ class Judge {
   int round_ = 0;
   int mutations_ = 0;
   unsigned struck_before_ = 0;
+  std::optional<TimePoint> ungiven_since_;  // the first command that could not be journaled
   bool refused_undo_ = false;
   bool blind_undo_ = false;
   bool blind_ = false;  // the last look failed

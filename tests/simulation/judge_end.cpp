@@ -201,6 +201,7 @@ void Judge::check_told(const StepReport& line) {
   const auto kills = std::count_if(line.earlier.begin(), line.earlier.end(),
                                    [](const std::string& text) { return text.find("SIGKILL") != std::string::npos; });
   if (kills < own.killed_ever) about("leaves out a kill");
+  if (kills > own.killed_ever) about("tells of a kill that was not");
   if (line.result == "done" && !(line.remedy.empty() && line.log_line.empty()))
     about("has a remedy for what went well");
   if (line.result != "failed") return;
@@ -337,6 +338,10 @@ void Judge::end(const Switch& machine) {
   if (!well && (!machine.problem() || machine.problem()->message.empty())) complain("it does not say why");
   if (well && machine.problem()) complain("it went well, and yet there is a problem: " + machine.problem()->message);
   check_reports(machine);
+  if (ungiven_since_ && weather_.only(Fault::disk_full) && agenda_.now - *ungiven_since_ > 30s &&
+      result != Result::cancelled && result != Result::rolled_back)
+    complain(fmt::format("it goes on for {} although nothing can be written",
+                         format_seconds(agenda_.now - *ungiven_since_)));
   switch (result) {
     case Result::committed:
       check_goal_reached(blind_ ? TimePoint{} : last_end_);

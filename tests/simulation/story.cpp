@@ -16,6 +16,7 @@ void Director::play() {
   if (judge_.violations().empty() && (!clean || journal_.unfinished())) {
     settle(random_.time(0ms, 5s));
     weather_.calm();
+    full_until_ = {};
     if (journal_.unfinished() || journal_.goal) (void)carry_out(repair_order());
   }
 }
@@ -264,15 +265,17 @@ void Director::stray() {
       const auto step = static_cast<std::size_t>(event.step);
       if (event.step >= 0 && step < expected_.size() && expected_[step]) {
         // What somebody does wait for would not be stray.
+        static const std::set<Event::Kind> changed{Event::Kind::job_done, Event::Kind::job_failed,
+                                                   Event::Kind::not_journaled};
         static const std::map<Command::Kind, std::set<Event::Kind>> answers{
             {Command::Kind::check_memory, {Event::Kind::memory_ok, Event::Kind::memory_short, Event::Kind::not_ready}},
-            {Command::Kind::start_unit, {Event::Kind::job_done, Event::Kind::job_failed}},
-            {Command::Kind::stop_unit, {Event::Kind::job_done, Event::Kind::job_failed}},
-            {Command::Kind::kill_unit, {Event::Kind::job_done, Event::Kind::job_failed}},
-            {Command::Kind::load_model, {Event::Kind::job_done, Event::Kind::job_failed}},
-            {Command::Kind::unload_model, {Event::Kind::job_done, Event::Kind::job_failed}},
-            {Command::Kind::sleep_service, {Event::Kind::job_done, Event::Kind::job_failed}},
-            {Command::Kind::wake_service, {Event::Kind::job_done, Event::Kind::job_failed}},
+            {Command::Kind::start_unit, changed},
+            {Command::Kind::stop_unit, changed},
+            {Command::Kind::kill_unit, changed},
+            {Command::Kind::load_model, changed},
+            {Command::Kind::unload_model, changed},
+            {Command::Kind::sleep_service, changed},
+            {Command::Kind::wake_service, changed},
             {Command::Kind::prove_release, {Event::Kind::released, Event::Kind::survived}},
             {Command::Kind::prove_fall, {Event::Kind::released, Event::Kind::survived, Event::Kind::not_ready}},
             {Command::Kind::await_ready, {Event::Kind::ready, Event::Kind::not_ready}},
