@@ -89,7 +89,12 @@ TEST(Files, WritingIsAllOrNothingAndPrivate) {
 TEST(Files, AFileInTheWayIsNoDirectory) {
   const TestFolder folder;
   folder.write("a", "");
-  EXPECT_FALSE(make_directories(folder / "a", 0700));
+  const auto made = make_directories(folder / "a", 0700);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::environment);
+  EXPECT_THAT(made.error().message, HasSubstr((folder / "a").string()));
+  EXPECT_THAT(or_elsewhere(made.error(), "GPUMOD_STATE_DIR").hint,
+              testing::AllOf(HasSubstr("move away"), HasSubstr("GPUMOD_STATE_DIR")));
   EXPECT_TRUE(make_directories(folder / "b/c", 0700));
   EXPECT_TRUE(make_directories(folder / "b/c", 0700));
 }

@@ -14,6 +14,22 @@ void Fd::reset(int fd) {
   fd_ = fd;
 }
 
+Error unwritable(std::string_view what, int error_number) {
+  Error error = system_error(what, error_number);
+  switch (error_number) {
+    case ENOSPC:
+    case EDQUOT: error.hint = "Make room there."; break;
+    case EROFS:
+    case EACCES:
+    case EPERM: error.hint = "Make it readable and writable for you."; break;
+    case ENOTDIR:
+    case EEXIST: error.hint = "A folder is needed there: move away what stands in its place."; break;
+    default: return error;
+  }
+  error.code = ErrorCode::environment;
+  return error;
+}
+
 namespace {
 
 Result<std::string> read_to_end(int fd, const std::string& path, std::size_t limit) {
@@ -46,7 +62,7 @@ Result<void> write_all(int fd, std::string_view content, const std::filesystem::
     const ssize_t n = ::write(fd, content.data(), content.size());
     if (n < 0) {
       if (errno == EINTR) continue;
-      return fail(system_error(fmt::format("write {}", path.string()), errno));
+      return fail(unwritable(fmt::format("write {}", path.string()), errno));
     }
     content.remove_prefix(static_cast<std::size_t>(n));
   }
@@ -72,12 +88,12 @@ Result<std::string> read_pseudo_file(const std::string& path, std::size_t limit)
 Result<void> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode) {
   std::string temporary = path.string() + ".XXXXXX";  // mkostemp(3) replaces the six X
   Fd fd(::mkostemp(temporary.data(), O_CLOEXEC));
-  if (!fd) return fail(system_error(fmt::format("create a file beside {}", path.string()), errno));
+  if (!fd) return fail(unwritable(fmt::format("create a file beside {}", path.string()), errno));
   auto written = write_all(fd.get(), content, path);
   if (written && (::fchmod(fd.get(), mode) != 0 || ::fsync(fd.get()) != 0))
-    written = fail(system_error(fmt::format("sync {}", path.string()), errno));
+    written = fail(unwritable(fmt::format("sync {}", path.string()), errno));
   if (written && ::rename(temporary.c_str(), path.c_str()) != 0)
-    written = fail(system_error(fmt::format("rename to {}", path.string()), errno));
+    written = fail(unwritable(fmt::format("rename to {}", path.string()), errno));
   if (!written) ::unlink(temporary.c_str());
   return written;
 }
@@ -88,7 +104,7 @@ Result<void> make_directories(const std::filesystem::path& path, unsigned mode) 
   if (path.has_parent_path()) TRY(make_directories(path.parent_path(), 0700));
   // Somebody else may have made it meanwhile.
   if (::mkdir(path.c_str(), mode) != 0 && !(errno == EEXIST && std::filesystem::is_directory(path, problem)))
-    return fail(system_error(fmt::format("create directory {}", path.string()), errno));
+    return fail(unwritable(fmt::format("create directory {}", path.string()), errno));
   return {};
 }
 

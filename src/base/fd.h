@@ -32,6 +32,10 @@ class Fd {
   int fd_ = -1;
 };
 
+/// Why something cannot be written: the environment's fault, with the remedy, where the errno is one of a disk that is full,
+/// read-only or somebody else's, or of a path that leads nowhere; failed otherwise.
+Error unwritable(std::string_view what, int error_number);
+
 /// Reads a whole file of at most `limit` bytes. Refuses what is not a regular file, so a FIFO never blocks us.
 /// Errors: not_found if it does not exist, configuration if too large or not regular, failed otherwise.
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t limit);
@@ -40,9 +44,10 @@ Result<std::string> read_file(const std::filesystem::path& path, std::size_t lim
 Result<std::string> read_pseudo_file(const std::string& path, std::size_t limit = 1 << 20);
 
 /// Writes beside the target, syncs, renames: a reader sees the old content or the new, never half.
+/// Errors: unwritable().
 Result<void> write_file_atomically(const std::filesystem::path& path, std::string_view content, unsigned mode = 0600);
 
-/// Creates the directory and its parents; the last one gets `mode`.
+/// Creates the directory and its parents; the last one gets `mode`. Errors: unwritable().
 Result<void> make_directories(const std::filesystem::path& path, unsigned mode = 0700);
 
 }  // namespace gpumod

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+
 namespace gpumod {
 
 namespace fs = std::filesystem;
@@ -51,6 +53,16 @@ Result<Paths> Paths::from_environment() {
   else
     paths.runtime = fmt::format("/tmp/gpumod-{}", ::getuid());
   return paths;
+}
+
+Error or_elsewhere(Error error, std::string_view variable) {
+  error.hint += fmt::format("{}Or set {} to a folder elsewhere.", error.hint.empty() ? "" : " ", variable);
+  return error;
+}
+
+Result<void> make_own_directory(const fs::path& path, std::string_view variable) {
+  auto made = make_directories(path, 0700);
+  return made ? made : fail(or_elsewhere(std::move(made).error(), variable));
 }
 
 fs::path user_runtime_directory(const fs::path& of_users) {

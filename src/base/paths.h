@@ -20,6 +20,12 @@ struct Paths {
   static Result<Paths> from_environment();
 };
 
+/// Creates a directory of gpumod's own (0700). Errors: unwritable(), with a remedy that names `variable`, which puts it
+/// elsewhere.
+Result<void> make_own_directory(const std::filesystem::path& path, std::string_view variable);
+/// "… Or set VARIABLE to a folder elsewhere." added to the remedy.
+Error or_elsewhere(Error error, std::string_view variable);
+
 /// The value of an environment variable, or "".
 std::string environment_variable(const char* name);
 

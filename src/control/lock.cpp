@@ -31,7 +31,7 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
   TRY(ensure_runtime_directory(paths));
   const auto path = lock_file(paths);
   Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file) return fail(system_error(fmt::format("open {}", path.string()), errno, ErrorCode::environment));
+  if (!file) return fail(or_elsewhere(unwritable(fmt::format("open {}", path.string()), errno), "GPUMOD_RUNTIME_DIR"));
   struct flock whole {};
   whole.l_type = F_WRLCK;
   if (::fcntl(file.get(), F_OFD_SETLK, &whole) != 0) {
@@ -48,7 +48,7 @@ Result<MutationLock> MutationLock::acquire(const Paths& paths, const std::string
   }
   const auto text = fmt::format("{} {}\n", ::getpid(), about);
   if (::ftruncate(file.get(), 0) != 0 || ::pwrite(file.get(), text.data(), text.size(), 0) < 0)
-    return fail(system_error(fmt::format("write {}", path.string()), errno, ErrorCode::environment));
+    return fail(or_elsewhere(unwritable(fmt::format("write {}", path.string()), errno), "GPUMOD_RUNTIME_DIR"));
   return MutationLock(std::move(file));
 }
 

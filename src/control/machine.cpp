@@ -37,7 +37,7 @@ Result<Machine> open_machine(Loop& loop, const Paths& paths, const Settings& set
 }
 
 Result<void> ensure_runtime_directory(const Paths& paths) {
-  TRY(make_directories(paths.runtime, 0700));
+  TRY(make_own_directory(paths.runtime, "GPUMOD_RUNTIME_DIR"));
   struct stat info {};
   if (::lstat(paths.runtime.c_str(), &info) != 0)
     return fail(system_error(paths.runtime.string(), errno, ErrorCode::environment));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <boost/json.hpp>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "model/json.h"
 #include "store/sqlite.h"
 
@@ -107,6 +109,25 @@ std::unique_ptr<SQLite::Database> open_and_migrate(const fs::path& file) {
   return database;
 }
 
+/// SQLite reads a WAL database through a second file, which it cannot make on a disk that is full or read-only. Where
+/// there is no log, the database alone holds everything, and on such a disk nobody changes it.
+std::unique_ptr<SQLite::Database> open_to_read(const fs::path& file) {
+  try {
+    auto database = std::make_unique<SQLite::Database>(file.string(), SQLite::OPEN_READONLY, 2000);
+    (void)database->execAndGet("PRAGMA user_version");
+    return database;
+  } catch (const SQLite::Exception& thrown) {
+    const int code = thrown.getErrorCode();
+    const bool unmakable = code == SQLITE_CANTOPEN || code == SQLITE_READONLY || code == SQLITE_FULL;
+    if (!unmakable || fs::exists(file.string() + "-wal") || fs::exists(file.string() + "-journal")) throw;
+  }
+  std::string address = "file:";
+  for (const char c : file.string())
+    address +=
+        c == '%' || c == '?' || c == '#' ? fmt::format("%{:02x}", static_cast<unsigned char>(c)) : std::string{c};
+  return std::make_unique<SQLite::Database>(address + "?immutable=1", SQLite::OPEN_READONLY | SQLite::OPEN_URI);
+}
+
 }  // namespace
 
 Store::Store(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -119,7 +140,7 @@ const std::string& Store::notice() const {
 }
 
 Result<Store> Store::open(const fs::path& directory, WhenCorrupt corrupt) {
-  TRY(make_directories(directory, 0700));
+  TRY(make_own_directory(directory, "GPUMOD_STATE_DIR"));
   const auto file = directory / "state.db";
   auto state = std::make_unique<State>();
   const auto old_mask = ::umask(0077);
@@ -145,7 +166,7 @@ Result<Store> Store::open(const fs::path& directory, WhenCorrupt corrupt) {
     }
   } catch (const std::exception& problem) {
     ::umask(old_mask);
-    return fail(from_sqlite(fmt::format("open {}", file.string()), problem));
+    return fail(from_sqlite("open the state", problem, file.string()));
   }
   ::umask(old_mask);
   return Store(std::move(state));
@@ -153,22 +174,26 @@ Result<Store> Store::open(const fs::path& directory, WhenCorrupt corrupt) {
 
 Result<std::optional<Store>> Store::open_existing(const fs::path& directory) {
   const auto file = directory / "state.db";
-  std::error_code problem;
-  if (!fs::exists(file, problem)) return std::optional<Store>();
+  struct stat info {};
+  if (::stat(file.c_str(), &info) != 0) {
+    if (errno == ENOENT) return std::optional<Store>();
+    return fail(or_elsewhere(unwritable(fmt::format("the state cannot be read: open {}", file.string()), errno),
+                             "GPUMOD_STATE_DIR"));
+  }
   auto state = std::make_unique<State>();
   try {
-    state->database = std::make_unique<SQLite::Database>(file.string(), SQLite::OPEN_READONLY, 2000);
+    state->database = open_to_read(file);
     if (state->database->execAndGet("PRAGMA user_version").getInt() == 0) return std::optional<Store>();
     read_through(*state->database);
   } catch (const SQLite::Exception& thrown) {
     if (died_being_made(thrown)) return std::optional<Store>();
-    if (!is_corrupt(thrown)) return fail(from_sqlite(fmt::format("open {}", file.string()), thrown));
+    if (!is_corrupt(thrown)) return fail(from_sqlite("open the state", thrown, file.string()));
     state->database.reset();
     state->notice = fmt::format(
         "the state file {} is unreadable ({}); the next change moves it aside and takes what runs then as the goal",
         file.string(), thrown.what());
   } catch (const std::exception& thrown) {
-    return fail(from_sqlite(fmt::format("open {}", file.string()), thrown));
+    return fail(from_sqlite("open the state", thrown, file.string()));
   }
   return std::optional<Store>(Store(std::move(state)));
 }

@@ -271,6 +271,15 @@ TEST_F(StoreTest, AFileWhoseMakerDiedKnowsNothingAndIsMadeByTheNextWriter) {
   EXPECT_EQ(Store::open_existing(folder).value()->goal().value()->mode, "code");
 }
 
+TEST_F(StoreTest, AFileInThePlaceOfTheDirectoryIsNoNewState) {
+  std::ofstream(folder / "file") << "x";
+  const auto read = Store::open_existing(folder / "file");
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().code, ErrorCode::environment);
+  EXPECT_THAT(read.error().message, HasSubstr((folder / "file").string()));
+  EXPECT_THAT(read.error().hint, HasSubstr("GPUMOD_STATE_DIR"));
+}
+
 TEST_F(StoreTest, ADirectoryThatCannotBeWrittenIsSaid) {
   std::ofstream(folder / "file") << "x";
   const auto store = Store::open(folder / "file" / "state");

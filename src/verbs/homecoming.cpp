@@ -21,7 +21,7 @@ std::filesystem::path file_of(const Paths& paths) {
 }  // namespace
 
 Result<void> remember_home(const Paths& paths, const Home& home) {
-  TRY(make_directories(paths.state, 0700));
+  TRY(make_own_directory(paths.state, "GPUMOD_STATE_DIR"));
   const json::object kept{{"kind", home.kind}, {"goal", to_json(home.goal)}};
   return write_file_atomically(file_of(paths), json::serialize(kept) + "\n", 0600);
 }

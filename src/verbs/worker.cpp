@@ -112,14 +112,16 @@ Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, co
   StartedWorker worker;
   worker.socket.reset(ends[0]);
   const Fd theirs(ends[1]);
-  TRY(make_directories(paths.state, 0700));
+  TRY(make_own_directory(paths.state, "GPUMOD_STATE_DIR"));
   const auto crash_log = (paths.state / "worker.stderr").string();
+  const Fd last_words(::open(crash_log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!last_words) return fail(or_elsewhere(unwritable(fmt::format("open {}", crash_log), errno), "GPUMOD_STATE_DIR"));
 
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-  ::posix_spawn_file_actions_addopen(&actions, 2, crash_log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  ::posix_spawn_file_actions_adddup2(&actions, last_words.get(), 2);
   ::posix_spawn_file_actions_adddup2(&actions, theirs.get(), caller_fd);
   posix_spawnattr_t attributes;
   ::posix_spawnattr_init(&attributes);

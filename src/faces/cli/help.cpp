@@ -190,7 +190,7 @@ const std::vector<ExitCode>& exit_codes() {
       {4, "no such mode, service, unit or model"},
       {5, "busy: another change is under way"},
       {6, "the configuration is invalid"},
-      {7, "the machine lacks something: no systemd, no NVML, …"},
+      {7, "the machine lacks something: no systemd, no NVML, no room on a disk, …"},
       {8, "doctor found warnings, and nothing worse"},
       {130, "cancelled by Ctrl-C: what ran before runs again"},
   };
