@@ -67,6 +67,7 @@ class Actor {
   std::map<int, Signal*> waiting_;                           // by step: woken by abandon()
   std::map<std::string, std::vector<pid_t>> stopped_;        // by unit: the processes it had when its stop was ordered
   std::map<std::string, std::set<std::string>> containers_;  // by unit: those it had declared then, by their ids
+  std::map<std::string, WallTime> started_;                  // by unit: when its last start was ordered
   std::map<std::string, std::shared_ptr<StartLog>> logs_;    // by unit: followed since its start was ordered
   std::map<pid_t, std::string> unit_of_pid_;                 // of the last observation
   bool looked_ = false;

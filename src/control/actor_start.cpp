@@ -111,6 +111,7 @@ Task<Event> Actor::start_unit(Command command) {
   const Service* service = service_of(command);
   if (!service) co_return event(command, Event::Kind::job_failed, "its service is not in the catalogue any more");
   Result<UnitManager::StartOutcome> outcome = fail(ErrorCode::failed, "");
+  started_[command.unit] = wall_now();
   logs_[command.unit] = StartLog::follow(*machine_.units, command.unit, *service);
   if (!service->unit.empty()) {
     const std::string adopted = service->unit;
@@ -149,7 +150,7 @@ Task<Event> Actor::start_unit(Command command) {
   const UnitStatus status = known.value_or(UnitStatus());
   Event out = co_await explain_end(command, status);
   out.kind = Event::Kind::job_failed;
-  if (out.text.empty()) out.text = fmt::format("its unit could not be started ({})", outcome->job.result);
+  if (out.text.empty()) out.text = why_not_started(outcome->job);
   co_return out;
 }
 
@@ -175,7 +176,8 @@ void Actor::say_cause(Event& out, FailureCause cause, const Service& service) co
 }
 
 /// The unit has ended, or restarts: what its log says about it.
-/// Lines older than `since` are left out: a router's log also tells of earlier models.
+/// Lines older than `since`, or than the start that was ordered, are left out: a router's log also tells of earlier models,
+/// and where the manager knows nothing of this run it tells of the one before.
 Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since, std::shared_ptr<StartLog> watched) {
   Event out = event(command, Event::Kind::not_ready);
   const Service* service = service_of(command);
@@ -183,6 +185,7 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since,
   const std::string invocation = unit.restarting() ? "" : unit.invocation;
   const auto log = co_await machine_.units->log_tail(name, invocation, log_lines_for_cause);
   auto lines = log.value_or(std::vector<LogLine>());
+  if (const auto started = started_.find(name); started != started_.end()) since = std::max(since, started->second);
   std::erase_if(lines, [&](const LogLine& line) { return line.time < since; });
   if (service) {
     const Engine& engine = engine_for(service->engine);

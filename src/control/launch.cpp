@@ -1,10 +1,12 @@
 #include "control/launch.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -236,9 +238,31 @@ Task<void> check_service(Preflight& check, const Service& service) {
   co_await check_flags(check, service, *spec);
 }
 
+/// The journal of a switch, its recording, and what SQLite needs beside them.
+constexpr std::uint64_t room_for_state = 512 * 1024;
+/// What a service needs to be started at all: its supervisor's state, the first lines of its log, a router's preset.
+constexpr std::uint64_t room_for_start = 64 * 1024;
+
+Result<void> check_room_in(const fs::path& directory, std::uint64_t needed, std::string_view variable) {
+  struct statvfs info {};
+  if (::statvfs(directory.c_str(), &info) != 0 || info.f_blocks == 0) return {};  // then nothing is known of its size
+  const auto free = std::uint64_t{::geteuid() == 0 ? info.f_bfree : info.f_bavail} * info.f_frsize;
+  if (free >= needed) return {};
+  Error full = unwritable("", ENOSPC);
+  full.message = fmt::format("no room in {}: {} bytes free, {} are needed", directory.string(), free, needed);
+  return fail(or_elsewhere(std::move(full), variable));
+}
+
+/// A disk that is full in the middle of a switch stops it half-way.
+Result<void> check_room(const Paths& paths, std::size_t starts) {
+  TRY(check_room_in(paths.runtime, room_for_start * starts, "GPUMOD_RUNTIME_DIR"));
+  return check_room_in(paths.state, room_for_state, "GPUMOD_STATE_DIR");
+}
+
 }  // namespace
 
 Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vector<ServiceId> services) {
+  if (const auto room = check_room(machine.paths, services.size()); !room) co_return fail(room.error());
   Preflight check{machine, catalog, {}};
   for (const auto& id : services)
     if (const auto found = catalog.services.find(id); found != catalog.services.end())

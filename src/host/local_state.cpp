@@ -1,10 +1,14 @@
 #include "host/local_state.h"
 
+#include <algorithm>
 #include <optional>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <fcntl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace gpumod::local {
 
@@ -184,7 +188,8 @@ Result<LaunchSpec> launch_spec_from(std::string_view text) {
 }
 
 std::string to_text(const LaunchReport& report) {
-  return json::serialize(json::object{{"kind", name_of(report.kind, report_names)}, {"message", report.message}}) +
+  return json::serialize(json::object{
+             {"kind", name_of(report.kind, report_names)}, {"message", report.message}, {"hint", report.hint}}) +
          "\n";
 }
 
@@ -193,6 +198,7 @@ Result<LaunchReport> launch_report_from(std::string_view text) {
   const auto kind = named(reader.text("kind"), report_names);
   LaunchReport report;
   report.message = reader.text("message");
+  report.hint = reader.text("hint");
   if (!reader.ok() || !kind) return malformed("the shim's report");
   report.kind = *kind;
   return report;
@@ -202,8 +208,24 @@ Result<RunState> read_state(const std::filesystem::path& unit_directory) {
   return run_state_from(TRY(read_file(state_path(unit_directory), 1 << 20)));
 }
 
+namespace {
+
+/// In one write, as long as what it replaces: it needs no new block, and a reader sees the one text or the other.
+bool write_over(const std::filesystem::path& path, std::string text) {
+  const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat info {};
+  if (!file || ::fstat(file.get(), &info) != 0 || info.st_size == 0) return false;
+  text.resize(std::max(text.size(), static_cast<std::size_t>(info.st_size)), '\n');
+  return ::pwrite(file.get(), text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
+}
+
+}  // namespace
+
 Result<void> write_state(const std::filesystem::path& unit_directory, const RunState& state) {
-  return write_file_atomically(state_path(unit_directory), to_text(state));
+  const auto path = state_path(unit_directory);
+  auto written = write_file_atomically(path, to_text(state));
+  if (!written && write_over(path, to_text(state))) return {};
+  return written;
 }
 
 std::string new_invocation() {

@@ -80,6 +80,7 @@ struct LaunchReport {
   };
   Kind kind = Kind::failed;
   std::string message;
+  std::string hint = {};
 };
 
 std::string to_text(const RunState& state);
@@ -91,6 +92,7 @@ Result<LaunchReport> launch_report_from(std::string_view text);
 
 /// Errors: not_found where there is none.
 Result<RunState> read_state(const std::filesystem::path& unit_directory);
+/// On a full disk the old file is written over where it lies: there may be no room for a second one beside it.
 Result<void> write_state(const std::filesystem::path& unit_directory, const RunState& state);
 
 inline std::filesystem::path state_path(const std::filesystem::path& directory) {

@@ -288,7 +288,7 @@ Task<Result<UnitManager::StartOutcome>> LocalSupervisor::start(UnitSpec spec) {
     case LaunchReport::Kind::program_failed: outcome.job = JobOutcome{false, "failed"}; break;
     case LaunchReport::Kind::busy: co_return fail(ErrorCode::busy, report->message, "Try again when that one is done.");
     case LaunchReport::Kind::failed:
-      co_return fail(ErrorCode::failed, fmt::format("{}: {}", spec.name, report->message));
+      co_return fail(ErrorCode::failed, fmt::format("{}: {}", spec.name, report->message), report->hint);
   }
   co_return outcome;
 }
@@ -500,7 +500,7 @@ Result<void> check_private(const fs::path& directory) {
 
 Result<std::unique_ptr<UnitManager>> open_supervisor(Loop& loop, const Paths& paths,
                                                      std::vector<std::string> shim_command) {
-  TRY(make_directories(paths.runtime / "local"));
+  TRY(make_own_directory(paths.runtime / "local", "GPUMOD_RUNTIME_DIR"));
   TRY(check_private(paths.runtime));
   TRY(check_private(paths.runtime / "local"));
   // One spelling of the directory, whatever links lead to it: it marks our processes.

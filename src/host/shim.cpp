@@ -74,7 +74,7 @@ class Shim {
  private:
   Result<void> prepare();
   bool take_lock(std::string& who);
-  void report(LaunchReport::Kind kind, std::string message = {});
+  void report(LaunchReport::Kind kind, std::string message = {}, std::string hint = {});
   /// Starts a program with our pipe as its output. Errors: failed, saying why; `failure` tells a program's fault from
   /// ours.
   Result<pid_t> start_program(const std::vector<std::string>& argv, std::vector<std::string> environment,
@@ -90,7 +90,8 @@ class Shim {
   void enter(Phase phase);
   void signal_all(int signal);
   void say(const std::string& text) { log_.line("gpumod: " + text, wall_now()); }
-  void save();
+  Result<void> save();
+  int give_up(const Error& unsaved);
   std::string final_result() const;
 
   LaunchSpec spec_;
@@ -120,7 +121,7 @@ int Shim::run() {
     return 1;
   }
   state_.phase = Phase::starting;
-  save();
+  if (const auto kept = save(); !kept) return give_up(kept.error());
 
   StartFailure failure;
   const auto started = start_program(spec_.argv, spec_.environment, failure);
@@ -130,7 +131,7 @@ int Shim::run() {
     state_.main_ended = true;
     state_.exit_code = failure.exit_code;
     state_.result = "exit-code";
-    save();
+    (void)save();
     report(failure.exit_code ? LaunchReport::Kind::program_failed : LaunchReport::Kind::failed,
            started.error().message);
     return 1;
@@ -139,7 +140,7 @@ int Shim::run() {
   // A zombie keeps its entry until we reap it, so this cannot miss even a program that ended at once.
   if (const auto info = process_info(*started)) state_.main.start_ticks = info->start_ticks;
   state_.phase = Phase::running;
-  save();
+  if (const auto kept = save(); !kept) return give_up(kept.error());
   report(LaunchReport::Kind::started);
 
   loop();
@@ -148,8 +149,21 @@ int Shim::run() {
   log_.finish(wall_now());
   state_.result = final_result();
   state_.phase = Phase::ended;
-  save();
+  (void)save();
   return 0;
+}
+
+/// Nobody would find, or could stop, what runs unrecorded: better nothing runs.
+int Shim::give_up(const Error& unsaved) {
+  if (state_.main.pid != 0) {
+    while (children_left_) {
+      signal_all(SIGKILL);
+      if (::waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) children_left_ = false;
+    }
+    ::unlink(state_path(spec_.directory).c_str());
+  }
+  report(LaunchReport::Kind::failed, unsaved.message, unsaved.hint);
+  return 1;
 }
 
 Result<void> Shim::prepare() {
@@ -200,8 +214,8 @@ bool Shim::take_lock(std::string& who) {
   return false;
 }
 
-void Shim::report(LaunchReport::Kind kind, std::string message) {
-  const std::string text = to_text(LaunchReport{kind, std::move(message)});
+void Shim::report(LaunchReport::Kind kind, std::string message, std::string hint) {
+  const std::string text = to_text(LaunchReport{kind, std::move(message), std::move(hint)});
   // Nobody may be left to read it; SIGPIPE is blocked like every signal.
   [[maybe_unused]] const ssize_t ignored = ::write(STDOUT_FILENO, text.data(), text.size());
   point_at_null(STDOUT_FILENO);
@@ -310,7 +324,7 @@ void Shim::main_ended(int status) {
   state_.killed_by_signal = WIFSIGNALED(status);
   state_.exit_code = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
   core_dumped_ = WIFSIGNALED(status) && WCOREDUMP(status);
-  if (state_.phase == Phase::running) save();
+  if (state_.phase == Phase::running) (void)save();
 }
 
 void Shim::advance() {
@@ -348,7 +362,7 @@ void Shim::advance() {
 
 void Shim::enter(Phase phase) {
   state_.phase = phase;
-  save();
+  (void)save();
   deadline_ = now() + spec_.stop_timeout;
   if (phase == Phase::stop_command) {
     auto environment = spec_.environment;
@@ -375,9 +389,10 @@ void Shim::signal_all(int signal) {
     signal_descendant(::getpid(), pid, signal);
 }
 
-void Shim::save() {
-  // A full disk must not end the service; the reader then sees an older phase, and the processes themselves.
-  [[maybe_unused]] const auto ignored = write_state(spec_.directory, state_);
+/// Once it runs, a state that cannot be written must not end the service: the reader then sees an older phase, and the
+/// processes themselves.
+Result<void> Shim::save() {
+  return write_state(spec_.directory, state_);
 }
 
 std::string Shim::final_result() const {

@@ -204,10 +204,21 @@ std::string how_it_ended(const UnitStatus& unit) {
   if (result == "watchdog") return fmt::format("it gave no sign of life and was ended ({})", how);
   if (result == "resources") return "what it needs could not be set up";
   if (result == "protocol") return "it did not start the way its unit says";
+  if (result == "shim-lost") return "gpumod's process that looked after it was killed, and it ended with it";
   if (result == "core-dump") return fmt::format("it crashed ({})", how);
   if (unit.killed_by_signal) return fmt::format("it was ended by {}", how);
   if (unit.exit_code != 0 || result == "exit-code") return fmt::format("it ended with {}", how);
   return result.empty() || result == "success" ? "it ended by itself" : fmt::format("it ended: {}", result);
+}
+
+/// The results are systemd's words for jobs (org.freedesktop.systemd1, JobRemoved).
+std::string why_not_started(const JobOutcome& job) {
+  std::string_view why;
+  if (job.result == "canceled") why = ": another order took its place";
+  if (job.result == "timeout") why = ": its time for that was over";
+  if (job.result == "dependency") why = ": a unit that it needs did not start";
+  if (job.result == "skipped") why = ": a condition in its unit does not hold";
+  return fmt::format("its unit could not be started{}", why);
 }
 
 }  // namespace gpumod

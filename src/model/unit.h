@@ -61,6 +61,9 @@ struct JobOutcome {
   std::string result;  ///< "done", "failed", "canceled", "timeout", "dependency", "skipped"
 };
 
+/// In plain words, of a start job that did not go well.
+std::string why_not_started(const JobOutcome& job);
+
 struct LogLine {
   WallTime time;
   std::string text;

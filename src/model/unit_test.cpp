@@ -21,6 +21,11 @@ TEST(HowItEnded, IsSaidInPlainWords) {
   EXPECT_EQ(how_it_ended(ended("timeout", 9, true)), "it took too long and was ended (signal 9)");
   EXPECT_EQ(how_it_ended(ended("oom-kill", 9, true)), "the kernel ended it because memory ran out");
   EXPECT_EQ(how_it_ended(ended("success", 0)), "it ended by itself");
+  EXPECT_EQ(how_it_ended(ended("shim-lost", 0)),
+            "gpumod's process that looked after it was killed, and it ended with it");
+  EXPECT_EQ(why_not_started({false, "dependency"}),
+            "its unit could not be started: a unit that it needs did not start");
+  EXPECT_EQ(why_not_started({false, "failed"}), "its unit could not be started");
   EXPECT_EQ(how_it_ended(ended("of-another-kind", 0)), "it ended: of-another-kind");
 }
 
