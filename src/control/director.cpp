@@ -66,10 +66,12 @@ json::object to_json(const Plan& plan) {
       out[std::to_string(gpu)] = bytes.count();
     return out;
   };
+  std::vector<std::string> notes = plan.notes;
+  notes.insert(notes.end(), plan.left_alone.begin(), plan.left_alone.end());
   return {{"steps", std::move(steps)},
           {"free", json::object{{"before", per_gpu(plan.free_before)}, {"after", per_gpu(plan.free_after)}}},
           {"seconds", seconds_or_null(plan.expected)},
-          {"notes", json::value_from(plan.notes)}};
+          {"notes", json::value_from(notes)}};
 }
 
 json::object SwitchOutcome::to_json() const {
@@ -182,6 +184,11 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   outcome.took = now() - began;
   outcome.steps = switch_->reports();
   outcome.mutated = journal_.mutated;
+  if (switch_->first_snapshot())
+    outcome.nothing_before = std::none_of(
+        switch_->previous().wanted.begin(), switch_->previous().wanted.end(),
+        [](const auto& entry) { return entry.second != Residency::stopped && entry.second != Residency::unloaded; });
+  if (switch_->first_plan()) outcome.left_alone = switch_->first_plan()->left_alone;
   outcome.vram_before = vram_before;
   outcome.vram_after = actor_.used_now();
   outcome.vram_peak = actor_.used_peak();
