@@ -8,6 +8,7 @@
 #include "control/actor.h"
 #include "control/interpreter.h"
 #include "control/launch.h"
+#include "control/launched.h"
 #include "control/progress.h"
 #include "host/journal.h"
 #include "host/processes.h"
@@ -142,6 +143,9 @@ Task<Event> Actor::start_unit(Command command) {
     co_return out;
   }
   if (outcome->job.ok) {
+    const std::string started = command.unit;
+    const auto status = co_await machine_.units->status(started);
+    if (status && !outcome->used_fragment) remember_launch(machine_.paths, catalog_, *status);
     if (const auto log = logs_.find(command.unit); log != logs_.end()) log->second->expect_run(outcome->invocation);
     co_return event(command, Event::Kind::job_done);
   }

@@ -27,7 +27,8 @@ json::value seconds_or_null(const std::optional<Duration>& took) {
 
 bool runs_anything(const Goal& goal) {
   return std::any_of(goal.wanted.begin(), goal.wanted.end(), [](const auto& entry) {
-    return entry.second != Residency::stopped && entry.second != Residency::failed;
+    return entry.second != Residency::stopped && entry.second != Residency::unloaded &&
+           entry.second != Residency::failed;
   });
 }
 
@@ -72,10 +73,12 @@ json::object to_json(const Plan& plan) {
       out[std::to_string(gpu)] = bytes.count();
     return out;
   };
+  std::vector<std::string> notes = plan.notes;
+  notes.insert(notes.end(), plan.left_alone.begin(), plan.left_alone.end());
   return {{"steps", std::move(steps)},
           {"free", json::object{{"before", per_gpu(plan.free_before)}, {"after", per_gpu(plan.free_after)}}},
           {"seconds", seconds_or_null(plan.expected)},
-          {"notes", json::value_from(plan.notes)}};
+          {"notes", json::value_from(notes)}};
 }
 
 json::object SwitchOutcome::to_json() const {
@@ -188,7 +191,8 @@ Task<Result<SwitchOutcome>> Director::run(SwitchOrder order) {
   outcome.took = now() - began;
   outcome.steps = switch_->reports();
   outcome.mutated = journal_.mutated;
-  outcome.something_ran = !switch_->first_snapshot() || runs_anything(switch_->previous());
+  outcome.nothing_before = switch_->first_snapshot() && !runs_anything(switch_->previous());
+  if (switch_->first_plan()) outcome.left_alone = switch_->first_plan()->left_alone;
   outcome.vram_before = vram_before;
   outcome.vram_after = actor_.used_now();
   outcome.vram_peak = actor_.used_peak();

@@ -35,7 +35,8 @@ struct SwitchOutcome {
   Duration took{};
   std::vector<StepReport> steps;
   bool mutated = false;                                     ///< something was ordered that changes the world
-  bool something_ran = false;                               ///< before it, as far as was seen
+  bool nothing_before = false;                              ///< of ours ran, so there was nothing to restore
+  std::vector<std::string> left_alone;                      ///< see Plan
   std::optional<Bytes> vram_before, vram_after, vram_peak;  ///< in use, over all GPUs
   /// {"switch": {"id", "from", "to", "result", "seconds", "steps", "vram"}}
   boost::json::object to_json() const;

@@ -37,29 +37,29 @@ const EngineSettings* engine_settings(const Catalog& catalog, EngineKind kind) {
   return found == catalog.settings.engines.end() ? nullptr : &found->second;
 }
 
+NamedBinary named_binary(const Catalog& catalog, const Service& service) {
+  const auto* settings = engine_settings(catalog, service.engine);
+  if (!service.binary.empty())
+    return {service.binary.string(), fmt::format("binary: in {}", to_string(service.source))};
+  if (settings && !settings->binary.empty())
+    return {settings->binary.string(), fmt::format("engines.{}.binary in gpumod.yaml", to_string(service.engine))};
+  const auto usual = engine_for(service.engine).binary_name(service);
+  if (usual.empty() && service.command() && !service.command()->cmd.empty())
+    return {service.command()->cmd.front(), fmt::format("cmd: in {}", to_string(service.source))};
+  return {usual, ""};
+}
+
 /// Service, then settings, then PATH.
 Result<fs::path> binary_of(const Paths& paths, const Catalog& catalog, const Service& service) {
-  const Engine& engine = engine_for(service.engine);
-  const auto* settings = engine_settings(catalog, service.engine);
-  std::string name = service.binary.string();
-  std::string said_in = fmt::format("binary: in {}", to_string(service.source));
-  if (name.empty() && settings && !settings->binary.empty()) {
-    name = settings->binary.string();
-    said_in = fmt::format("engines.{}.binary in gpumod.yaml", to_string(service.engine));
-  }
-  const bool from_path = name.empty();
-  if (from_path) name = engine.binary_name(service);
-  if (name.empty() && service.command() && !service.command()->cmd.empty()) {
-    name = service.command()->cmd.front();
-    said_in = fmt::format("cmd: in {}", to_string(service.source));
-  }
-  auto found = find_program(name, search_path(paths));
+  const auto named = named_binary(catalog, service);
+  auto found = find_program(named.name, search_path(paths));
   if (found) return *found;
-  if (from_path && !service.command())
-    return fail(ErrorCode::refused, fmt::format("service '{}': {} was not found in PATH", service.id, name),
+  if (named.said_in.empty() && !service.command())
+    return fail(ErrorCode::refused, fmt::format("service '{}': {} was not found in PATH", service.id, named.name),
                 fmt::format("Install it, or say where it is: engines.{}.binary in gpumod.yaml, or binary: in {}.",
                             to_string(service.engine), to_string(service.source)));
-  return fail(ErrorCode::refused, fmt::format("service '{}': {} ({})", service.id, found.error().message, said_in),
+  return fail(ErrorCode::refused,
+              fmt::format("service '{}': {} ({})", service.id, found.error().message, named.said_in),
               "Install it, or correct the path.");
 }
 

@@ -8,6 +8,13 @@
 
 namespace gpumod {
 
+/// As people named the program that the service is started with: a path, or what is looked up in PATH.
+struct NamedBinary {
+  std::string name;
+  std::string said_in;  ///< "binary: in services/chat.yaml"; empty: nobody named one, the engine's usual name
+};
+NamedBinary named_binary(const Catalog& catalog, const Service& service);
+
 /// The program that the service is started with, absolute: by its file, the settings, or PATH. Errors: refused.
 Result<std::filesystem::path> binary_of(const Paths& paths, const Catalog& catalog, const Service& service);
 

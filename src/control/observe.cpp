@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "control/launched.h"
 #include "control/progress.h"
 #include "engines/engine.h"
 #include "host/containers.h"
@@ -246,7 +247,11 @@ Task<void> view_service(Machine& machine, const Service& service, const Snapshot
       co_return;
     }
     if (!holder) {
-      not_answering(service, unit, fmt::format("nothing listens on port {}", service.port), view);
+      not_answering(service, unit,
+                    snapshot.outdated.contains(unit.name)
+                        ? fmt::format("it runs with older settings, and does not listen on port {}", service.port)
+                        : fmt::format("nothing listens on port {}", service.port),
+                    view);
       co_return;
     }
   }
@@ -325,6 +330,8 @@ Task<Result<Snapshot>> observe(Machine& machine, const Catalog& catalog, SurveyD
   const auto looked = co_await look(machine, catalog, depth, snapshot);
   if (!looked) co_return fail(looked.error());
   find_ports(catalog, snapshot);
+  for (const auto& [name, unit] : snapshot.units)
+    if (is_outdated(machine.paths, catalog, unit)) snapshot.outdated.insert(name);
 
   std::vector<Task<void>> asking;
   for (const auto& [id, service] : catalog.services) {

@@ -47,6 +47,7 @@ struct Plan {
   std::map<GpuIndex, Bytes> free_after;  ///< predicted
   std::optional<Duration> expected;      ///< until the last step is done; unset: of some step it is not known
   std::vector<std::string> notes;        ///< things a person should know before: "vram of 'x' is unknown"
+  std::vector<std::string> left_alone;   ///< what runs, is not as a file of people's says, and stays so: in words
 
   /// True when nothing has to change: everything wanted runs, nothing else does.
   bool only_verifies() const;

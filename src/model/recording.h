@@ -51,7 +51,7 @@ struct Recording {
     ServiceId service;    ///< empty for a unit of nobody's, and for a router's own start and stop
     std::string unit;
     bool undo = false;   ///< part of a rollback
-    std::string result;  ///< "pending", "running", "done", "failed", "skipped"; "unknown" in a partial recording
+    std::string result;  ///< as StepReport::result; "unknown" in a partial recording
     int attempts = 0;
     std::optional<Duration> began, ended;  ///< unset: it never did
     std::optional<Duration> predicted;     ///< how long it took before; unset: it was never seen

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,7 @@ struct GpuClient {
 struct Snapshot {
   std::map<ServiceId, ServiceView> services;  ///< every service of the catalogue
   std::map<std::string, UnitStatus> units;    ///< every unit that is ours, running or not, by name
+  std::set<std::string> outdated;  ///< of those, the ones that run and would be launched otherwise by their files now
   std::vector<GpuSample> gpus;
   std::optional<Error> gpu_problem;          ///< set: the GPUs could not be read, `gpus` is empty
   std::map<pid_t, std::string> unit_of_pid;  ///< for every process that belongs to a unit of ours, or to its container

@@ -105,7 +105,8 @@ struct StepReport {
   std::string subject;
   ServiceId service;
   std::string unit;
-  std::string result;                ///< "pending", "running", "done", "failed", "skipped"
+  /// "pending", "running", "done", "failed", "skipped"; "cancelled": given up, because the switch was taken back.
+  std::string result;
   std::string stage;                 ///< what it is doing: "stopping", "waiting for the model" …
   std::string note;                  ///< the probe's answer, or the cause of the failure
   std::vector<std::string> earlier;  ///< what went wrong on the way and was dealt with: failed attempts, survivors

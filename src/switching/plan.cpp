@@ -60,6 +60,9 @@ void Planner::decide_restart(const std::string& name, UnitCase& unit) {
   } else if (unit.status->active == ActiveState::deactivating) {
     unit.restart = true;
     unit.why = "it is stopping";
+  } else if (outdated_where_wanted(name, unit)) {
+    unit.restart = true;
+    unit.why = "runs with older settings than its file's";
   } else if (wanted_here && std::all_of(unit.members.begin(), unit.members.end(), broken)) {
     unit.restart = true;
     const auto& detail = view(unit.kept.front()->id).detail;
@@ -67,11 +70,27 @@ void Planner::decide_restart(const std::string& name, UnitCase& unit) {
   }
 }
 
+/// Its file was changed since it was started, and the goal is the whole of what is to run: then it is restarted, as by
+/// who changed it. A change to single services takes nobody else's down, and when people's own unit is restarted is
+/// theirs to say: then it is only told.
+bool Planner::outdated_where_wanted(const std::string& name, const UnitCase& unit) {
+  if (!snapshot_.outdated.contains(name)) return false;
+  for (const auto* member : unit.kept) {
+    const auto wanted = goal_.wanted.find(member->id);
+    if (wanted == goal_.wanted.end() || wanted->second != Residency::running) continue;
+    // Where it is asked now it may never have listened: who names it does not wait for that.
+    const bool comes_up = residency_of(member->id) == Residency::starting;
+    if ((goal_.exclusive || comes_up) && member->unit.empty()) return true;
+    plan_.left_alone.push_back(in_words_outdated(*member));
+  }
+  return false;
+}
+
 void Planner::add_freeing_steps() {
   for (auto& [name, unit] : units_) {
     if (!unit.alive()) continue;
     if (unit.members.empty() && knowledge_.broken.contains(unit.status->tag)) {
-      plan_.notes.push_back(fmt::format("{} is left alone: the file of '{}' is broken", name, unit.status->tag));
+      leave_or_stop_broken(name, unit);
       continue;
     }
     if (unit.restart || (unit.kept.empty() && (goal_.exclusive || told_to_stop(unit)))) {
@@ -99,6 +118,19 @@ void Planner::add_freeing_steps() {
     step.gives = given_back_by(step);
     if (step.action != Action::stop) step.ceiling = ceiling_of(step);
   }
+}
+
+/// What it should be, nobody knows; but who says that it is to stop needs no file for that.
+void Planner::leave_or_stop_broken(const std::string& name, UnitCase& unit) {
+  const auto& id = unit.status->tag;
+  const auto wanted = goal_.wanted.find(id);
+  if (wanted != goal_.wanted.end() && wanted->second == Residency::stopped)
+    unit.stop_step = add(Action::stop, ServiceId(), name, "asked to stop");
+  else if (goal_.exclusive)
+    plan_.left_alone.push_back(
+        fmt::format("{} is left as it is, for its file is broken: correct {}, or gpumod service "
+                    "stop {}",
+                    name, knowledge_.broken.at(id), id));
 }
 
 bool Planner::told_to_stop(const UnitCase& unit) const {
@@ -232,6 +264,16 @@ const ServiceView& Planner::view(const ServiceId& id) const {
   static const ServiceView nothing;
   const auto found = snapshot_.services.find(id);
   return found == snapshot_.services.end() ? nothing : found->second;
+}
+
+std::string in_words_outdated(const Service& service) {
+  if (!service.unit.empty())
+    return fmt::format(
+        "'{}' was started before {} was changed: systemctl --user daemon-reload, then gpumod service "
+        "restart {}",
+        service.id, service.unit, service.id);
+  return fmt::format("'{}' runs with older settings than its file's: gpumod service restart {} applies the new ones",
+                     service.id, service.id);
 }
 
 Result<Plan> plan(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge) {

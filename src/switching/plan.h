@@ -30,8 +30,11 @@
 //   ⁵ Of a router only when every model of it has failed; one failed model beside well ones is loaded anew.
 //
 // A goal that is not exclusive leaves alone what it does not name. A distrusted unit (a probe, a wake or an unload has
-// failed on it) is stopped and started, whatever it looks like. Units of ours that no file declares are orphans: an
-// exclusive goal stops them. Units of a broken file, and everything foreign, are left alone.
+// failed on it) is stopped and started, whatever it looks like. So is one that runs with older settings than its file's
+// where an exclusive goal wants a service of it to run, or where one that is named does not answer yet; but people's own
+// units only they restart, and on the way back nobody is: what ran before ran with those. Units of ours that no file
+// declares are orphans: an exclusive goal stops them. Units of a broken file are left alone unless they are named as
+// stopped, and everything foreign always is.
 //
 // What order that takes, and what an interruption at any moment means: switch.h. What a crash means: recovery.h.
 #pragma once
@@ -50,8 +53,9 @@ struct Knowledge {
   Settings settings;
   /// Units whose services must be restarted whatever they look like: a probe or an unload has failed on them.
   std::set<std::string> distrusted;
-  /// Services whose files are broken: what runs of them is left alone.
-  std::set<ServiceId> broken;
+  /// Services whose files are broken, with the place of the first problem: what runs of them is left alone, unless the
+  /// goal names one as stopped.
+  std::map<ServiceId, std::string> broken;
   /// What is known of services beyond their files.
   Footprints footprints;
 };
@@ -60,6 +64,9 @@ struct Knowledge {
 /// needed and cannot be read), configuration (a device that does not exist, or is in MIG mode). Nothing has been touched
 /// then.
 Result<Plan> plan(const Snapshot& snapshot, const Goal& goal, const Knowledge& knowledge);
+
+/// For people: it runs, and its file says something else now; with what applies that.
+std::string in_words_outdated(const Service& service);
 
 /// What runs now, as a goal: what a rollback restores. Services of the catalogue that do not run are wanted stopped;
 /// those that are alive but neither up nor asleep are left out.

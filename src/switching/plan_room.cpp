@@ -267,7 +267,7 @@ bool Planner::is_unloaded(const Service& member) const {
 /// A refusal for lack of room names who holds the room and is not ours to move.
 Error Planner::explain(Error error) const {
   if (!lacks_memory(error)) return error;
-  std::vector<std::string> strangers, left_over;
+  std::vector<std::string> strangers, left_over, of_broken_files;
   for (const auto& gpu : snapshot_.gpus)
     for (const auto& process : gpu.processes) {
       if (!process.used || *process.used < Bytes::mib(256)) continue;
@@ -277,11 +277,16 @@ Error Planner::explain(Error error) const {
         strangers.push_back(fmt::format("pid {} {}", process.pid, held));
       else if (const auto unit = units_.find(owner->second); unit == units_.end() || !unit->second.alive())
         left_over.push_back(fmt::format("pid {} of {} {}", process.pid, owner->second, held));
+      else if (unit->second.members.empty() && knowledge_.broken.contains(unit->second.status->tag))
+        of_broken_files.push_back(
+            fmt::format("{} {}: gpumod service stop {}", owner->second, held, unit->second.status->tag));
     }
   if (!strangers.empty()) error.hint = fmt::format("Not ours: {}. {}", join(strangers, ", "), error.hint);
   if (!left_over.empty())
     error.hint = fmt::format("In a container that has outlived its unit: {}; stop that container. {}",
                              join(left_over, ", "), error.hint);
+  if (!of_broken_files.empty())
+    error.hint = fmt::format("Left as it is, for its file is broken: {}. {}", join(of_broken_files, ", "), error.hint);
   error.message += fmt::format(" ({} a GPU are kept free)", to_string(knowledge_.settings.vram_margin));
   return error;
 }

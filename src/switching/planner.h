@@ -43,7 +43,9 @@ class Planner {
   void gather_units();
   bool is_kept(const Service& member) const;
   void decide_restart(const std::string& name, UnitCase& unit);
+  bool outdated_where_wanted(const std::string& name, const UnitCase& unit);
   void add_freeing_steps();
+  void leave_or_stop_broken(const std::string& name, UnitCase& unit);
   bool told_to_stop(const UnitCase& unit) const;
   Result<void> add_taking_steps();
   Result<void> bring_up(const std::string& name, UnitCase& unit, const Service& member, Residency target);

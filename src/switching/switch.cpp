@@ -149,8 +149,10 @@ void Switch::preflight(Commands& out) {
 }
 
 /// While undoing, one service that cannot come back keeps no other down: a plan without it is better than none.
-Result<Plan> Switch::plan_undo(const Snapshot& snapshot, const Goal& goal) {
+Result<Plan> Switch::plan_undo(const Snapshot& seen, const Goal& goal) {
   unrestorable_.clear();
+  Snapshot snapshot = seen;
+  snapshot.outdated.clear();
   auto planned = plan(snapshot, goal, request_.knowledge);
   if (planned) return planned;
   Goal possible = goal;

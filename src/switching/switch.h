@@ -116,11 +116,12 @@ class Switch {
     bool stopped_again = false;  ///< and was told once more
     bool lost = false;           ///< it never began: what it waited for failed
     std::string survivors;       ///< what is to be killed
+    bool taken_back = false;     ///< it was given up because the switch was cancelled
     bool in_flight() const { return stage != Stage::pending && stage != Stage::done && stage != Stage::failed; }
   };
   using Commands = std::vector<Command>;
 
-  Result<Plan> plan_undo(const Snapshot& snapshot, const Goal& goal);
+  Result<Plan> plan_undo(const Snapshot& seen, const Goal& goal);
   void plan_round(const Snapshot& snapshot, TimePoint now, Commands& out);
   void advance(TimePoint now, Commands& out);
   void issue(Live& live, TimePoint now, Commands& out);
@@ -164,7 +165,7 @@ class Switch {
   bool passed_over(const Live& first, const Live& next) const;
   bool ready_to_issue(const Live& live) const;
   void give_up_the_lost();
-  void note_failure(const Live& live, const Event& event);
+  void note_failure(Live& live, const Event& event);
 
   SwitchRequest request_;
   Phase phase_ = Phase::forward;

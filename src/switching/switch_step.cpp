@@ -252,7 +252,7 @@ void Switch::on_proof(Live& live, const Event& event, TimePoint now, Commands& o
     return;
   }
   // No path continues past an unproven release.
-  live.may_retry = false;
+  live.may_retry = live.taken_back = false;
   Event unproven = event;
   if (released) unproven.text = "the unit manager did not confirm that it is stopped";
   if (!clearing)
@@ -328,15 +328,20 @@ void Switch::cleared(Live& live, TimePoint now, Commands& out) {
 void Switch::step_failed(Live& live, TimePoint now) {
   live.stage = Stage::failed;
   auto& line = report(live);
-  line.result = "failed";
+  line.result = live.taken_back ? "cancelled" : "failed";
   line.stage.clear();
   line.ended = now;
 }
 
-void Switch::note_failure(const Live& live, const Event& event) {
+void Switch::note_failure(Live& live, const Event& event) {
   auto& line = report(live);
   if (event.abandoned) {
-    if (line.note.empty()) line.note = "given up because another step failed";
+    live.taken_back = cancelled_;
+    if (cancelled_) line.remedy = line.log_line = "";  // what an earlier attempt failed of is told with that
+    if (cancelled_)
+      line.note = "given up: the switch was taken back";
+    else if (line.note.empty())
+      line.note = "given up because another step failed";
     return;
   }
   line.note = event.text;

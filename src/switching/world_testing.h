@@ -102,6 +102,7 @@ class World {
         status.main_pid = unit.pid;
         gpu.processes.push_back({unit.pid, held(name, unit)});
         snapshot.unit_of_pid[unit.pid] = name;
+        if (outdated.contains(name)) snapshot.outdated.insert(name);
       }
       snapshot.units[name] = status;
     }
@@ -126,6 +127,7 @@ class World {
     return snapshot;
   }
 
+  std::set<std::string> outdated;  ///< units that run with older settings than their files'
   std::vector<PortHolder> strangers;
   std::map<std::string, std::string> tags;  ///< GPUMOD_SERVICE of units outside the catalogue
   void break_unit(const std::string& unit) { units_[unit].broken = true; }
@@ -261,6 +263,7 @@ class World {
           --it->second, fails = true;
         const bool transient = !start_fails.contains(id);
         unit.pid = next_pid_++;
+        outdated.erase(command.unit);
         unit.failed = unit.asleep = unit.broken = false;
         unit.loaded.clear();
         if (!fails && !never_ready.contains(id) && !command.service.empty() && !knowledge.services.at(id).in_router())

@@ -15,6 +15,7 @@
 #include "base/text.h"
 #include "control/additions.h"
 #include "control/model_place.h"
+#include "engines/reply.h"
 #include "formats/model_files.h"
 #include "host/page_cache.h"
 #include "verbs/bench_figures.h"
@@ -321,10 +322,14 @@ Answer bench_switch(Context& context, Request request) {
   forget_home(context.paths());
   if (!measured) {
     Error error = measured.error();
+    // The words of the switch about what it restored are not those of the bench.
+    auto cause = string_at(error.details, {"switch", "problem", "message"});
+    if (cause.empty()) cause = error.message;
     error.details = nullptr;
+    const auto restored_words = what_was_restored(*before && !(*before)->wanted.empty());
     error.message = error.code == ErrorCode::cancelled
-                        ? "cancelled; what ran before runs again"
-                        : fmt::format("the bench was given up: {}; what ran before runs again", error.message);
+                        ? fmt::format("cancelled; {}", restored_words)
+                        : fmt::format("the bench was given up: {}; {}", cause, restored_words);
     co_return fail(std::move(error));
   }
   json::object body = bench.answer();

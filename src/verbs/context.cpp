@@ -126,16 +126,15 @@ Goal known_part(Goal goal, const Catalog& catalog) {
 /// The exit code of a switch that did not get where it was asked to.
 Error problem_of(const SwitchOutcome& outcome) {
   Error error = outcome.problem.value_or(Error{ErrorCode::failed, "the switch failed", {}, {}});
-  const std::string_view as_before = outcome.something_ran ? "what ran before runs again" : "all is as it was before";
   const auto tried = error.code == ErrorCode::environment ? error.code : ErrorCode::failed;
   switch (outcome.result) {
     case SwitchResult::rolled_back:
-      error.message += fmt::format("; {}", as_before);
+      error.message += fmt::format("; {}", what_was_restored(!outcome.nothing_before));
       error.code = tried;
       break;
     case SwitchResult::failed: error.code = tried; break;
     case SwitchResult::cancelled:
-      error.message = fmt::format("cancelled; {}", as_before);
+      error.message = fmt::format("cancelled; {}", what_was_restored(!outcome.nothing_before));
       error.code = ErrorCode::cancelled;
       break;
     default: break;
@@ -189,7 +188,13 @@ Task<Result<json::value>> Context::carry_out(Order order) {
   if (outcome->result == SwitchResult::committed || outcome->result == SwitchResult::unchanged) {
     if (settles) forget_home(paths_);
     auto answer = outcome->to_json();
-    if (!state_problem_.empty()) answer["notes"] = json::array{json::value(state_problem_)};
+    json::array notes;
+    if (!state_problem_.empty()) notes.emplace_back(state_problem_);
+    for (const auto& note : outcome->left_alone) {
+      notice(note);
+      notes.emplace_back(note);
+    }
+    if (!notes.empty()) answer["notes"] = std::move(notes);
     co_return json::value(std::move(answer));
   }
   co_return fail(problem_of(*outcome));
@@ -283,9 +288,9 @@ Task<Result<std::optional<Goal>>> Context::recover_first(const Order& order) {
   if (outcome->result == SwitchResult::rolled_back)
     co_return fail(
         ErrorCode::refused,
-        fmt::format("switch {} was interrupted and could not be finished now: {}; what ran before it runs again, and "
-                    "what was asked for was not begun",
-                    interrupted.id, why),
+        fmt::format("switch {} was interrupted and could not be finished now: {}; {}, and what was asked for was "
+                    "not begun",
+                    interrupted.id, why, what_was_restored(!outcome->nothing_before)),
         "Nothing is left of it: ask again.");
   const bool full = outcome->problem && outcome->problem->code == ErrorCode::environment;
   if (outcome->result != SwitchResult::committed && outcome->result != SwitchResult::unchanged)
@@ -321,9 +326,14 @@ Task<Result<json::value>> Context::dry_run(Order order) {
   co_return json::value(json::object{{"plan", to_json(*planned)}, {"to", order.goal.mode}});
 }
 
+std::string_view what_was_restored(bool something_ran) {
+  return something_ran ? "what ran before runs again" : "nothing ran before, and what was begun is stopped again";
+}
+
 Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted, Footprints footprints) {
-  Knowledge knowledge{catalog.services, catalog.settings, std::move(distrusted), catalog.broken_services,
-                      std::move(footprints)};
+  Knowledge knowledge{catalog.services, catalog.settings, std::move(distrusted), {}, std::move(footprints)};
+  for (const auto& [id, place] : catalog.service_faults)
+    knowledge.broken[id] = to_string(place);
   for (auto& [id, service] : knowledge.services)
     if (service.vllm()) service = as_started(std::move(service), additions_of(catalog, catalog.services.at(id)).words);
   return knowledge;

@@ -95,6 +95,9 @@ class Context {
   bool probing_ = true;
 };
 
+/// For people, of a switch that was taken back.
+std::string_view what_was_restored(bool something_ran);
+
 /// What planning goes by: services as they are really started (fit/vllm_flags.h), and what is known of them.
 Knowledge knowledge_of(const Catalog& catalog, std::set<std::string> distrusted, Footprints footprints);
 

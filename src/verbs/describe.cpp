@@ -27,6 +27,7 @@ void describe_observed(json::object& line, const Service& service, const Snapsho
     line["state"] = to_string(view->second.residency);
     line["detail"] = view->second.detail;
   }
+  line["outdated"] = snapshot.outdated.contains(service.unit_name());
   line["pid"] = nullptr;
   if (const auto unit = snapshot.units.find(service.unit_name()); unit != snapshot.units.end()) {
     if (unit->second.main_pid > 0) line["pid"] = unit->second.main_pid;
@@ -59,8 +60,14 @@ json::array describe_orphans(const Snapshot& snapshot, const Catalog& catalog) {
   json::array lines;
   for (const auto& [name, unit] : snapshot.units) {
     if (unit.gone() || declared.contains(name)) continue;
-    lines.push_back(json::object{
-        {"unit", name}, {"tag", unit.tag}, {"state", to_string(unit.active)}, {"pids", json::value_from(unit.pids)}});
+    const auto fault = catalog.service_faults.find(unit.tag);
+    const bool broken = runs_without_its_file(unit, catalog);
+    lines.push_back(
+        json::object{{"unit", name},
+                     {"tag", unit.tag},
+                     {"state", to_string(unit.active)},
+                     {"pids", json::value_from(unit.pids)},
+                     {"broken_file", broken ? json::value(to_string(fault->second)) : json::value(nullptr)}});
   }
   return lines;
 }
@@ -72,7 +79,8 @@ json::array describe_differences(const std::vector<Difference>& differences) {
                                  {"kind", to_string(difference.kind)},
                                  {"wanted", difference.wanted},
                                  {"is", to_string(difference.is)},
-                                 {"text", difference.text}});
+                                 {"text", difference.text},
+                                 {"repair_mends", difference.repair_mends}});
   return lines;
 }
 

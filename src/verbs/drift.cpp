@@ -56,9 +56,7 @@ class Drift {
     }
     if (goal_)
       for (const auto& [id, residency] : goal_->wanted)
-        if (!catalog_.services.contains(id))
-          add(Kind::undefined, id, to_string(residency), Residency::stopped,
-              fmt::format("'{}' is wanted, but no file defines it any more", id));
+        if (!catalog_.services.contains(id)) undefined(id, residency);
     return std::move(found_);
   }
 
@@ -98,7 +96,26 @@ class Drift {
     return alive && view.residency != Residency::stopped && view.residency != Residency::unloaded;
   }
 
+  void undefined(const ServiceId& id, Residency wanted) {
+    const auto fault = catalog_.service_faults.find(id);
+    add(Kind::undefined, id, to_string(wanted), Residency::stopped,
+        fault == catalog_.service_faults.end()
+            ? fmt::format("'{}' is wanted, but no file defines it any more", id)
+            : fmt::format("'{}' is wanted, but its file is broken: correct {}, or gpumod service stop {}", id,
+                          to_string(fault->second), id));
+    found_.back().repair_mends = false;
+  }
+
   void compare(const Service& service, const ServiceView& view, Residency wanted) {
+    const bool outdated = wanted == Residency::running && snapshot_.outdated.contains(view.unit);
+    if (outdated && !stranger_on(service)) {
+      // Where its file says now, it may never have answered.
+      const bool failed = view.residency == Residency::failed && !view.detail.empty();
+      add(Kind::outdated, service.id, to_string(wanted), view.residency,
+          in_words_outdated(service) + (failed ? fmt::format(" (it is failed: {})", view.detail) : ""));
+      found_.back().repair_mends = service.unit.empty();
+      return;
+    }
     if (satisfies(view.residency, wanted)) {
       if (view.residency == Residency::running) look_for_squeeze(service, view);
       if (view.residency == Residency::starting)
@@ -110,10 +127,14 @@ class Drift {
     const auto why = view.detail.empty() ? std::string() : fmt::format(": {}", view.detail);
     const auto wish = wanted == Residency::running ? "should run" : fmt::format("should be {}", to_string(wanted));
     if (wanted == Residency::running)
-      if (const auto* stranger = stranger_on(service))
-        return add(Kind::port, service.id, to_string(wanted), view.residency,
-                   fmt::format("'{}' should run but is {}: its port {} is held by {}", service.id,
-                               to_string(view.residency), service.port, in_words(*stranger)));
+      if (const auto* stranger = stranger_on(service)) {
+        const auto remedy = what_frees(*stranger);
+        add(Kind::port, service.id, to_string(wanted), view.residency,
+            fmt::format("'{}' should run but is {}: its port {} is held by {}{}", service.id, to_string(view.residency),
+                        service.port, in_words(*stranger), remedy.empty() ? "" : "; " + remedy));
+        found_.back().repair_mends = remedy.empty();
+        return;
+      }
     const bool dead =
         wanted == Residency::running && (view.residency == Residency::failed || view.residency == Residency::stopped);
     add(dead ? Kind::dead : Kind::unreached, service.id, to_string(wanted), view.residency,
@@ -150,6 +171,19 @@ class Drift {
     return fmt::format("pid {} ({}, user {}), which is not ours", holder.pid, holder.command, holder.user);
   }
 
+  /// What people have to do before repair can have the port. Empty: nothing, repair stops who holds it.
+  std::string what_frees(const PortHolder& holder) const {
+    if (holder.unit.empty())
+      return holder.pid == 0 ? std::string("stop it, then gpumod repair")
+                             : fmt::format("stop pid {} ({}), then gpumod repair", holder.pid, holder.command);
+    for (const auto* member : catalog_.services_of_unit(holder.unit))
+      if (wanted_of(member->id)) return fmt::format("gpumod service stop {}, or give one another port", member->id);
+    const auto unit = snapshot_.units.find(holder.unit);
+    if (unit != snapshot_.units.end() && runs_without_its_file(unit->second, catalog_))
+      return fmt::format("gpumod service stop {}, then gpumod repair", unit->second.tag);
+    return {};
+  }
+
   /// What its unit holds on the GPU where it holds most, against what all that run in that unit are known to take there. An
   /// estimate is not held against it: where that is wrong, no restart would ever help.
   void look_for_squeeze(const Service& service, const ServiceView& view) {
@@ -182,7 +216,7 @@ class Drift {
                     service.id, to_string(held_most), to_string(claim), sharers > 1 ? "claimed" : to_string(source),
                     sharers > 1 ? fmt::format(" for the {} models of its router", sharers) : "",
                     what_a_restart_does(*most, source, room, tried)));
-    found_.back().restart_may_help = room && !tried;
+    found_.back().restart_may_help = found_.back().repair_mends = room && !tried;
   }
 
   static std::string what_a_restart_does(const GpuSample& gpu, ClaimSource source, bool room, bool tried) {
@@ -210,11 +244,16 @@ class Drift {
 
 }  // namespace
 
+bool runs_without_its_file(const UnitStatus& unit, const Catalog& catalog) {
+  return !unit.gone() && catalog.broken_services.contains(unit.tag) && catalog.services_of_unit(unit.name).empty();
+}
+
 std::string_view to_string(Difference::Kind kind) {
   switch (kind) {
     case Kind::dead: return "dead";
     case Kind::port: return "port";
     case Kind::unreached: return "unreached";
+    case Kind::outdated: return "outdated";
     case Kind::squeezed: return "squeezed";
     case Kind::unwanted: return "unwanted";
     case Kind::undefined: return "undefined";

@@ -4,9 +4,10 @@
 //   port        should run, and cannot: something else answers on its port
 //   unreached   is neither what the goal wants nor dead: asleep where it should run, running where it should sleep, there
 //               but without an answer
+//   outdated    runs with older settings than its file's
 //   squeezed    runs, but --fit has shrunk it to the memory that was free at its start
 //   unwanted    is there, and the goal does not want it
-//   undefined   is wanted, and no file defines it any more
+//   undefined   is wanted, and no file defines it any more, or a broken one
 //   interrupted is as an interrupted switch left it: told with what repair does about it
 // Orphans (units of ours that no file defines) are told apart from these, by describe_orphans.
 #pragma once
@@ -24,15 +25,19 @@
 namespace gpumod {
 
 struct Difference {
-  enum class Kind { dead, port, unreached, squeezed, unwanted, undefined, interrupted } kind = Kind::dead;
+  enum class Kind { dead, port, unreached, outdated, squeezed, unwanted, undefined, interrupted } kind = Kind::dead;
   ServiceId service;
   std::string wanted;
   Residency is = Residency::stopped;
   std::string text;  ///< for people
   /// Of a squeezed one: another start may give it more. Not while there is no room for more, nor where repair has tried.
   bool restart_may_help = false;
+  bool repair_mends = true;  ///< False: people have to do first what `text` says.
 };
 std::string_view to_string(Difference::Kind kind);
+
+/// It runs, and the file of its service is broken: it is left alone, unless it is named to be stopped.
+bool runs_without_its_file(const UnitStatus& unit, const Catalog& catalog);
 
 /// What it takes to tell who is squeezed, and whether a restart would help.
 struct SqueezeEvidence {

@@ -89,11 +89,17 @@ TEST_F(DriftTest, AStrangerOnThePortIsNamed) {
   dies("embed");
   snapshot.ports.push_back({7071, "", 4242, "python3", "eve"});
   EXPECT_EQ(only().kind, Kind::port);
-  EXPECT_EQ(
-      only().text,
-      "'embed' should run but is failed: its port 7071 is held by pid 4242 (python3, user eve), which is not ours");
+  EXPECT_EQ(only().text,
+            "'embed' should run but is failed: its port 7071 is held by pid 4242 (python3, user eve), which is not "
+            "ours; stop "
+            "pid 4242 (python3), then gpumod repair");
+  EXPECT_FALSE(only().repair_mends);
   snapshot.ports.back().unit = "gpumod-other.service";
-  EXPECT_THAT(only().text, HasSubstr("pid 4242 (python3) of gpumod-other.service"));
+  EXPECT_THAT(only().text, testing::EndsWith("pid 4242 (python3) of gpumod-other.service"));
+  EXPECT_TRUE(only().repair_mends) << "nobody wants that: repair stops it";
+  snapshot.ports.back().unit = "gpumod-coder.service";
+  EXPECT_THAT(only().text, HasSubstr("gpumod service stop coder"));
+  EXPECT_FALSE(only().repair_mends);
   snapshot.ports.back() = {7071, "", 0, "", "eve"};
   EXPECT_THAT(only().text, HasSubstr("a process of user eve"));
 }
@@ -101,6 +107,43 @@ TEST_F(DriftTest, AStrangerOnThePortIsNamed) {
 TEST_F(DriftTest, AStrangerOnThePortOfWhatNobodyWantsIsNoDifference) {
   snapshot.ports.push_back({7072, "", 4242, "python3", "eve"});
   EXPECT_TRUE(differences_of(goal, snapshot, catalog).empty());
+}
+
+TEST_F(DriftTest, WhoRunsWithOlderSettingsThanItsFilesIsOutdated) {
+  snapshot.outdated = {"gpumod-embed.service"};
+  EXPECT_EQ(only().kind, Kind::outdated);
+  EXPECT_EQ(to_string(only().kind), "outdated");
+  EXPECT_EQ(only().text,
+            "'embed' runs with older settings than its file's: gpumod service restart embed applies the new ones");
+  EXPECT_TRUE(only().repair_mends);
+  snapshot.services["embed"].residency = Residency::starting;
+  snapshot.services["embed"].detail = "nothing listens on port 7079";
+  EXPECT_EQ(only().kind, Kind::outdated) << "where it is asked now, it never listened";
+  snapshot.services["embed"].residency = Residency::failed;
+  EXPECT_EQ(only().kind, Kind::outdated) << "for long";
+  snapshot.ports.back() = {7071, "", 4242, "python3", "eve"};
+  EXPECT_EQ(only().kind, Kind::port) << "repair would be refused";
+  snapshot.ports.pop_back();
+  goal->wanted.erase("embed");
+  EXPECT_EQ(only().kind, Kind::unwanted);
+}
+
+TEST_F(DriftTest, OfABrokenFileThePlaceIsNamed) {
+  catalog.services.erase("embed");
+  snapshot.services.erase("embed");
+  EXPECT_EQ(only().text, "'embed' is wanted, but no file defines it any more");
+  catalog.broken_services.insert("embed");
+  catalog.service_faults["embed"] = SourceLocation{"services/embed.yaml", 3, 1};
+  EXPECT_EQ(only().kind, Kind::undefined);
+  EXPECT_EQ(only().text,
+            "'embed' is wanted, but its file is broken: correct services/embed.yaml:3:1, or gpumod service stop embed");
+  EXPECT_FALSE(only().repair_mends);
+  auto& unit = snapshot.units.at("gpumod-embed.service");
+  unit.tag = "embed";
+  EXPECT_TRUE(runs_without_its_file(unit, catalog));
+  unit.active = ActiveState::inactive;
+  unit.pids.clear();
+  EXPECT_FALSE(runs_without_its_file(unit, catalog));
 }
 
 TEST_F(DriftTest, AServiceThatFitHasShrunkIsSqueezed) {

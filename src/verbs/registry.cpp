@@ -58,7 +58,7 @@ std::vector<Parameter> with_estimate_options(std::vector<Parameter> parameters) 
 }
 
 constexpr auto switch_shape =
-    R"({"switch":{"id","from","to","result","seconds","steps":[{"service","unit","action","seconds","attempts","result","note"}],"vram":{"before","after","peak"}}})";
+    R"({"switch":{"id","from","to","result","seconds","steps":[{"service","unit","action","seconds","attempts","result","note"}],"vram":{"before","after","peak"}},"notes":[…] where something was left as it is})";
 
 constexpr auto simulation_shape =
     R"({"simulation":{"to","services","fits":true, false or null (not known),"problem","missing","margin","imagined","gpus":[{"gpu","name","uuid","total","free_now","free_after","lowest":{"free","moment"}}],"claims":[{"service","bytes","source"}],"steps":[…],"timeline":[{"edge","step","action","subject","gpus":[{"gpu","free","held":[{"name","bytes"}]}]}],"alternatives":[{"changes":[{"kind","service","text","loses","edit"}],"loss","lowest"}],"notes"}})";
@@ -116,7 +116,7 @@ std::vector<Verb> declare() {
        "",
        Effect::reads,
        {{"visual", Kind::flag, false, false, "draw who holds each GPU's memory as a bar, with a legend"}},
-       R"({"mode","unit_manager","gpus":[{"index","name","total","free","processes":[…],"ledger":{"total","reserved","managed","orphan","foreign","unattributed","free","holders":[…],"slices":[…]}}],"gpu_problem","services":[{"id","state","wanted",…}],"orphans":[…],"differences":[{"service","kind","wanted","is","text"}],"deviations":[{"service","kind","text"}],"switch":null or {"under_way","id","verb","pid","since","seconds"} or {"under_way","id","kind","text","hint"},"problems":[…],"notes":[…]})",
+       R"({"mode","unit_manager","gpus":[{"index","name","total","free","processes":[…],"ledger":{"total","reserved","managed","orphan","foreign","unattributed","free","holders":[…],"slices":[…]}}],"gpu_problem","services":[{"id","state","outdated","wanted",…}],"orphans":[{"unit","tag","state","pids","broken_file"}],"differences":[{"service","kind","wanted","is","text","repair_mends"}],"deviations":[{"service","kind","text"}],"switch":null or {"under_way","id","verb","pid","since","seconds"} or {"under_way","id","kind","text","hint"},"problems":[…],"notes":[…]})",
        status},
       {"gpu list",
        "List the GPUs, their memory and their MIG devices",
@@ -270,7 +270,7 @@ std::vector<Verb> declare() {
        "estimated before declared; a vLLM always claims its gpu_memory_utilization.",
        Effect::reads,
        {service_id()},
-       R"({"service":{…,"memory":{"declared","estimated":{"total","weights","kv","compute","context","reserve",…} or null,"not_estimated","measured":[{"gpu","peak","steady","runs","newest","seconds"}],"claims":[{"gpu","name","bytes","source"}],"warnings":[…]}}})",
+       R"({"service":{…,"outdated","memory":{"declared","estimated":{"total","weights","kv","compute","context","reserve",…} or null,"not_estimated","measured":[{"gpu","peak","steady","runs","newest","seconds"}],"claims":[{"gpu","name","bytes","source"}],"warnings":[…]}}})",
        service_show},
       {"service status",
        "Show how one service is",

@@ -4,10 +4,12 @@
 
 #include "base/text.h"
 #include "control/additions.h"
+#include "control/launched.h"
 #include "control/observe.h"
 #include "fit/claim.h"
 #include "fit/vllm_flags.h"
 #include "verbs/describe.h"
+#include "verbs/drift.h"
 #include "verbs/handlers.h"
 #include "verbs/memory.h"
 
@@ -30,13 +32,33 @@ Task<std::vector<GpuSample>> sample_of(Machine& machine) {
   co_return placeable(gpus.value_or(std::vector<GpuSample>()));
 }
 
+/// To be stopped, what runs needs no file.
+Task<bool> can_be_stopped_without_its_file(Context& context, const Catalog& catalog, ServiceId id) {
+  if (!catalog.broken_services.contains(id)) co_return false;
+  const auto machine = context.machine();
+  if (!machine) co_return false;
+  const auto snapshot = co_await observe(**machine, catalog);
+  if (!snapshot) co_return false;
+  co_return std::any_of(snapshot->units.begin(), snapshot->units.end(), [&](const auto& entry) {
+    return entry.second.tag == id && runs_without_its_file(entry.second, catalog);
+  });
+}
+
 /// One service to another residency; everything else stays as it is.
 Answer change_one(Context& context, Request request, std::string kind, Residency target, bool restart = false) {
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
   const auto found = (*catalog)->service(text_of(request, "service"));
-  if (!found) co_return fail(found.error());
-  const Service& service = **found;
+  Service service;
+  if (found) {
+    service = **found;
+  } else {
+    service.id = text_of(request, "service");
+    ServiceId asked = service.id;
+    if (target != Residency::stopped) co_return fail(found.error());
+    const bool runs = co_await can_be_stopped_without_its_file(context, **catalog, std::move(asked));
+    if (!runs) co_return fail(found.error());
+  }
   const auto goal = context.stored_goal();
   if (!goal) co_return fail(goal.error());
   Context::Order order;
@@ -102,6 +124,12 @@ Answer service_show(Context& context, Request request) {
   // Its file can be shown on a machine whose unit manager cannot be reached; then nothing else is known.
   const auto machine = context.machine();
   std::vector<GpuSample> gpus;
+  line["outdated"] = false;
+  if (machine) {
+    const std::string unit = service.unit_name();
+    const auto status = co_await (*machine)->units->status(unit);
+    line["outdated"] = status && is_outdated(context.paths(), **catalog, *status);
+  }
   if (machine && (*machine)->gpus) gpus = co_await sample_of(**machine);
   std::set<ServiceId> one{service.id};
   const auto known = co_await context.known(std::move(one));

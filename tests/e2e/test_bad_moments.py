@@ -144,6 +144,18 @@ class Failures(Case):
         self.mode("good", "good")
         self.mode("blank")
 
+    def test_where_nothing_ran_before_nothing_is_said_to_run_again(self):
+        self.toy("bad", free_port(), "--exit-at-once", 3)
+        self.mode("bad", "bad")
+        self.switch("blank")
+        run = self.gpumod("mode", "switch", "bad", "--json")
+        self.assertEqual(run.code, 1, run)
+        self.assertIn("; nothing ran before, and what was begun is stopped again", run.json["error"]["message"])
+        self.assertNotIn("runs again", run.json["error"]["message"])
+        run = self.gpumod("bench", "switch", "--modes", "bad,good", "--rounds", 1, "--warm-up", 0, "--json")
+        self.assertEqual(run.code, 1, run)
+        self.assertEqual(run.json["error"]["message"].count("nothing ran before"), 1, run)
+
     def fails(self, mode, timeout=60):
         self.switch("good")
         run = self.gpumod("mode", "switch", mode, "--json", timeout=timeout)
@@ -259,7 +271,11 @@ class Interruptions(Case):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         self.assertEqual(process.returncode, 130, err)
-        self.assertEqual(json.loads(out)["switch"]["result"], "cancelled")
+        report = json.loads(out)["switch"]
+        self.assertEqual(report["result"], "cancelled")
+        given_up = [step for step in report["steps"] if step["action"] == "start" and not step["undo"]]
+        self.assertEqual([step["result"] for step in given_up], ["cancelled"])
+        self.assertEqual(given_up[0]["note"], "given up: the switch was taken back")
         self.assertEqual(self.state_of("old"), "running")
         self.assertEqual(self.state_of("slow"), "stopped")
 

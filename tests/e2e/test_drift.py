@@ -52,6 +52,9 @@ class Drift(Case):
             self.assertEqual(line["kind"], "port")
             self.assertIn(f"its port {self.ports['b']} is held by pid {os.getpid()} (", line["text"])
             self.assertIn("which is not ours", line["text"])
+            self.assertIn(f"stop pid {os.getpid()} (", line["text"])
+            self.assertFalse(line["repair_mends"])
+            self.assertNotIn("puts this in order", self.ok("status").out, "repair would be refused")
             self.assertEqual(self.gpumod("repair").code, 3)
         self.ok("repair")
         self.in_order("both")
@@ -64,6 +67,43 @@ class Drift(Case):
         self.assertEqual([line["unit"] for line in status["orphans"]], ["gpumod-b.service"])
         self.ok("mode", "switch", "one")
         self.in_order("one")
+
+    def break_file(self, name):
+        file = self.config / f"services/{name}.yaml"
+        sound = file.read_text()
+        file.write_text(sound + "prot 7070: [\n")
+        return file, sound
+
+    def test_what_runs_of_a_broken_file_is_said_left_alone_and_can_be_stopped(self):
+        pid = self.services()["b"]["pid"]
+        self.break_file("b")
+        shown = self.ok("status").out
+        self.assertRegex(shown, r"'b' is wanted, but its file is broken: correct services/b\.yaml:\d+(:\d+)?, or "
+                                r"gpumod service stop b")
+        self.assertNotIn("puts this in order", shown)
+        run = self.ok("repair", "--json")
+        self.assertEqual(run.json["switch"]["result"], "unchanged")
+        self.assertIn("gpumod-b.service is left as it is", run.json["notes"][0])
+        self.assertIn("gpumod-b.service is left as it is", self.ok("repair").err)
+        run = self.ok("mode", "switch", "one", "--json")
+        self.assertIn("gpumod service stop b", run.json["notes"][0])
+        self.assertTrue(alive(pid), "what its file means, nobody knows")
+        shown = self.ok("status").out
+        self.assertRegex(shown, r"gpumod-b\.service is active \(pid \d+\), and its file is broken: correct services/b")
+        self.assertNotIn("puts this in order", shown)
+
+        self.ok("service", "stop", "b")
+        self.assertFalse(alive(pid))
+        self.assertEqual(self.status()["orphans"], [])
+        self.assertEqual(self.gpumod("service", "stop", "b").code, 6, "there is nothing left that could be stopped")
+        self.assertEqual(self.gpumod("service", "start", "b").code, 6)
+
+    def test_the_goal_forgets_what_was_stopped_without_its_file(self):
+        file, sound = self.break_file("b")
+        self.ok("service", "stop", "b")
+        file.write_text(sound)
+        self.assertEqual(self.services()["b"]["state"], "stopped")
+        self.assertEqual(self.status()["differences"], [])
 
     def spoil(self):
         self.database.write_bytes(b"this was a database once. " * 400)
@@ -96,6 +136,70 @@ class Drift(Case):
         self.assertIn("what runs now is mode 'both'", run.err)
         self.in_order("both")
         self.assertEqual({name: self.state_of(name) for name in "abc"}, dict.fromkeys("abc", "running"))
+
+
+class ChangedFiles(Case):
+    """The file of a service that runs says something else than what it was started with."""
+
+    def setUp(self):
+        super().setUp()
+        self.ports = {name: free_port() for name in ("a", "b")}
+        for name, port in self.ports.items():
+            self.toy(name, port)
+        self.mode("both", "a", "b")
+        self.switch("both")
+        self.before = self.pids()
+
+    def pids(self):
+        return {name: line["pid"] for name, line in self.services().items()}
+
+    def outdated(self):
+        return [line["service"] for line in self.status()["differences"] if line["kind"] == "outdated"]
+
+    def test_it_is_said_everywhere_and_a_mode_switch_applies_it(self):
+        self.toy("a", self.ports["a"], extra="env: {GREETING: hello}")
+        self.assertEqual(self.outdated(), ["a"])
+        self.assertIn("'a' runs with older settings than its file's: gpumod service restart a", self.ok("status").out)
+        self.assertIn("gpumod repair puts this in order", self.ok("status").out)
+        self.assertIn("older settings", self.ok("mode", "status").out)
+        self.assertIn("older settings", self.ok("service", "show", "a").out)
+        self.assertEqual({name: line["outdated"] for name, line in self.services().items()}, {"a": True, "b": False})
+        plan = self.ok("repair", "--dry-run", "--json").json["plan"]
+        self.assertEqual([(step["action"], step["service"]) for step in plan["steps"] if step["action"] != "verify"],
+                         [("stop", "a"), ("start", "a")])
+        run = self.ok("service", "start", "a", "--json")
+        self.assertEqual(run.json["switch"]["result"], "unchanged", "a change to one service restarts nobody by itself")
+        self.assertIn("gpumod service restart a", run.json["notes"][0])
+
+        self.assertEqual(self.switch("both")["result"], "committed")
+        after = self.pids()
+        self.assertNotEqual(after["a"], self.before["a"])
+        self.assertEqual(after["b"], self.before["b"])
+        self.assertEqual(self.outdated(), [])
+        self.assertEqual(self.switch("both")["result"], "unchanged")
+
+    def test_another_port_is_listened_on_after_a_repair(self):
+        self.ports["a"] = free_port()
+        self.toy("a", self.ports["a"])
+        self.assertEqual(self.outdated(), ["a"])
+        run = self.ok("repair", "--json")
+        self.assertEqual([(step["action"], step["service"]) for step in run.json["switch"]["steps"]
+                          if step["action"] != "verify"], [("stop", "a"), ("start", "a")], "it is not waited for")
+        self.assertEqual(get(self.ports["a"], "/health"), '{"status": "ok"}')
+        self.assertEqual(self.status()["differences"], [])
+
+    def test_what_is_only_about_planning_restarts_nobody(self):
+        file = self.config / "services/a.yaml"
+        file.write_text(file.read_text().replace("startup_timeout: 15s", "startup_timeout: 25s\nname: The first"))
+        self.assertEqual(self.outdated(), [])
+        self.assertEqual(self.switch("both")["result"], "unchanged")
+        self.assertEqual(self.pids(), self.before)
+
+    def test_a_service_restart_applies_it_too(self):
+        self.toy("b", self.ports["b"], "--says", "Something else.")
+        self.assertEqual(self.outdated(), ["b"])
+        self.ok("service", "restart", "b")
+        self.assertEqual(self.outdated(), [])
 
 
 @needs_llama

@@ -144,7 +144,7 @@ Catalogue::Catalogue(Random& random) {
   if (random.percent(15)) units.push_back({"gpumod-old.service", "old", {}, false, false, false, false});
   if (random.percent(10)) {
     units.push_back({"gpumod-typo.service", "typo", {}, false, false, false, true});
-    knowledge.broken.insert("typo");
+    knowledge.broken["typo"] = "services/typo.yaml:3";
   }
 
   const int mode_count = static_cast<int>(random.between(2, 4));

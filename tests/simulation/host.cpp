@@ -65,7 +65,7 @@ void Host::spawn(int unit, std::vector<int> gpus) {
   target.active = ActiveState::active;
   target.exists = true;
   target.auto_restart = target.listens = target.ready = target.lies = target.wrong = target.hangs = false;
-  target.keeps_memory = target.transient = target.silent = false;
+  target.keeps_memory = target.transient = target.silent = target.outdated = false;
   target.doom.reset();
   target.asleep = 0;
   target.born = agenda_.now;

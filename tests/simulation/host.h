@@ -51,6 +51,7 @@ struct Unit {
   bool hangs = false;
   int asleep = 0;  ///< 0, 1, 2
   bool keeps_memory = false;
+  bool outdated = false;      ///< its file says something else than what it was started with
   bool transient = false;     ///< of its last end: the log says a cause that goes away
   bool silent = false;        ///< and the log says nothing
   std::optional<Fault> doom;  ///< of what it will end, or has ended
@@ -117,6 +118,7 @@ class Host {
   void hand_starts(int unit);
   void hand_stops(int unit);
   void client_wakes(int unit);  ///< somebody's request did
+  void edit_file(int unit);
   void crash(int unit, Fault why);
   /// Something happened to it that nobody who still waits had ordered.
   void trouble(int unit) { state(unit).troubled = agenda_.now; }

@@ -161,6 +161,7 @@ Snapshot Host::look() {
     status.pids = pids(static_cast<int>(u));
     for (const auto pid : status.pids)
       snapshot.unit_of_pid[pid] = spec.name;
+    if (unit.outdated && !gone(static_cast<int>(u))) snapshot.outdated.insert(spec.name);
     snapshot.units.emplace(spec.name, std::move(status));
   }
   if (!catalogue_.gpus.empty() && !gpus_readable()) {
@@ -292,6 +293,15 @@ void Host::client_wakes(int unit) {
   if (members.empty() || state(unit).asleep == 0 || !answers(unit)) return;
   trace_.say("  world: somebody wakes {}", name(unit));
   wake(members[0]);
+}
+
+/// Nothing happens to what runs.
+void Host::edit_file(int unit) {
+  const auto& spec = catalogue_.units[static_cast<std::size_t>(unit)];
+  auto& target = state(unit);
+  if (target.main == 0 || spec.members.empty()) return;
+  trace_.say("  world: a person edits the file of {}", name(unit));
+  target.outdated = true;
 }
 
 void Host::crash(int unit, Fault why) {

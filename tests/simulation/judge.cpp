@@ -190,7 +190,10 @@ void Judge::command(const Command& command, const Switch& machine) {
           allocates(line.action) && line.result != "done" && line.step != command.step)
         complain(fmt::format("{} comes before the start of {}, although both fit beside each other",
                              to_string(command.kind), line.subject));
-  if (weather_.fine() && command.kind == Kind::stop_unit && !undoing_ && request_.knowledge.distrusted.empty())
+  const bool outdated = request_.goal.exclusive && first_ && first_->outdated.contains(command.unit) &&
+                        !catalogue_.units[static_cast<std::size_t>(unit)].adopted;
+  if (weather_.fine() && command.kind == Kind::stop_unit && !undoing_ && !outdated &&
+      request_.knowledge.distrusted.empty())
     for (const int member : members) {
       const auto wanted = request_.goal.wanted.find(id(member));
       const bool wants = wanted != request_.goal.wanted.end() && wanted->second == Residency::running;
@@ -465,7 +468,8 @@ void Judge::event(const Event& event, const Switch& machine) {
         if (other != service && file(other).port == file(service).port) known = false;
     }
     for (const auto& [unit_name, status] : first_->units)
-      if (status.active == ActiveState::deactivating || request_.knowledge.distrusted.contains(unit_name))
+      if (status.active == ActiveState::deactivating || request_.knowledge.distrusted.contains(unit_name) ||
+          (request_.goal.exclusive && first_->outdated.contains(unit_name)))
         known = false;
     for (const auto& view : first_->services)
       if (view.second.residency == Residency::starting || view.second.residency == Residency::failed) known = false;
@@ -524,12 +528,12 @@ void Judge::after(const Switch& machine) {
     if (line.result.empty()) complain(fmt::format("the report says nothing of step {}", line.step));
     if (own.result == line.result) continue;
     own.result = line.result;
-    if ((line.result == "failed" || line.result == "done") && (!line.ended || *line.ended != agenda_.now))
+    if (has_ended(line) && (!line.ended || *line.ended != agenda_.now))
       complain(fmt::format("the report of step {} does not say when it ended", line.step));
-    if (line.result == "failed") failed_ = true;
+    if (line.result == "failed" || line.result == "cancelled") failed_ = true;
     if (line.result == "done") check_step_done(line);
-    if (line.result == "done" || line.result == "failed") last_end_ = agenda_.now;
-    if (line.result == "done" || line.result == "failed") {
+    if (has_ended(line)) last_end_ = agenda_.now;
+    if (has_ended(line)) {
       std::erase_if(allocating_, [&](const Window& window) { return window.step == line.step; });
       std::erase_if(freeing_, [&](const Window& window) { return window.step == line.step; });
     }

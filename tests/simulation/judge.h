@@ -14,6 +14,11 @@
 
 namespace gpumod::simulation {
 
+/// Of its own, however: it is not one that never began.
+inline bool has_ended(const StepReport& line) {
+  return line.result == "done" || line.result == "failed" || line.result == "cancelled";
+}
+
 class Judge {
  public:
   Judge(const Catalogue& catalogue, const Weather& weather, const Agenda& agenda, const Host& host, const Hands& hands,

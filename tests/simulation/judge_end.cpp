@@ -48,6 +48,12 @@ void Judge::check_goal_reached(TimePoint since) {
       wanted_here = wanted_here || wants;
       if (!wants && up(member) && !excused(member)) complain(fmt::format("committed, but {} still runs", id(member)));
     }
+    const bool runs_here = std::any_of(spec.members.begin(), spec.members.end(), [&](int member) {
+      const auto wanted = request_.goal.wanted.find(id(member));
+      return wanted != request_.goal.wanted.end() && wanted->second == Residency::running;
+    });
+    if (runs_here && !spec.adopted && host_.unit_at(unit).outdated)
+      complain(fmt::format("committed, but {} runs with older settings than its file's", spec.name));
     if (!wanted_here && !host_.gone(unit)) complain(fmt::format("committed, but {} is left over", spec.name));
   }
 }
@@ -181,12 +187,12 @@ void Judge::check_refusal(const Switch& machine) {
 
 void Judge::check_reports(const Switch& machine) {
   for (const auto& line : machine.reports()) {
-    if (line.result == "done" || line.result == "failed" || line.result == "skipped") continue;
+    if (has_ended(line) || line.result == "skipped") continue;
     if (machine.result() == SwitchResult::refused || mutations_ == 0) continue;
     complain(fmt::format("the report leaves step {} {}", line.step, line.result));
   }
   for (const auto& line : machine.reports())
-    if (line.result == "done" || line.result == "failed") check_told(line);
+    if (has_ended(line)) check_told(line);
   if (machine.result() != SwitchResult::refused) check_prediction(machine);
 }
 
@@ -204,6 +210,8 @@ void Judge::check_told(const StepReport& line) {
   if (kills > own.killed_ever) about("tells of a kill that was not");
   if (line.result == "done" && !(line.remedy.empty() && line.log_line.empty()))
     about("has a remedy for what went well");
+  if (line.result == "cancelled" && !(cancelled_ && line.note == "given up: the switch was taken back"))
+    about("says that it was cancelled, and was not, or not why");
   if (line.result != "failed") return;
   if (line.note.empty()) about("does not say why it failed");
   if (line.note.find(own.clearing_failed) == std::string::npos) about("does not say what is left of it");

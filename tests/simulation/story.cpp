@@ -108,6 +108,7 @@ void Director::between() {
       host_.client_wakes(unit);
     settle(10s);
   }
+  if (random_.percent(15)) host_.edit_file(random_.below(static_cast<int>(catalogue_.units.size())));
   if (weather_.has(Fault::dies_later) && random_.percent(30))
     host_.crash(random_.below(static_cast<int>(catalogue_.units.size())), Fault::dies_later);
   if (weather_.has(Fault::hand) && random_.percent(40)) {

@@ -114,8 +114,8 @@ std::string ProgressView::action_of(const Step& step) {
 std::string ProgressView::line_of(const Step& step, int action_width, int subject_width, const Screen& screen,
                                   TimePoint now, unsigned turn) const {
   Ink ink = Ink::dim;
-  std::string mark(glyph(screen, Glyph::waiting)), doing = step.result == "skipped" ? "skipped" : "waiting",
-                                                   elapsed = step.took;
+  std::string mark(glyph(screen, Glyph::waiting)),
+      doing = step.result == "skipped" || step.result == "cancelled" ? step.result : "waiting", elapsed = step.took;
   if (step.result == "running") {
     ink = Ink::cyan;
     mark = spinner(screen, turn);
@@ -132,8 +132,9 @@ std::string ProgressView::line_of(const Step& step, int action_width, int subjec
     ink = Ink::red;
     mark = glyph(screen, Glyph::failed);
     doing = step.note.empty() ? "failed" : step.note;
-  } else if (step.result == "skipped") {
+  } else if (step.result == "skipped" || step.result == "cancelled") {
     mark = glyph(screen, Glyph::skipped);
+    if (!step.note.empty()) doing = step.note;
   }
   const auto subject = fit(screen, step.subject, subject_width);
   std::string line = fmt::format("{:<{}} {}{}  ", action_of(step), action_width, subject,
@@ -144,7 +145,9 @@ std::string ProgressView::line_of(const Step& step, int action_width, int subjec
       (screen.width ? screen.width : 80) - 3;  // the mark, a blank, and the last column, where some terminals wrap
   line = fit(screen, line, room);
   return paint(screen, ink, mark) + " " +
-         (step.result == "pending" || step.result == "skipped" ? paint(screen, Ink::dim, line) : line);
+         (step.result == "pending" || step.result == "skipped" || step.result == "cancelled"
+              ? paint(screen, Ink::dim, line)
+              : line);
 }
 
 std::vector<std::string> ProgressView::vram_bars(const Screen& screen) const {

@@ -138,7 +138,14 @@ std::string render_memory(const json::value& memory, const Screen& screen) {
 
 std::string render_service(const json::value& answer, const Screen& screen) {
   const auto& service = member(answer, "service");
-  return describe(service, "memory", screen) + render_memory(member(service, "memory"), screen);
+  std::string out = describe(service, "memory", screen);
+  if (truth(member(service, "outdated")))
+    out +=
+        paragraph(fmt::format("it runs with older settings than its file's; gpumod service restart {} applies the new "
+                              "ones",
+                              text(member(service, "id"))),
+                  screen, 10, "!", Ink::yellow);
+  return out + render_memory(member(service, "memory"), screen);
 }
 
 std::string render_log_line(const json::value& line, const Screen& screen) {

@@ -174,10 +174,10 @@ class Drawing {
 
   std::string row_of(const json::value& step) {
     const auto result = text(member(step, "result"));
-    const auto mark = result == "done"      ? Glyph::done
-                      : result == "failed"  ? Glyph::failed
-                      : result == "skipped" ? Glyph::skipped
-                                            : Glyph::waiting;
+    const auto mark = result == "done"                               ? Glyph::done
+                      : result == "failed"                           ? Glyph::failed
+                      : result == "skipped" || result == "cancelled" ? Glyph::skipped
+                                                                     : Glyph::waiting;
     const auto ink = result == "done" ? Ink::green : result == "failed" ? Ink::red : Ink::dim;
     const auto own = ink_of(text(member(step, "subject")));
     Line bar;

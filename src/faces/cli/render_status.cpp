@@ -2,6 +2,7 @@
 // each with the command that mends it, what is not as it should be.
 
 #include <algorithm>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -132,15 +133,32 @@ std::string render_services(const json::value& answer, const Screen& screen) {
 std::string render_differences(const json::value& answer, const Screen& screen) {
   std::string out;
   if (truth(member(member(answer, "switch"), "under_way"))) return out;  // they are being dealt with
-  for (const auto& difference : elements(member(answer, "differences")))
+  bool repair_mends = false, people_first = false;
+  std::set<std::string> told;
+  for (const auto& difference : elements(member(answer, "differences"))) {
     out += fmt::format("{} {}\n", paint(screen, Ink::yellow, "!"), text(member(difference, "text")));
+    told.insert(text(member(difference, "service")));
+    const bool mends = member(difference, "repair_mends") != json::value(false);
+    repair_mends = repair_mends || mends;
+    people_first = people_first || (!mends && text(member(difference, "kind")) == "port");  // repair refuses until then
+  }
   for (const auto& orphan : elements(member(answer, "orphans"))) {
     const auto pids = plain(member(orphan, "pids"));
+    const auto place = text(member(orphan, "broken_file")), id = text(member(orphan, "tag"));
+    if (!place.empty()) {
+      if (!told.contains(id))
+        out += fmt::format("{} {} is {}{}, and its file is broken: correct {}, or {}\n",
+                           paint(screen, Ink::yellow, "!"), text(member(orphan, "unit")), text(member(orphan, "state")),
+                           pids.empty() ? "" : fmt::format(" (pid {})", pids), place,
+                           command(screen, "gpumod service stop " + id));
+      continue;
+    }
+    repair_mends = true;
     out += fmt::format("{} orphan: {} is {}{}, but no file defines it\n", paint(screen, Ink::yellow, "!"),
                        text(member(orphan, "unit")), text(member(orphan, "state")),
                        pids.empty() ? "" : fmt::format(" (pid {})", pids));
   }
-  if (out.empty()) return out;
+  if (!repair_mends || people_first) return out;         // what to do was said with each
   if (member(answer, "switch").is_object()) return out;  // what to do about it was said with the switch
   const auto mode = text(member(answer, "mode"));
   out += mode.empty() ? fmt::format("  {} says what should run, and stops the rest.\n",

@@ -59,6 +59,22 @@ TEST(Status, IsTheScreenForAPersonAtNight) {
             "  services/x.yaml:3:1: warning: unknown key 'prot'. Did you mean 'port'?\n");
 }
 
+TEST(Status, PromisesNothingThatRepairCannotDo) {
+  auto answer = json::parse(status_answer).as_object();
+  answer["orphans"].as_array()[0].as_object()["broken_file"] = "services/old.yaml:3";
+  EXPECT_THAT(
+      render_status(answer, {}),
+      HasSubstr("! old.service is active (pid 12), and its file is broken: correct services/old.yaml:3, or gpumod "
+                "service stop old\n  gpumod repair puts this in order.\n"));
+  auto& difference = answer["differences"].as_array()[0].as_object();
+  difference["repair_mends"] = false;
+  EXPECT_THAT(render_status(answer, {}), Not(HasSubstr("puts this in order"))) << "neither of the two is repair's";
+  answer["orphans"].as_array()[0].as_object()["broken_file"] = nullptr;
+  EXPECT_THAT(render_status(answer, {}), HasSubstr("puts this in order")) << "one is";
+  difference["kind"] = "port";
+  EXPECT_THAT(render_status(answer, {}), Not(HasSubstr("puts this in order"))) << "but not before the port is free";
+}
+
 TEST(Status, DrawsTheMemoryWhenAskedTo) {
   const auto text = render_status(json::parse(status_answer), {}, Picture::visual);
   EXPECT_THAT(text, HasSubstr("GPU 0  RTX 4090  12288 of 24576 MiB\n  ██"));

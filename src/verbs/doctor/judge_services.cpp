@@ -249,7 +249,11 @@ Check judge_orphans(const DoctorFacts& facts) {
     return check;
   }
   for (const auto& [name, unit] : facts.seen->snapshot.units)
-    if (!unit.gone() && facts.catalog->services_of_unit(name).empty())
+    if (runs_without_its_file(unit, *facts.catalog))
+      check.warn(fmt::format("{} is {}, and the file of '{}' is broken", name, to_string(unit.active), unit.tag),
+                 fmt::format("Correct {}, or gpumod service stop {}.",
+                             to_string(facts.catalog->service_faults.at(unit.tag)), unit.tag));
+    else if (!unit.gone() && facts.catalog->services_of_unit(name).empty())
       check.warn(fmt::format("{} is {}, and no file defines it", name, to_string(unit.active)),
                  "gpumod repair stops it, and so does each mode switch.");
   for (const auto& gpu : facts.seen->ledgers)
@@ -272,7 +276,9 @@ Check judge_goal(const DoctorFacts& facts) {
     using Kind = Difference::Kind;
     if (difference.kind == Kind::interrupted) continue;  // of the switch that was cut off
     const bool broken = difference.kind == Kind::dead || difference.kind == Kind::port;
-    constexpr auto mend = "gpumod repair brings it to what you asked for; --dry-run shows how.";
+    const std::string mend = difference.repair_mends
+                                 ? "gpumod repair brings it to what you asked for; --dry-run shows how."
+                                 : "gpumod status shows what is to be done first.";
     if (broken)
       check.fail(difference.text, mend);
     else
