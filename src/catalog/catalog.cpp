@@ -329,7 +329,7 @@ Result<const Value*> look_up(const Catalog& catalog, const char* noun, std::stri
     const auto lines = problems_of(catalog.problems, fault->second.file);
     const auto first = lines.substr(0, lines.find('\n'));
     return fail(ErrorCode::configuration, fmt::format("the {} '{}' cannot be used: {}", noun, id, first),
-                first.size() < lines.size() ? lines : "gpumod config check reads every file.");
+                first.size() < lines.size() ? lines.substr(first.size() + 1) : "gpumod config check reads every file.");
   }
   std::vector<std::string> names;
   for (const auto& [name, value] : defined)

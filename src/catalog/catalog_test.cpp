@@ -16,6 +16,7 @@ using testing::Folder;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::lines_of;
+using ::testing::Not;
 using ::testing::StartsWith;
 namespace fs = std::filesystem;
 
@@ -233,6 +234,16 @@ TEST(LoadCatalog, modes_are_checked_against_services) {
                   StartsWith("modes/wild.yaml:1:18: error: 'chat' and 'wide' both listen on port 7070"),
                   "services/sick.yaml:3:1: error: unknown key 'prot'. Did you mean 'port' or 'probe'?",
                   StartsWith("services/wide.yaml:4:7: warning: listening on 0.0.0.0")));
+}
+
+TEST(LoadCatalog, lookups_of_a_broken_file_say_each_problem_once) {
+  Folder folder;
+  folder.write("modes/m1.yaml", "services: [nobody]\nwhat: 1\nwho: 2\n");
+  const auto mode = folder.load().mode("m1");
+  ASSERT_FALSE(mode);
+  const auto first = mode.error().message.substr(mode.error().message.find("modes/"));
+  EXPECT_THAT(mode.error().hint, HasSubstr("modes/m1.yaml:"));
+  EXPECT_THAT(mode.error().hint, Not(HasSubstr(first)));
 }
 
 TEST(LoadCatalog, lookups_tell_missing_from_broken) {

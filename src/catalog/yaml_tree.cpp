@@ -293,6 +293,18 @@ std::optional<YamlProblem> forbidden_byte(std::string_view text, Positions& posi
   return std::nullopt;
 }
 
+/// The byte of a tab that stands where a line (from 0) is indented. yaml-cpp calls that an "illegal map value".
+std::optional<std::size_t> tab_in_indentation(std::string_view text, int line) {
+  std::size_t begin = 0;
+  for (int n = 0; n < line; ++n) {
+    const auto end = text.find('\n', begin);
+    if (end == std::string_view::npos) return std::nullopt;
+    begin = end + 1;
+  }
+  const auto first = text.find_first_not_of(' ', begin);
+  return first != std::string_view::npos && text[first] == '\t' ? std::optional(first) : std::nullopt;
+}
+
 std::string in_words(const YAML::ParserException& error) {
   // yaml-cpp's name for nesting beyond its own limit.
   if (error.msg == YAML::ErrorMsg::BAD_FILE) return "values are nested too deeply";
@@ -336,6 +348,12 @@ YamlDocument parse_any_yaml(std::string_view raw) {
     }
     return document;
   } catch (const YAML::ParserException& error) {
+    if (const auto tab = tab_in_indentation(text, error.mark.line); tab && !tree.stopped()) {
+      const auto [line, column] = positions.of_byte(*tab);
+      auto document = broken(line, column, "a tab stands in the indentation");
+      document.problems.back().hint = "YAML takes blanks alone there.";
+      return document;
+    }
     const auto [line, column] = positions.of(error.mark);
     return broken(line, column, in_words(error));
   } catch (const std::exception& error) {

@@ -51,6 +51,9 @@ TEST(YamlTree, refuses_with_the_place) {
       {"a: 1\nb: 2\na: 3\n", "3:1: the key 'a' stands twice"},
       {"a: {b: 1, b: 2}\n", "1:11: the key 'b' stands twice"},
       {"a: 1\n---\nb: 2\n", "2:1: a second document begins here"},
+      {"a: 1\n\tb: 2\n", "2:1: a tab stands in the indentation"},
+      {"a:\n  \tb: 2\n", "2:3: a tab stands in the indentation"},
+      {"\ta: 1\n", "1:1: a tab stands in the indentation"},
       {"a: 1\nb: \xFF\n", "2:4: the file is not UTF-8: byte 0xFF"},
       {"\xFF\xFE"
        "a",

@@ -155,8 +155,10 @@ class Bench {
     std::vector<std::string> words;
     for (const auto& transition : transitions_)
       if (transition.failed > 0)
-        words.push_back(fmt::format("{} of {} switches from {} to {} failed: {}", transition.failed, plan_.rounds,
-                                    transition.from, transition.to, transition.cause));
+        words.push_back(fmt::format("from {} to {} {}: {}", transition.from, transition.to,
+                                    transition.failed == 1 ? std::string("a switch failed")
+                                                           : fmt::format("{} switches failed", transition.failed),
+                                    transition.cause));
     return join(words, "; ");
   }
 
@@ -198,11 +200,12 @@ class Bench {
     }
     auto reached = co_await reach(transition.to);
     if (context_.cancelled()) co_return fail(ErrorCode::cancelled, "cancelled");
+    // A switch that fails is told even where its seconds would not have counted: it may be the one that ends the bench.
     const auto place = counts ? fmt::format("round {} of {}", round + 1, plan_.rounds) : std::string("warming up");
     if (!reached) {
       context_.notice(
           fmt::format("{}: {} to {} failed: {}", place, transition.from, transition.to, reached.error().message));
-      if (counts && transition.failed++ == 0) transition.cause = reached.error().message;
+      if (transition.failed++ == 0) transition.cause = reached.error().message;
       co_return co_await start_over(transition);
     }
     const auto took = note(transition, *reached, counts);
@@ -312,11 +315,17 @@ Answer bench_switch(Context& context, Request request) {
   back.comes_home = true;
   back.to_the_end = true;
   auto restored = co_await context.carry_out(std::move(back));
+  // What was measured is told also where it ended early.
+  json::object figures = bench.answer();
+  const auto machine = context.machine();
+  if (machine) co_await add_machine(**machine, figures);
+  json::object answer{{"bench", std::move(figures)}};
   if (!restored) {
     Error error = restored.error();
     error.message =
         fmt::format("the bench has ended, and what ran before it could not be brought back: {}", error.message);
     error.hint = "gpumod status shows what runs.";
+    error.details = std::move(answer);
     co_return fail(std::move(error));
   }
   forget_home(context.paths());
@@ -325,16 +334,15 @@ Answer bench_switch(Context& context, Request request) {
     // The words of the switch about what it restored are not those of the bench.
     auto cause = string_at(error.details, {"switch", "problem", "message"});
     if (cause.empty()) cause = error.message;
-    error.details = nullptr;
     const auto restored_words = what_was_restored(*before && !(*before)->wanted.empty());
     error.message = error.code == ErrorCode::cancelled
                         ? fmt::format("cancelled; {}", restored_words)
                         : fmt::format("the bench was given up: {}; {}", cause, restored_words);
+    if (error.code != ErrorCode::cancelled && !bench.failures().empty()) error.code = ErrorCode::failed;
+    error.details = std::move(answer);
     co_return fail(std::move(error));
   }
-  json::object body = bench.answer();
-  const auto machine = context.machine();
-  if (machine) co_await add_machine(**machine, body);
+  json::object& body = answer["bench"].as_object();
   std::vector<std::string> complaints;
   if (!plan->file.empty()) {
     auto compared = compare_benches(plan->before, body);
@@ -347,7 +355,6 @@ Answer bench_switch(Context& context, Request request) {
     body["compared"] = std::move(compared);
   }
   if (auto failed = bench.failures(); !failed.empty()) complaints.push_back(std::move(failed));
-  json::object answer{{"bench", std::move(body)}};
   if (complaints.empty()) co_return json::value(std::move(answer));
   Error error{
       ErrorCode::failed, join(complaints, "; "), "gpumod history show SWITCH shows each run over its time.", {}};

@@ -21,7 +21,7 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::int64_t usual_limit = 20;
+constexpr std::int64_t usual_limit = 20, far_enough = 1000;
 
 /// "mode switch code", "service start embedding": as it was asked for.
 std::string what_of(const StoredSwitch& stored) {
@@ -32,6 +32,11 @@ std::string what_of(const StoredSwitch& stored) {
   for (const auto& [id, residency] : stored.goal.wanted)
     services.push_back(id);
   return fmt::format("{} {}", stored.kind, join(services, " + "));
+}
+
+/// One of the many switches of a bench or a quality run.
+bool is_of_a_run(const StoredSwitch& stored) {
+  return stored.kind == "bench switch" || stored.kind == "qa run";
 }
 
 /// An open row that is older than the holder of the lock is of a switch that was cut off before.
@@ -194,6 +199,25 @@ Result<StoredSwitch> find(const Store* store, const std::string& name) {
   return std::move(*found);
 }
 
+std::string counted_switches(std::size_t amount) {
+  return amount == 1 ? "1 switch" : fmt::format("{} switches", amount);
+}
+
+/// Leaves the newest `limit` that somebody asked for by name. How many of runs were newer than the last of these.
+std::size_t leave_out_runs(std::vector<StoredSwitch>& rows, std::int64_t limit) {
+  std::vector<StoredSwitch> kept;
+  std::size_t left_out = 0;
+  for (auto& row : rows) {
+    if (static_cast<std::int64_t>(kept.size()) == limit) break;
+    if (is_of_a_run(row))
+      ++left_out;
+    else
+      kept.push_back(std::move(row));
+  }
+  rows = std::move(kept);
+  return left_out;
+}
+
 }  // namespace
 
 Answer history(Context& context, Request request) {
@@ -205,14 +229,20 @@ Answer history(Context& context, Request request) {
   json::array lines, notes;
   if (!context.state_problem().empty()) notes.emplace_back(context.state_problem());
   if (*store) {
-    const auto rows = (*store)->history(static_cast<std::size_t>(limit));
+    const bool all = flag_of(request, "all");
+    auto rows = (*store)->history(static_cast<std::size_t>(all ? limit : std::max(limit, far_enough)));
     if (!rows) co_return fail(rows.error());
+    const auto newest = rows->empty() ? std::optional<WallTime>() : rows->front().began;
+    if (const auto left_out = all ? 0 : leave_out_runs(*rows, limit); left_out > 0)
+      notes.emplace_back(fmt::format("{} of benches and quality runs {} left out: --all shows {}",
+                                     counted_switches(left_out), left_out == 1 ? "is" : "are",
+                                     left_out == 1 ? "it" : "them"));
     const auto recorded = (*store)->recorded();
     if (!recorded) co_return fail(recorded.error());
     const auto holder = mutation_holder(context.paths());
     for (const auto& row : *rows)
       lines.push_back(line_of(row, **store, recorded->contains(row.id), holder));
-    if (holder && (rows->empty() || rows->front().began < holder->since))
+    if (holder && (!newest || *newest < holder->since))
       notes.emplace_back(fmt::format("'{}' is under way, and has not changed anything yet", holder->about));
   }
   co_return json::value(json::object{{"switches", std::move(lines)}, {"notes", std::move(notes)}});

@@ -38,8 +38,6 @@ constexpr Card cards[] = {
     {"V100 16GB", 16384},    {"V100 32GB", 32768},
 };
 
-/// The driver's own share where nothing runs.
-constexpr Bytes kept_by_driver = Bytes::mib(400);
 constexpr Bytes largest = Bytes::gib(1024);
 constexpr std::size_t most_gpus = 64;
 

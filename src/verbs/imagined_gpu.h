@@ -10,6 +10,9 @@
 
 namespace gpumod {
 
+/// The driver's own share where nothing runs.
+constexpr Bytes kept_by_driver = Bytes::mib(400);
+
 /// Empty GPUs, numbered in the order in which they are asked for, each as "NAME=SIZE" ("mine=24GiB", "small=8192": MiB) or
 /// as the name of a card that is known ("RTX 4090"). Of their memory the driver keeps some for itself, so a little less is
 /// free than there is. Errors: usage, with the nearest names.

@@ -157,7 +157,7 @@ Answer conclude_run(json::value run, std::optional<Error> unwritten, bool regres
                   "gpumod status shows how things are.",
                   {}};
   else if (result == "failed")
-    error = Error{ErrorCode::failed, summary_words(run), hint, {}};
+    error = Error{ErrorCode::failed, "the quality run failed: " + summary_words(run), hint, {}};
   else if (regressions_count && worse > 0)
     error = Error{ErrorCode::failed,
                   fmt::format("{} since run {}", counted(worse, "regression"),

@@ -88,7 +88,9 @@ std::vector<Verb> declare() {
        "Look around on this machine and write a first configuration",
        "Finds engine binaries, virtual environments, GGUF files, the Hugging Face cache and units you already have, "
        "shows what it\n"
-       "would write, and writes it after you agree. Existing files are never changed.",
+       "would write, and writes it after you agree. Existing files are never changed. With --json nothing is asked: it "
+       "only\n"
+       "shows, and with --yes it writes.",
        Effect::edits,
        {{"yes", Kind::flag, false, false, "write without asking", Names::none, "", 'y'},
         {"models", Kind::list, false, false, "folders to look for GGUF files in", Names::none, "DIR"},
@@ -215,9 +217,10 @@ std::vector<Verb> declare() {
        mode_remove},
       {"history",
        "List the switches that were made, the newest first: how long they took, and how they ended",
-       "",
+       "Those that a bench or a quality run made are left out: there are many of them, and a note says how many.",
        Effect::reads,
-       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N", 'n'}},
+       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N", 'n'},
+        {"all", Kind::flag, false, false, "those of benches and quality runs as well"}},
        R"({"switches":[{"id","what","kind","from","to","began","seconds","predicted_seconds","result","cause","recorded"}],"notes":[…]})",
        history},
       {"history show",
@@ -453,7 +456,7 @@ std::vector<Verb> declare() {
        "List the quality runs that are kept",
        "",
        Effect::reads,
-       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N"}},
+       {{"limit", Kind::integer, false, false, "how many (20)", Names::none, "N", 'n'}},
        R"({"runs":[{"id","began","seconds","result","sequence","rounds","transitions","passed","issues","regressions"}]})",
        qa_list},
       {"qa show",

@@ -155,6 +155,13 @@ Result<void> ask_for_contexts(const Question& question, const Subjects& all, Tho
   return {};
 }
 
+/// Why nothing is known of what a service takes: the file that is missing, more often than not.
+void note_unread(const Subjects& all, Foresight& foresight) {
+  for (const auto& [id, claim] : foresight.claims)
+    if (const auto why = all.unread.find(id); !claim.bytes && why != all.unread.end())
+      foresight.notes.push_back(fmt::format("what '{}' takes cannot be told from its model: {}", id, why->second));
+}
+
 Answer simulate(Context& context, Request request, bool about_mode) {
   const auto catalog = context.catalog();
   if (!catalog) co_return fail(catalog.error());
@@ -184,6 +191,10 @@ Answer simulate(Context& context, Request request, bool about_mode) {
   auto foresight = foresee(thought);
   if (!foresight) co_return fail(foresight.error());
   foresight->notes.insert(foresight->notes.begin(), notes.begin(), notes.end());
+  note_unread(all, *foresight);
+  if (!imagined.empty())
+    foresight->notes.push_back(fmt::format(
+        "of each imagined GPU {} count as taken: so much the driver keeps for itself", to_string(kept_by_driver)));
   std::vector<Offer> found;
   if (foresight->fits != Fits::yes) {
     co_await read_other_quantizations(all);

@@ -123,9 +123,10 @@ void name_the_shrinking(const World& world, const Snapshot& snapshot, Foresight&
     };
     if (std::any_of(snapshot.gpus.begin(), snapshot.gpus.end(), counts)) continue;
     foresight.notes.push_back(fmt::format(
-        "'{}' wants {}, and no GPU here has that: it will shrink itself to what is free (--fit), and be slow; with "
-        "context_size and gpu_layers in its file it would be refused instead",
-        subject.service->id, to_string(subject.known->estimated->total())));
+        "'{}' wants {} beside the {} that it leaves free (--fit), and no GPU here has that much: it will shrink itself "
+        "to "
+        "what there is, and be slow; with context_size and gpu_layers in its file it would be refused instead",
+        subject.service->id, to_string(subject.known->estimated->total()), to_string(left_by_fit)));
   }
 }
 

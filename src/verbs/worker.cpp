@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "control/lock.h"
 #include "model/json.h"
+#include "verbs/change_record.h"
 #include "verbs/context.h"
 #include "verbs/door.h"
 #include "verbs/line_peer.h"
@@ -67,6 +68,13 @@ Task<Result<json::value>> perform(Context& context, const Paths& paths, std::str
   co_return answer;
 }
 
+json::object record_in(const std::string& line) {
+  std::error_code malformed;
+  const auto message = json::parse(line, malformed);
+  const auto* record = malformed || !message.is_object() ? nullptr : message.get_object().if_contains("record");
+  return record && record->is_object() ? record->get_object() : json::object();
+}
+
 Task<bool> serve_one(Loop& loop, LinePeer& caller, const Paths& paths) {
   std::unique_ptr<Door> door;  // of the lock's holder
   Context context(loop, paths, [&](json::object event) {
@@ -77,7 +85,12 @@ Task<bool> serve_one(Loop& loop, LinePeer& caller, const Paths& paths) {
   if (!line) co_return false;
   // Both may outlive each other: the listener ends with the process.
   loop.spawn(listen_for_cancel(caller, context));
+  const auto record = record_in(*line);
   auto answer = co_await perform(context, paths, std::move(*line), door);
+  // Before anybody is told of the end: who was told finds it there.
+  if (!record.empty())
+    if (const auto written = append_record(change_record_of(paths), record_of_end(record, answer)); !written)
+      log_warning("the end of a change could not be recorded: {}", written.error().message);
   json::object last;
   if (answer)
     last["answer"] = std::move(*answer);
@@ -104,7 +117,8 @@ int worker_main() {
   return loop.run_until_done(serve_one(loop, caller, *paths)) ? 0 : 1;
 }
 
-Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, const json::object& request) {
+Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, const json::object& request,
+                                   const json::object& record) {
   const auto program = TRY(own_executable());
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -136,7 +150,9 @@ Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, co
   ::posix_spawnattr_destroy(&attributes);
   if (problem != 0) return fail(system_error("start the worker", problem, ErrorCode::environment));
 
-  auto line = json::serialize(json::object{{"verb", verb}, {"request", request}}) + "\n";
+  json::object message{{"verb", verb}, {"request", request}};
+  if (!record.empty()) message["record"] = record;
+  const auto line = json::serialize(message) + "\n";
   std::string_view rest = line;
   while (!rest.empty()) {
     const ssize_t n = ::send(worker.socket.get(), rest.data(), rest.size(), MSG_NOSIGNAL);

@@ -2,7 +2,8 @@
 // socket, line by line, and may be gone at any time: the mutation goes on.
 //
 // The conversation is newline-delimited JSON over a socketpair, the worker's end being its descriptor 3:
-//   caller → worker   {"verb": "mode switch", "request": {…}}   once, first
+//   caller → worker   {"verb": "mode switch", "request": {…}}   once, first; with "record": {…} where it is for an
+//                                                               assistant: its end is written there (change_record.h)
 //                     {"cancel": true}                          take it back
 //   worker → caller   {"event": …, …}                           progress, see ProgressSink
 //                     {"answer": …} or {"error": …}             once, last
@@ -27,7 +28,8 @@ struct StartedWorker {
   Fd socket;  ///< the caller's end, blocking
   pid_t pid = 0;
 };
-Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, const boost::json::object& request);
+Result<StartedWorker> start_worker(const Paths& paths, std::string_view verb, const boost::json::object& request,
+                                   const boost::json::object& record = {});
 
 /// Asks it to take back what it does.
 void cancel_worker(const StartedWorker& worker);

@@ -335,6 +335,7 @@ class Interruptions(Case):
             shown = self.ok(*words).out
             self.assertIn("mode switch slow is under way since 20", shown)
             self.assertIn("gpumod mode cancel takes it back", shown)
+            self.assertIn(f"gpumod history show {change['id']} shows how far it is", shown)
         self.assertFalse(self.ok("mode", "status", "--json").json["in_order"])
         process.communicate(timeout=30)
         self.assertIsNone(self.ok("mode", "status", "--json").json["switch"])

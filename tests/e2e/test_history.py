@@ -164,7 +164,7 @@ class Histories(Case):
                 run = self.start_gpumod(*words)
                 self.addCleanup(run.kill)
                 worker = until(lambda: (self.ok("mode", "status", "--json").json["switch"] or {}).get("pid"))
-                until(lambda: self.listed()[0]["kind"] != "mode switch" and self.state_of("mine") == "stopped")
+                until(lambda: self.listed_all()[0]["kind"] != "mode switch" and self.state_of("mine") == "stopped")
                 os.kill(worker, signal.SIGKILL)
                 run.communicate(timeout=30)
                 note = next(note for note in self.status()["notes"] if "was cut short" in note)
@@ -221,18 +221,49 @@ class Histories(Case):
         self.assertEqual(run.code, 2, "it was measured warm")
 
     def listed_all(self):
-        return self.ok("history", "--limit", "1000", "--json").json["switches"]
+        return self.ok("history", "--all", "--limit", "1000", "--json").json["switches"]
 
     def test_a_bench_that_is_cancelled_brings_back_what_ran(self):
         self.switch("slow")
         process = self.start_gpumod("bench", "switch", "--modes", "quick,slow", "--rounds", "500")
-        until(lambda: len(self.listed()) > 4, 60, "some rounds")
+        until(lambda: len(self.listed_all()) > 9, 60, "some rounds")
+        answer = self.ok("history", "--json").json
+        self.assertEqual([line["what"] for line in answer["switches"]], ["mode switch slow"])
+        self.assertRegex(answer["notes"][0], r"^\d+ switches of benches and quality runs are left out: --all shows them$")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        shown, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, errors)
         self.assertIn("what ran before runs again", errors)
+        self.assertRegex(shown, r"FROM +TO +MEDIAN")
         self.assertEqual(self.state_of("slow"), "running")
         self.assertEqual(self.status()["mode"], "slow")
+
+    def test_a_bench_that_ends_early_tells_what_it_has_measured(self):
+        self.switch("slow")
+        process = self.start_gpumod("bench", "switch", "--modes", "quick,slow", "--rounds", "500", "--warm-up", "0", "--json")
+        until(lambda: len(self.listed_all()) > 6, 60, "a round")
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, errors)
+        answer = json.loads(shown)
+        self.assertEqual(answer["error"]["code"], "cancelled")
+        self.assertGreaterEqual(len(answer["bench"]["transitions"][0]["seconds"]["all"]), 1)
+
+    def test_a_bench_that_is_given_up_says_which_switch_failed(self):
+        self.toy("broken", free_port(), "--exit-at-once", "1")
+        self.mode("broken", "broken")
+        self.switch("quick")
+        words = ("bench", "switch", "--modes", "quick,broken", "--rounds", "2")
+        run = self.gpumod(*words, "--json", timeout=120)
+        self.assertEqual(run.code, 1, run)
+        self.assertIn("given up", run.json["error"]["message"])
+        first = run.json["bench"]["transitions"][0]
+        self.assertEqual((first["from"], first["to"], first["failed"]), ("quick", "broken", 1))
+        self.assertIn("broken", first["cause"])
+        run = self.gpumod(*words, timeout=120)
+        self.assertEqual(run.code, 1, run)
+        self.assertRegex(run.out, r"quick +broken +0 +1\n")
+        self.assertEqual(self.status()["mode"], "quick")
 
 
 class Recordings(SimulatedGpu):

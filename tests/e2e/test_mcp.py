@@ -8,7 +8,7 @@ import time
 import tomllib
 import unittest
 
-from harness import GPUMOD, Case, free_port, listens, until
+from harness import GPUMOD, Case, free_port, kill, listens, until
 from mcp_client import MODERN, McpClient
 
 LEGACY = "2025-11-25"
@@ -106,6 +106,18 @@ class Assistants(McpCase):
         client.process.kill()
         until(lambda: self.status()["switch"] is None and listens(port), what="the end of the switch")
         self.assertEqual(self.status()["mode"], "soonish")
+        ended, = [line for line in self.audit() if line["what"] == "ended"]
+        self.assertEqual((ended["client"], ended["tool"], ended["request"], ended["outcome"]),
+                         ("e2e", "switch_mode", {"mode": "soonish"}, "done"))
+
+    def test_a_worker_that_dies_has_its_end_in_the_record(self):
+        client = self.client()
+        request = client.begin_tool("switch_mode", progress=True, mode="slowly")
+        client.next(lambda message: "slow" in message.get("params", {}).get("message", ""))
+        kill(self.status()["switch"]["pid"])
+        client.next(lambda message: message.get("id") == request)
+        self.assertEqual([(line["what"], line.get("outcome")) for line in self.audit()],
+                         [("begun", None), ("ended", "failed")])
 
     def test_errors_say_what_to_try(self):
         client = self.client()

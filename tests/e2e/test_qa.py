@@ -147,6 +147,16 @@ class QaRuns(QaCase, SimulatedGpu):
         self.assertIn("| code → rag |", markdown)
         self.assertIn("tokenizer", markdown)
 
+    def test_its_report_is_an_answer_also_when_it_failed(self):
+        self.switch("blank")
+        self.vllm("fault=model-error")
+        run = self.gpumod("qa", "run", "--modes", "blank,rag", timeout=120)
+        self.assertEqual(run.code, 1, run)
+        self.assertRegex(run.out, r"blank (→|->) rag +\S+ s +ROLLED BACK")
+        self.assertIn("tokenizer", run.out)
+        self.assertRegex(run.err, r"^gpumod: the quality run failed: 0 of 1 transition passed")
+        self.assertNotIn("symptom", run.err)
+
     def test_an_interrupted_run_restores_what_ran_before(self):
         self.switch("code", timeout=60)
         running = self.start_gpumod("qa", "run", "--modes", "code,nemotron,rag,code", "--json")

@@ -97,12 +97,14 @@ class Simulations(Case):
         self.make_model()
         self.write_keys(self.keys)
         gpu = ["--gpu", "small=2000"]
-        shown = self.gpumod("simulate", "mode", "long", *gpu).err
+        run = self.gpumod("simulate", "mode", "long", *gpu)
+        self.assertTrue(run.err.startswith("gpumod: "), "what does not fit is said there, the picture is an answer")
+        shown = run.out
         tokens = re.search(r"give 'long' (\d+) tokens of context instead of 1048576", shown)[1]
         body = self.ok("simulate", "mode", "long", *gpu, "--context", f"long={tokens}", "--json").json["simulation"]
         self.assertIs(body["fits"], True)
         self.refused("mode", "long", *gpu, "--context", f"long={2 * int(tokens)}")
-        self.assertIn("trained with 1048576", self.gpumod("simulate", "mode", "long", *gpu, "--context", "long=2000000").err)
+        self.assertIn("trained with 1048576", self.gpumod("simulate", "mode", "long", *gpu, "--context", "long=2000000").out)
 
     def test_a_context_that_the_arguments_say_is_neither_set_nor_offered(self):
         self.make_model()
@@ -182,6 +184,19 @@ class Simulations(Case):
         self.assertIn("--gpu", run.json["error"]["hint"])
         body = self.ok("simulate", "mode", "chat", "--gpu", "RTX 4090", "--json").json["simulation"]
         self.assertEqual((body["imagined"], body["gpus"][0]["total"]), (True, 24564 * MIB))
+
+    def test_a_model_that_is_missing_is_named_and_what_the_driver_keeps_is_said(self):
+        self.write("services/long.yaml", f"engine: llamacpp\nport: {free_port()}\nmodel: /no/such/long.gguf\n")
+        self.mode("long", "long")
+        notes = self.ok("simulate", "mode", "long", "--gpu", "RTX 4090", "--json").json["simulation"]["notes"]
+        self.assertTrue(any("'long'" in note and "/no/such/long.gguf" in note for note in notes), notes)
+        self.assertTrue(any("400 MiB count as taken" in note for note in notes), notes)
+
+    def test_a_model_that_will_shrink_itself_is_told_beside_what_it_leaves_free(self):
+        self.make_model()
+        self.write_keys({key: value for key, value in self.keys.items() if key not in ("context_size", "gpu_layers")})
+        notes = self.gpumod("simulate", "mode", "long", "--gpu", "tiny=1GiB", "--json").json["simulation"]["notes"]
+        self.assertTrue(any("beside the 1024 MiB that it leaves free" in note for note in notes), notes)
 
     def test_what_makes_no_sense_is_refused_in_words(self):
         self.toy_of("chat", 14000)

@@ -157,7 +157,9 @@ Result<void> parse_verb(Invocation& invocation, std::vector<std::string> rest) {
     return fail(ErrorCode::usage, fmt::format("gpumod {}: {}", verb.name, printable(words)),
                 fmt::format("Usage: {}", usage_of(verb)));
   }
-  if (const auto left = app.remaining(); !left.empty()) return fail(unknown_rest(verb, left.front()));
+  auto left = app.remaining();
+  std::erase(left, "--");  // which only says that what follows is no option
+  if (!left.empty()) return fail(unknown_rest(verb, left.front()));
   for (const auto& parameter : verb.parameters) {
     if (is_internal(parameter) || app.count(parameter.positional ? parameter.name : "--" + parameter.name) == 0)
       continue;

@@ -76,6 +76,12 @@ TEST(Parsing, OptionsOfEveryKind) {
   EXPECT_EQ(request_of({"service", "logs", "--lines=3", "chat"}), R"({"service":"chat","lines":3})");
 }
 
+TEST(Parsing, TwoDashesEndTheOptions) {
+  EXPECT_EQ(request_of({"mode", "switch", "--", "code"}), R"({"mode":"code"})");
+  EXPECT_EQ(request_of({"mode", "switch", "--dry-run", "--", "code"}), R"({"mode":"code","dry-run":true})");
+  EXPECT_EQ(request_of({"mode", "switch", "--", "--dry-run"}), R"({"mode":"--dry-run"})");
+}
+
 TEST(Parsing, AVerbMayBeCalledLikeTheGroupOfOthers) {
   const auto named = [](std::vector<std::string> words) {
     const auto invocation = parse(words, all_verbs());

@@ -85,7 +85,7 @@ class DemoWatcher {
     } else if (kind != "tick") {
       if (kind == "vram") vram_ = event;
       view_.on_event(event, now());
-      if (const auto line = live_ ? std::nullopt : view_.appended(event)) print("  " + *line + "\n");
+      if (const auto line = live_ ? std::nullopt : view_.appended(event, screen_)) print("  " + *line + "\n");
     }
     draw();
   }

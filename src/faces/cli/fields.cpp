@@ -91,14 +91,19 @@ std::string gpu_words(std::string_view index) {
   return problem == std::errc() && end == index.data() + index.size() ? gpu_in_words(read) : "GPU " + printable(index);
 }
 
-std::string local_time(const json::value& time) {
+std::string local_time(const json::value& time, const Screen& screen) {
   const auto written = text(time);
-  std::tm parts{};
-  if (!::strptime(written.c_str(), "%Y-%m-%dT%H:%M:%SZ", &parts)) return written;
-  const std::time_t seconds = ::timegm(&parts);
-  std::array<char, 32> shown{};
-  ::localtime_r(&seconds, &parts);
-  return {shown.data(), std::strftime(shown.data(), shown.size(), "%Y-%m-%d %H:%M:%S", &parts)};
+  std::tm utc{}, local{}, today{};
+  if (!::strptime(written.c_str(), "%Y-%m-%dT%H:%M:%SZ", &utc)) return written;
+  const std::time_t then = ::timegm(&utc), current = std::time(nullptr);
+  ::localtime_r(&then, &local);
+  ::localtime_r(&current, &today);
+  const bool is_today = local.tm_year == today.tm_year && local.tm_yday == today.tm_yday;
+  std::array<char, 40> shown{};
+  const char* form = !screen.terminal ? "%Y-%m-%d %H:%M:%S %z" : is_today ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S";
+  std::string out{shown.data(), std::strftime(shown.data(), shown.size(), form, &local)};
+  if (!screen.terminal && out.size() > 2) out.insert(out.size() - 2, ":");
+  return out;
 }
 
 }  // namespace gpumod::cli

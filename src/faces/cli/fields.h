@@ -10,6 +10,8 @@
 
 #include <boost/json.hpp>
 
+#include "faces/cli/style.h"
+
 namespace gpumod::cli {
 
 /// The member, or a null value.
@@ -35,7 +37,9 @@ std::string gpu_words(std::string_view index);
 /// Seconds as "1.2 s"; "" for null.
 std::string seconds_text(const boost::json::value& seconds);
 
-/// RFC 3339 in UTC as people's own time, "2026-02-09 21:03:11"; as it is when it is something else.
-std::string local_time(const boost::json::value& time);
+/// RFC 3339 in UTC as people's own time; as it is when it is something else. On a terminal, where people know in which
+/// zone they are, "2026-02-09 21:03:11", and of today "21:03:11". Text that goes elsewhere (a pipe, a file, an assistant)
+/// says the zone as well: "2026-02-09 21:03:11 +01:00".
+std::string local_time(const boost::json::value& time, const Screen& screen);
 
 }  // namespace gpumod::cli

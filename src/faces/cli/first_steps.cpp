@@ -69,9 +69,12 @@ std::string render_init(const json::value& answer, const Screen& screen) {
   }
   const auto& advice = elements(member(answer, "advice"));
   if (!advice.empty()) out += "\n";
+  const bool to_be_written = written.empty() && new_files(answer) > 0;
   // Not wrapped: some of it is to be copied.
   for (const auto& piece : advice) {
     const auto whole = raw_text(piece);
+    if (to_be_written && (whole.starts_with("Next: ") || whole.starts_with("Then: ")))
+      continue;  // of files not there yet
     for (const auto line : split_lines(whole))
       out += printable(line) + "\n";
   }

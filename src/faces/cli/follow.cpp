@@ -39,7 +39,7 @@ class Watcher {
       area_.clear();
       complain(fmt::format("{} {}\n", paint(output_.err, Ink::yellow, "note:"), text(member(event, "text"))));
     } else if (!live_) {
-      if (const auto line = view_.appended(event)) print(*line + "\n");
+      if (const auto line = view_.appended(event, screen_)) print(*line + "\n");
     }
   }
 

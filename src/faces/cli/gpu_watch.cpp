@@ -107,8 +107,8 @@ std::string drawn(const json::value& event, const Screen& screen) {
   return out;
 }
 
-std::string as_lines(const json::value& event) {
-  const auto time = text(member(event, "time"));
+std::string as_lines(const json::value& event, const Screen& screen) {
+  const auto time = local_time(member(event, "time"), screen);
   if (const auto& problem = member(event, "problem"); !problem.is_null())
     return fmt::format("{} {}\n", time, text(member(problem, "message")));
   std::string out;
@@ -133,7 +133,7 @@ class Watch {
     if (live_)
       redraw();
     else
-      written_ = write_out(output_.json ? json_text(last_) + "\n" : as_lines(last_), signals_);
+      written_ = write_out(output_.json ? json_text(last_) + "\n" : as_lines(last_, screen_), signals_);
   }
   void redraw() {
     if (!live_ || last_.is_null()) return;
@@ -160,7 +160,7 @@ class Watch {
 
  private:
   std::string title() const {
-    const auto words = fmt::format("As of {}; Ctrl-C ends this.", text(member(last_, "time")));
+    const auto words = fmt::format("As of {}; Ctrl-C ends this.", local_time(member(last_, "time"), screen_));
     return fit(screen_, words, std::max(1, screen_.width - 1));
   }
 

@@ -35,7 +35,7 @@ constexpr Example examples[] = {
     {"doctor", "gpumod doctor --json | jq -r '.checks[] | select(.state == \"failure\") | .id'", "for scripts"},
     {"mode switch", "gpumod mode switch code", "switch, and wait until every service has answered"},
     {"mode switch", "gpumod mode switch rag --dry-run", "what would be stopped and started"},
-    {"mode switch", "gpumod mode switch rag --json | jq -r .switch.result", "for scripts"},
+    {"mode switch", "gpumod mode switch rag --json | jq -r '.switch.result // .error.code'", "for scripts"},
     {"history", "gpumod history", "which switches there were, and how long they took"},
     {"history show", "gpumod history show last", "why the last one took so long, or failed"},
     {"history show", "gpumod history show 42 --trace switch.json", "for ui.perfetto.dev"},
@@ -79,6 +79,25 @@ std::string list_exit_codes(const Screen& screen) {
   auto table = Table({{"", true}, {"", false, true, true}});
   for (const auto& code : exit_codes())
     table.add({{std::to_string(code.number)}, {std::string(code.meaning)}});
+  return table.render(screen, 2, false);
+}
+
+struct Variable {
+  std::string_view name, meaning;
+};
+constexpr Variable variables[] = {
+    {"GPUMOD_CONFIG_DIR", "your files (~/.config/gpumod)"},
+    {"GPUMOD_STATE_DIR", "goal, history, measurements, logs (~/.local/state/gpumod)"},
+    {"GPUMOD_CACHE_DIR", "what can be asked for again (~/.cache/gpumod)"},
+    {"GPUMOD_RUNTIME_DIR", "lock and private files of what runs ($XDG_RUNTIME_DIR/gpumod)"},
+    {"GPUMOD_UNIT_MANAGER", "systemd or local, whatever gpumod.yaml says"},
+    {"NO_COLOR", "any value: no colours"},
+};
+
+std::string list_variables(const Screen& screen) {
+  auto table = two_columns();
+  for (const auto& variable : variables)
+    table.add({{std::string(variable.name), Ink::cyan}, {std::string(variable.meaning)}});
   return table.render(screen, 2, false);
 }
 
@@ -174,7 +193,7 @@ std::string escaped(std::string_view words) {
 
 const std::vector<OwnCommand>& own_commands() {
   static const std::vector<OwnCommand> commands{
-      {"help", "gpumod help [COMMAND…]", "Explain a command"},
+      {"help", "gpumod help [COMMAND…|exit-codes]", "Explain a command, or the exit codes"},
       {"completion", "gpumod completion bash|zsh|fish", "Print a script that completes commands and ids in your shell"},
       {"mcp", "gpumod mcp", "Serve assistants over the Model Context Protocol, on standard input and output"},
   };
@@ -189,7 +208,7 @@ const std::vector<ExitCode>& exit_codes() {
       {3, "refused: nothing was touched"},
       {4, "no such mode, service, unit or model"},
       {5, "busy: another change is under way"},
-      {6, "the configuration is invalid"},
+      {6, "a file is invalid: of the configuration, or a model's"},
       {7, "the machine lacks something: no systemd, no NVML, no room on a disk, …"},
       {8, "doctor found warnings, and nothing worse"},
       {130, "cancelled by Ctrl-C: what ran before runs again"},
@@ -231,6 +250,7 @@ std::string full_help(const Screen& screen, const std::vector<Verb>& verbs) {
   for (const auto& group : groups(verbs))
     out += "\n" + list_verbs(screen, verbs, group);
   out += "\n" + heading(screen, "Options") + list_options(screen, nullptr);
+  out += "\n" + heading(screen, "Environment") + list_variables(screen);
   out += "\n" + heading(screen, "Examples") + list_examples(screen, "");
   out += "\n" + heading(screen, "Exit codes") + list_exit_codes(screen);
   return out + "\ngpumod help COMMAND explains one command.\n";
@@ -239,6 +259,7 @@ std::string full_help(const Screen& screen, const std::vector<Verb>& verbs) {
 std::optional<std::string> help_about(const std::vector<std::string>& words, const std::vector<Verb>& verbs,
                                       const Screen& screen) {
   if (words.empty()) return std::nullopt;
+  if (words == std::vector<std::string>{"exit-codes"}) return list_exit_codes(screen);
   for (std::size_t taken = std::min<std::size_t>(words.size(), 2); taken > 0; --taken) {
     const auto name = taken == 2 ? words[0] + " " + words[1] : words[0];
     for (const auto& verb : verbs)
@@ -298,11 +319,16 @@ std::string reference_markdown(const std::vector<Verb>& verbs) {
       "people go to standard error. With `--json` an error is\n"
       "`{\"error\":{\"code\",\"message\",\"hint\",\"details\"}}` on standard output; when a switch did not reach its "
       "goal, its\n"
-      "report stands beside it as `switch`. Help is JSON then as well: `{\"commands\":[…],\"exit_codes\":[…]}`, and "
+      "report stands beside it as `switch`, and so do `qa`, `bench`, `simulation` and `diff`. Without `--json` such an "
+      "answer\n"
+      "goes to standard output all the same. Help is JSON then as well: `{\"commands\":[…],\"exit_codes\":[…]}`, and "
       "`gpumod\ncompletion` answers `{\"shell\",\"script\"}`.\n\n"
       "## Exit codes\n\n| code | meaning |\n|---|---|\n";
   for (const auto& code : exit_codes())
     out += fmt::format("| {} | {} |\n", code.number, escaped(code.meaning));
+  out += "\n## Environment\n\n| variable | meaning |\n|---|---|\n";
+  for (const auto& variable : variables)
+    out += fmt::format("| `{}` | {} |\n", variable.name, escaped(variable.meaning));
   out += "\n";
   for (const auto& verb : verbs) {
     out += fmt::format("## gpumod {}\n\n{}.\n\n```\n{}\n```\n\n", verb.name, verb.summary, usage_of(verb));

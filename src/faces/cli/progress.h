@@ -30,7 +30,7 @@ class ProgressView {
   /// At most `screen.height - 1` lines, each narrower than the screen, without '\n'.
   std::vector<std::string> lines(const Screen& screen, TimePoint now, unsigned turn) const;
   /// What an event says, as one appended line; nothing when it is not worth one.
-  std::optional<std::string> appended(const boost::json::object& event) const;
+  std::optional<std::string> appended(const boost::json::object& event, const Screen& screen = {}) const;
 
   std::optional<std::int64_t> switch_id() const { return id_; }
   const std::string& from() const { return from_; }

@@ -64,7 +64,7 @@ TEST(ProgressView, WhatEarlierRunsTookIsWhatIsLeft) {
   EXPECT_THAT(view.lines(screen(80), start + 40s, 1).front(), Not(HasSubstr("left"))) << "slower than ever before";
   EXPECT_THAT(
       *view.appended(event(R"({"event":"plan","from":"a","to":"b","plan":{"seconds":32,"steps":[{"step":0}]}})")),
-      "a -> b: 1 step, about 32 s");
+      "a → b: 1 step, about 32 s");
 }
 
 TEST(ProgressView, TimeRunsFromTheStepsBeginningAndLongOnesHaveMinutes) {
@@ -141,7 +141,10 @@ TEST(ProgressView, MoreStepsThanRowsKeepsWhatMatters) {
 
 TEST(ProgressView, AppendedLinesForPipes) {
   ProgressView view("mode switch rag");
-  EXPECT_EQ(view.appended(event(plan_event)), "code -> rag: 2 steps");
+  EXPECT_EQ(view.appended(event(plan_event)), "code → rag: 2 steps");
+  Screen ascii;
+  ascii.unicode = false;
+  EXPECT_EQ(view.appended(event(plan_event), ascii), "code -> rag: 2 steps");
   EXPECT_EQ(view.appended(event(start_running)), "start embedding: getting ready");
   EXPECT_EQ(view.appended(event(stop_done)), "stop coder: done in 0.4 s");
   EXPECT_EQ(view.appended(event(R"({"event":"step","step":1,"subject":"a","action":"start","result":"pending"})")),

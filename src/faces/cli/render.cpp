@@ -125,6 +125,11 @@ std::string render_problems(const json::value& problems, const Screen& screen, i
     }
     const auto severity = text(member(problem, "severity"));
     const auto hint = text(member(problem, "hint"));
+    if (severity.empty()) {  // of no place in a file
+      out += paragraph(fmt::format("{}{}", text(member(problem, "message")), hint.empty() ? "" : ". " + hint), screen,
+                       indent);
+      continue;
+    }
     out += fmt::format("{}{}: {} {}{}\n", blank, paint(screen, Ink::bold, text(member(problem, "where"))),
                        paint(screen, severity == "error" ? Ink::red : Ink::yellow, severity + ":"),
                        text(member(problem, "message")), hint.empty() ? "" : ". " + hint);
@@ -159,23 +164,29 @@ std::string verdict(const json::value& answer, const Screen& screen) {
 
 }  // namespace
 
+std::string render_report(const Error& error, const Screen& screen) {
+  std::string out;
+  if (!member(error.details, "simulation").is_null()) out += render_simulation(error.details, screen);
+  if (!member(error.details, "bench").is_null()) out += render_bench(error.details, screen);
+  if (!member(error.details, "qa").is_null()) out += render_qa(error.details, screen);
+  if (!member(error.details, "diff").is_null()) out += render_qa_diff(error.details, screen);
+  return out;
+}
+
 std::string render_error(const Error& error, const Screen& screen, std::string_view about) {
   const auto& problems = member(error.details, "problems");
   // What `config check` found: the message only repeats the first of them.
   if (!member(error.details, "directory").is_null() && !elements(problems).empty())
     return render_problems(problems, screen) + verdict(error.details, screen);
   std::string out;
-  if (!member(error.details, "simulation").is_null()) out += render_simulation(error.details, screen) + "\n";
-  if (!member(error.details, "bench").is_null()) out += render_bench(error.details, screen) + "\n";
-  if (!member(error.details, "qa").is_null()) out += render_qa(error.details, screen) + "\n";
-  if (!member(error.details, "diff").is_null()) out += render_qa_diff(error.details, screen) + "\n";
   if (!member(error.details, "switch").is_null()) out += render_switch(error.details, screen, Steps::shown, about);
   out += paragraph(error.message, screen, 8, "gpumod:", Ink::red);
   out += paragraph(error.hint, screen, 8);
   std::string more;
-  for (const auto& problem : elements(problems))
-    if (!problem.is_string() || error.message.find(raw_text(problem)) == std::string::npos)
-      more += render_problems(json::array{problem}, screen, 8);
+  for (const auto& problem : elements(problems)) {
+    const auto words = problem.is_string() ? raw_text(problem) : raw_text(member(problem, "message"));
+    if (error.message.find(words) == std::string::npos) more += render_problems(json::array{problem}, screen, 8);
+  }
   return out + more;
 }
 

@@ -15,7 +15,10 @@ namespace gpumod::cli {
 /// The answer of the verb of this name. An unknown verb's answer is shown as plain keys and values.
 std::string render(std::string_view verb, const boost::json::value& answer, const Screen& screen);
 
-/// "gpumod: …", the hint, and what the details hold: a switch, problems of files.
+/// What was asked for and came with an error all the same: a quality run that failed, the figures of a bench that was
+/// given up, a simulation of what does not fit, differences. "" when there is none. It belongs where answers go.
+std::string render_report(const Error& error, const Screen& screen);
+/// "gpumod: …", the hint, and what else the details hold: a switch, problems of files.
 std::string render_error(const Error& error, const Screen& screen, std::string_view about = {});
 /// Free text that may be long, and have several lines: printable, wrapped to the screen, each line after `indent`
 /// blanks, the first after `lead` (printable, as wide as the indent or shorter) instead.

@@ -47,10 +47,10 @@ std::string render_bench(const json::value& answer, const Screen& screen) {
   Table table({{"FROM"},
                {"TO"},
                {"MEDIAN", true},
-               {"SPREAD", true},
-               {"LEAST", true},
-               {"MOST", true},
-               {"RUNS", true},
+               {.title = "SPREAD", .right = true, .goes = 4},
+               {.title = "LEAST", .right = true, .goes = 3},
+               {.title = "MOST", .right = true, .goes = 2},
+               {.title = "RUNS", .right = true, .goes = 1},
                {"FAILED", true}});
   for (const auto& transition : elements(member(bench, "transitions"))) {
     const auto& seconds = member(transition, "seconds");

@@ -70,8 +70,13 @@ std::string render_mode(const json::value& answer, const Screen& screen) {
 }
 
 std::string render_service_list(const json::value& answer, const Screen& screen) {
-  Table table(
-      {{"SERVICE"}, {"STATE"}, {"ENGINE"}, {"PORT", true}, {"PID", true}, {"VRAM", true}, {"NAME", false, true}});
+  Table table({{"SERVICE"},
+               {"STATE"},
+               {.title = "ENGINE", .goes = 2},
+               {.title = "PORT", .right = true, .goes = 1},
+               {.title = "PID", .right = true, .goes = 3},
+               {"VRAM", true},
+               {"NAME", false, true}});
   for (const auto& service : elements(member(answer, "services"))) {
     const auto id = text(member(service, "id")), name = text(member(service, "name"));
     const auto& used = member(service, "vram_used");
@@ -125,7 +130,7 @@ std::string render_memory(const json::value& memory, const Screen& screen) {
   std::string out = table.empty() ? "" : "\n" + table.render(screen);
   for (const auto& measured : elements(member(memory, "measured"))) {
     const auto took = seconds_of(member(measured, "seconds"));
-    if (!took.empty()) out += paragraph(took, screen, 10, "", Ink::dim);
+    if (!took.empty()) out += paragraph(took, screen, 10, "times:", Ink::dim);
   }
   if (const auto why = text(member(memory, "not_estimated")); !why.empty())
     out += paragraph(fmt::format("not estimated: {}", why), screen, 10, "", Ink::dim);
@@ -149,7 +154,8 @@ std::string render_service(const json::value& answer, const Screen& screen) {
 }
 
 std::string render_log_line(const json::value& line, const Screen& screen) {
-  return fmt::format("{} {}\n", paint(screen, Ink::dim, text(member(line, "time"))), text(member(line, "text")));
+  return fmt::format("{} {}\n", paint(screen, Ink::dim, local_time(member(line, "time"), screen)),
+                     text(member(line, "text")));
 }
 
 std::string render_logs(const json::value& answer, const Screen& screen) {

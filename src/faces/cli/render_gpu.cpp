@@ -37,11 +37,11 @@ std::string render_gpu_list(const json::value& answer, const Screen& screen) {
   Table table({{"GPU", true},
                {"NAME", false, true},
                {"TOTAL", true},
-               {"RESERVED", true},
+               {.title = "RESERVED", .right = true, .goes = 1},
                {"USED", true},
                {"FREE", true},
-               {"PERSISTENCE"},
-               {"MIG"},
+               {.title = "PERSISTENCE", .goes = 3},
+               {.title = "MIG", .goes = 2},
                {"UUID", false, true}});
   for (const auto& gpu : elements(member(answer, "gpus"))) {
     table.add({{plain(member(gpu, "index"))},
@@ -79,7 +79,7 @@ std::string render_gpu_processes(const json::value& answer, const Screen& screen
                {"VRAM", true},
                {"SERVICE", false, true},
                {"COMMAND", false, true},
-               {"USER"},
+               {.title = "USER", .goes = 1},
                {"MIG", false, true}});
   for (const auto& process : elements(member(answer, "processes"))) {
     const auto& command = member(process, "command");

@@ -12,12 +12,12 @@ namespace json = boost::json;
 
 std::string render_history(const json::value& answer, const Screen& screen) {
   Table table({{"SWITCH", true},
-               {"BEGAN"},
-               {"WHAT", false, true},
+               {.title = "BEGAN", .goes = 2},
+               {"WHAT"},
                {"RESULT"},
-               {"TOOK", true},
-               {"EXPECTED", true},
-               {"WHY", false, true}});
+               {.title = "TOOK", .right = true, .goes = 1},
+               {.title = "EXPECTED", .right = true, .goes = 3},
+               {.title = "WHY", .wraps = true}});
   for (const auto& line : elements(member(answer, "switches"))) {
     const auto result = text(member(line, "result"));
     const auto took = number(member(line, "seconds")), expected = number(member(line, "predicted_seconds"));
@@ -27,9 +27,9 @@ std::string render_history(const json::value& answer, const Screen& screen) {
     if (text(member(line, "kind")) == "mode switch" && !from.empty() && from != to)
       what = fmt::format("{} {} {}", from, glyph(screen, Glyph::arrow), to);
     table.add({{plain(member(line, "id"))},
-               {local_time(member(line, "began")), Ink::dim},
+               {local_time(member(line, "began"), screen), Ink::dim},
                {what, Ink::bold},
-               {outcome_words(result), outcome_ink(result)},
+               {result == "unchanged" ? result : outcome_words(result), outcome_ink(result)},
                {seconds_text(member(line, "seconds")), slow ? Ink::yellow : Ink::plain},
                {seconds_text(member(line, "predicted_seconds")), Ink::dim},
                {text(member(line, "cause")), Ink::dim}});
@@ -37,7 +37,7 @@ std::string render_history(const json::value& answer, const Screen& screen) {
   std::string out;
   for (const auto& note : texts(member(answer, "notes")))
     out += paragraph(note, screen, 6, "note:", Ink::yellow);
-  if (table.empty()) return out + "No switch was made yet.\n";
+  if (table.empty()) return out.empty() ? "No switch was made yet.\n" : out;
   out += table.render(screen);
   if (screen.terminal) out += paragraph("gpumod history show SWITCH shows one of them over its time.", screen, 0);
   return out;

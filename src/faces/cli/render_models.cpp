@@ -46,14 +46,21 @@ std::string notes_of(const json::value& answer, const Screen& screen) {
   return out.empty() ? out : "\n" + out;
 }
 
-std::string models_table(const json::value& models, const Screen& screen, bool places) {
+/// `below`: a folder that was looked through, and need not be said of each; "": places are not told.
+std::string models_table(const json::value& models, const Screen& screen, const std::string& below) {
+  const auto place = [&](const json::value& model) {
+    auto path = below.empty() ? std::string() : text(member(model, "path"));
+    if (path.starts_with(below + "/")) path.erase(0, below.size() + 1);
+    return path;
+  };
+
   Table table({{"MODEL"},
-               {"SOURCE"},
-               {"ARCHITECTURE"},
-               {"PARAMETERS", true},
-               {"QUANTIZATION"},
+               {.title = "SOURCE", .goes = 5},
+               {.title = "ARCHITECTURE", .goes = 3},
+               {.title = "PARAMETERS", .right = true, .goes = 2},
+               {.title = "QUANTIZATION", .goes = 1},
                {"SIZE", true},
-               {"CONTEXT", true},
+               {.title = "CONTEXT", .right = true, .goes = 4},
                {"SERVICES", false, true},
                {"PATH", false, true}});
   for (const auto& model : elements(models))
@@ -65,7 +72,7 @@ std::string models_table(const json::value& models, const Screen& screen, bool p
                {size_of(model)},
                {plain(member(model, "context_length"))},
                {join(texts(member(model, "services")), ", ")},
-               {places ? text(member(model, "path")) : "", Ink::dim}});
+               {place(model), Ink::dim}});
   return table.empty() ? "" : table.render(screen);
 }
 
@@ -75,7 +82,7 @@ std::string files_table(const json::value& answer, const Screen& screen) {
     if (text(member(file, "role")) == "configuration" && text(member(file, "problem")).empty()) continue;
     table.add({{text(member(file, "path"))},
                {mebibytes(member(file, "bytes"))},
-               {text(member(file, "modified")).substr(0, 10)},
+               {local_time(member(file, "modified"), Screen{}).substr(0, 10)},
                {text(member(file, "sha256")).substr(0, 12), Ink::dim},
                {text(member(file, "problem")), Ink::red}});
   }
@@ -90,7 +97,7 @@ std::string render_model_list(const json::value& answer, const Screen& screen) {
     return "No models yet: services name them, gpumod model register ID --path FILE remembers one, gpumod model scan "
            "DIR finds them.\n" +
            notes_of(answer, screen);
-  return models_table(models, screen, false) + troubles(models, screen) + notes_of(answer, screen);
+  return models_table(models, screen, "") + troubles(models, screen) + notes_of(answer, screen);
 }
 
 std::string render_model_info(const json::value& answer, const Screen& screen) {
@@ -126,7 +133,7 @@ std::string render_model_record(const json::value& answer, const Screen& screen)
 
 std::string render_model_scan(const json::value& answer, const Screen& screen) {
   const auto& models = member(answer, "models");
-  std::string out = models_table(models, screen, true);
+  std::string out = models_table(models, screen, text(member(answer, "folder")));
   if (out.empty()) out = fmt::format("{} holds no model that is read here.\n", text(member(answer, "folder")));
   const auto& left_out = elements(member(answer, "left_out"));
   if (!left_out.empty()) out += "\nLeft out:\n";

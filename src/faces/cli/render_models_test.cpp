@@ -76,7 +76,7 @@ TEST(ModelScan, SaysWhatItLeftOutAndHowToGoOn) {
       render("model scan", answer, {}),
       "/m holds no model that is read here.\n\nLeft out:\n- /m/a.gguf: at byte 8: nothing\n- /m/b: it holds nothing\n");
   answer.at("models") = json::parse(list_answer).at("models");
-  EXPECT_THAT(render("model scan", answer, {}), HasSubstr("/m/coder.gguf\n"));
+  EXPECT_THAT(render("model scan", answer, {}), HasSubstr("  coder.gguf\n"));
   EXPECT_THAT(render("model scan", answer, {}), HasSubstr("--register remembers them"));
   answer.at("registered") = json::array{"coder"};
   EXPECT_THAT(render("model scan", answer, {}), HasSubstr("Registered: coder\n"));

@@ -24,7 +24,11 @@ std::string transition(const json::value& row, const Screen& screen) {
 }
 
 std::string render_transitions(const json::array& rows, const Screen& screen) {
-  Table table({{"TRANSITION"}, {"TIME", true}, {"RESULT"}, {"VRAM", true}, {"PEAK", true}});
+  Table table({{"TRANSITION"},
+               {"TIME", true},
+               {"RESULT"},
+               {.title = "VRAM", .right = true, .goes = 1},
+               {.title = "PEAK", .right = true, .goes = 2}});
   for (const auto& row : rows) {
     const auto word = result_word(row);
     const auto& vram = member(row, "vram");
@@ -64,6 +68,15 @@ std::string render_differences(const json::value& found, const Screen& screen) {
   return out;
 }
 
+/// Verbs write their arrow as it is; beside ours it has to be the same.
+std::string with_our_arrow(std::string words, const Screen& screen) {
+  constexpr std::string_view theirs = "→";
+  const auto ours = glyph(screen, Glyph::arrow);
+  for (auto at = words.find(theirs); ours != theirs && at != std::string::npos; at = words.find(theirs, at))
+    words.replace(at, theirs.size(), ours);
+  return words;
+}
+
 }  // namespace
 
 std::string render_qa(const json::value& answer, const Screen& screen) {
@@ -87,7 +100,7 @@ std::string render_qa(const json::value& answer, const Screen& screen) {
                      id.empty() ? "" : fmt::format("; kept as run {}", id));
   for (const auto& file : texts(member(run, "reports")))
     out += file + "\n";
-  return out;
+  return with_our_arrow(std::move(out), screen);
 }
 
 std::string render_qa_tour(const json::value& answer, const Screen& screen) {
@@ -106,17 +119,17 @@ std::string render_qa_list(const json::value& answer, const Screen& screen) {
   const auto& runs = elements(member(answer, "runs"));
   if (runs.empty()) return "No quality run is kept yet. gpumod qa run makes one.\n";
   Table table({{"RUN", true},
-               {"BEGAN"},
-               {"TIME", true},
+               {.title = "BEGAN", .goes = 1},
+               {.title = "TIME", .right = true, .goes = 3},
                {"RESULT"},
                {"PASSED", true},
                {"ISSUES", true},
-               {"WORSE", true},
+               {.title = "WORSE", .right = true, .goes = 2},
                {"SEQUENCE", false, true}});
   for (const auto& run : runs) {
     const auto result = text(member(run, "result"));
     table.add({{plain(member(run, "id")), Ink::bold},
-               {text(member(run, "began"))},
+               {local_time(member(run, "began"), screen), Ink::dim},
                {seconds_text(member(run, "seconds"))},
                {result, result == "passed" ? Ink::green : Ink::red},
                {fmt::format("{}/{}", plain(member(run, "passed")), plain(member(run, "transitions")))},
@@ -129,7 +142,7 @@ std::string render_qa_list(const json::value& answer, const Screen& screen) {
 
 std::string render_qa_diff(const json::value& answer, const Screen& screen) {
   const auto& found = member(answer, "diff");
-  const auto out = render_differences(found, screen);
+  const auto out = with_our_arrow(render_differences(found, screen), screen);
   if (!elements(member(found, "regressions")).empty()) return out;
   return out + paint(screen, Ink::green, "nothing is worse") + "\n";
 }

@@ -42,11 +42,22 @@ TEST(RenderQa, ToursListsAndComparisons) {
               Not(HasSubstr("nothing is worse")));
 }
 
+TEST(RenderQa, HasOneArrow) {
+  Screen plain;
+  plain.unicode = false;
+  const auto shown = render(
+      "qa run",
+      json::parse(R"({"qa":{"transitions":[{"from":"a","to":"b"}],"issues":[{"title":"x","transitions":["a → b"]}]}})"),
+      plain);
+  EXPECT_THAT(shown, HasSubstr("(a -> b)"));
+  EXPECT_THAT(shown, Not(HasSubstr("→")));
+}
+
 TEST(RenderQa, AFailedRunIsShownWithItsError) {
   Error error{ErrorCode::failed, "1 of 2 transitions passed", "gpumod qa show 4 shows it again.", json::parse(run)};
-  const auto shown = render_error(error, Screen{});
-  EXPECT_THAT(shown, HasSubstr("embed did not start"));
-  EXPECT_THAT(shown, HasSubstr("gpumod: 1 of 2 transitions passed"));
+  EXPECT_THAT(render_report(error, Screen{}), HasSubstr("embed did not start"));
+  EXPECT_EQ(render_error(error, Screen{}),
+            "gpumod: 1 of 2 transitions passed\n        gpumod qa show 4 shows it again.\n");
 }
 
 }  // namespace

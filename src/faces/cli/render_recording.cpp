@@ -353,7 +353,7 @@ std::string title(const json::value& recording, const Screen& screen) {
   return flow({{fmt::format("switch {}", plain(member(recording, "id"))), Ink::dim},
                {what, Ink::bold},
                {fmt::format("{}{} {}", outcome_words(result), when, took), outcome_ink(result)},
-               {"begun " + local_time(member(recording, "began")), Ink::dim}},
+               {"begun " + local_time(member(recording, "began"), screen), Ink::dim}},
               screen, "  ", 0);
 }
 

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include "base/text.h"
+#include "base/time.h"
+#include "faces/cli/fields.h"
 #include "faces/cli/render.h"
 #include "faces/cli/table.h"
 
@@ -55,7 +57,7 @@ TEST(RecordingPicture, AnswersOnTheFirstScreenWhyItWasSlow) {
   ::tzset();
   EXPECT_EQ(render_recording(json::parse(recorded), narrow()),
             "switch 42  code → rag  rolled back after 20 s\n"
-            "begun 2026-02-09 21:03:11\n"
+            "begun 2026-02-09 21:03:11 +00:00\n"
             "· Most of the time was start of embed: 10 s; 6.0 s getting ready.\n"
             "why: start of 'embed' failed: no tokenizer\n"
             "do:  fetch it again\n"
@@ -137,10 +139,57 @@ TEST(HistoryList, SaysWhatWasSlowAndWhatFailed) {
      "began": "2026-02-09T20:00:00Z", "seconds": 3.0, "predicted_seconds": null, "result": "committed", "cause": null,
      "recorded": true}], "notes": []})"),
                            {}),
-            "SWITCH  BEGAN                WHAT                RESULT        TOOK  EXPECTED  WHY\n"
-            "     2  2026-02-09 21:03:11  code → rag          rolled back   20 s      12 s  no tokenizer\n"
-            "     1  2026-02-09 20:00:00  service start chat  committed    3.0 s\n");
+            "SWITCH  BEGAN                       WHAT                RESULT        TOOK  EXPECTED  WHY\n"
+            "     2  2026-02-09 21:03:11 +00:00  code → rag          rolled back   20 s      12 s  no tokenizer\n"
+            "     1  2026-02-09 20:00:00 +00:00  service start chat  committed    3.0 s\n");
   EXPECT_EQ(render_history(json::parse(R"({"switches": [], "notes": []})"), {}), "No switch was made yet.\n");
+}
+
+TEST(HistoryList, KeepsNamesAndResultsWhereTheScreenIsNarrow) {
+  const auto switches = json::parse(R"({"switches": [
+    {"id": 2, "what": "mode switch nemotron", "kind": "mode switch", "from": "retrieval", "to": "nemotron",
+     "began": "2026-02-09T21:03:11Z", "seconds": 20.5, "predicted_seconds": 12.0, "result": "rolled_back",
+     "cause": "the service 'nemotron' did not start: its tokenizer is not there", "recorded": true}], "notes": []})");
+  Screen screen;
+  screen.terminal = true;
+  screen.width = 80;
+  EXPECT_EQ(render_history(switches, screen),
+            "SWITCH  BEGAN                WHAT                  RESULT       TOOK  EXPECTED\n"
+            "     2  2026-02-09 21:03:11  retrieval → nemotron  rolled back  20 s      12 s\n"
+            "    the service 'nemotron' did not start: its tokenizer is not there\n"
+            "gpumod history show SWITCH shows one of them over its time.\n");
+  screen.width = 46;
+  EXPECT_THAT(render_history(switches, screen), HasSubstr("SWITCH  WHAT                  RESULT\n"
+                                                          "     2  retrieval → nemotron  rolled back\n"
+                                                          "    the service 'nemotron' did not start: its\n"
+                                                          "    tokenizer is not there\n"));
+}
+
+TEST(HistoryList, TellsTimesOfTodayWithoutTheirDate) {
+  Screen screen;
+  screen.terminal = true;
+  screen.width = 80;
+  const auto today =
+      json::object{{"switches", json::array{json::object{{"id", 1}, {"began", format_wall(wall_now())}}}}};
+  EXPECT_THAT(render_history(today, screen), Not(HasSubstr("-")));
+}
+
+TEST(LocalTime, IsPeoplesOwnAndSaysItsZoneWhereItLeavesTheTerminal) {
+  ::setenv("TZ", "Asia/Tokyo", 1);
+  ::tzset();
+  Screen terminal;
+  terminal.terminal = true;
+  EXPECT_EQ(local_time("2026-02-09T21:03:11Z", terminal), "2026-02-10 06:03:11");
+  EXPECT_EQ(local_time("2026-02-09T21:03:11Z", Screen{}), "2026-02-10 06:03:11 +09:00");
+  EXPECT_EQ(local_time("some day", Screen{}), "some day");
+  const auto qa = json::parse(R"({"runs": [{"id": 1, "began": "2026-02-09T21:03:11Z"}]})");
+  EXPECT_THAT(render_qa_list(qa, terminal), HasSubstr("2026-02-10 06:03:11"));
+  EXPECT_THAT(render_log_line(json::object{{"time", "2026-02-09T21:03:11Z"}, {"text", "up"}}, terminal),
+              HasSubstr("2026-02-10 06:03:11 up"));
+  const auto status = json::parse(R"({"switch": {"under_way": true, "since": "2026-02-09T21:03:11Z", "seconds": 5}})");
+  EXPECT_THAT(render_status(status, terminal), HasSubstr("under way since 2026-02-10 06:03:11"));
+  ::setenv("TZ", "UTC", 1);
+  ::tzset();
 }
 
 TEST(Bench, NamesWhatBecameSlower) {

@@ -114,10 +114,24 @@ std::string render_gpus(const json::value& answer, const Screen& screen, Picture
   return out;
 }
 
+/// What is to run, does not answer, and is brought up by nobody has hung, or never came up: to call that starting would
+/// promise that it comes.
+std::string state_of(const json::value& service, bool under_way) {
+  const auto state = text(member(service, "state"));
+  return state == "starting" && text(member(service, "wanted")) == "running" && !under_way ? "not answering" : state;
+}
+
 std::string render_services(const json::value& answer, const Screen& screen) {
-  Table table({{"SERVICE"}, {"STATE"}, {"WANTED"}, {"PORT", true}, {"PID", true}, {"VRAM", true}, {"", false, true}});
+  Table table({{"SERVICE"},
+               {"STATE"},
+               {.title = "WANTED", .goes = 2},
+               {.title = "PORT", .right = true, .goes = 1},
+               {.title = "PID", .right = true, .goes = 3},
+               {"VRAM", true},
+               {"", false, true}});
+  const bool under_way = truth(member(member(answer, "switch"), "under_way"));
   for (const auto& service : elements(member(answer, "services"))) {
-    const auto state = text(member(service, "state")), wanted = text(member(service, "wanted"));
+    const auto state = state_of(service, under_way), wanted = text(member(service, "wanted"));
     const bool as_wanted = state == wanted || wanted.empty();
     table.add({{text(member(service, "id"))},
                state_cell(state, screen),
@@ -194,9 +208,10 @@ std::string render_unfinished(const json::value& answer, const Screen& screen) {
   const auto id = plain(member(change, "id"));
   return fmt::format("{} {} is under way since {} ({}; pid {}{})\n",
                      paint(screen, Ink::cyan, glyph(screen, Glyph::half)), paint(screen, Ink::bold, verb),
-                     text(member(change, "since")), age(member(change, "seconds")), plain(member(change, "pid")),
-                     id.empty() ? "" : ", switch " + id) +
-         fmt::format("  {} shows how far it is; {} takes it back.\n", command(screen, "gpumod status"),
+                     local_time(member(change, "since"), screen), age(member(change, "seconds")),
+                     plain(member(change, "pid")), id.empty() ? "" : ", switch " + id) +
+         fmt::format("  {}{} takes it back.\n",
+                     id.empty() ? "" : command(screen, "gpumod history show " + id) + " shows how far it is; ",
                      command(screen, "gpumod mode cancel"));
 }
 
@@ -277,9 +292,10 @@ std::string render_mode_status(const json::value& answer, const Screen& screen) 
                truth(member(answer, "in_order")) || (text(member(answer, "mode")).empty() && is_in_order(answer)));
   out += render_notes(answer, screen);
   Table table({{"SERVICE"}, {"STATE"}, {"WANTED"}, {"", false, true}});
+  const bool under_way = truth(member(member(answer, "switch"), "under_way"));
   for (const auto& service : elements(member(answer, "services")))
     table.add({{text(member(service, "id"))},
-               state_cell(text(member(service, "state")), screen),
+               state_cell(state_of(service, under_way), screen),
                {text(member(service, "wanted")), Ink::dim},
                {text(member(service, "detail")), Ink::dim}});
   add_part(out, table.render(screen));

@@ -110,10 +110,12 @@ void print_json(const json::value& value) {
 }
 
 int conclude(const Error& error, const Output& output, std::string_view about) {
-  if (output.json)
+  if (output.json) {
     print_json(error_document(error));
-  else
+  } else {
+    if (const auto report = render_report(error, output.out); !report.empty()) print(report);
     complain(render_error(error, output.err, about));
+  }
   return exit_code(error);
 }
 

@@ -14,7 +14,7 @@ namespace gpumod::cli {
 namespace {
 
 constexpr int gap = 2;
-constexpr int least_width = 6;
+constexpr int least_width = 6, readable_width = 24;
 
 struct Character {
   std::size_t bytes = 1;
@@ -41,6 +41,12 @@ Character character_at(std::string_view words, std::size_t at) {
   for (std::size_t i = 1; i < bytes; ++i)
     code = code << 6 | (byte(at + i) & 0x3Fu);
   return {bytes, width_of(static_cast<wchar_t>(code))};
+}
+
+/// Cells of a line whose columns are so wide.
+int taken(const std::vector<int>& width, int indent) {
+  const auto shown = std::count_if(width.begin(), width.end(), [](int w) { return w > 0; });
+  return std::accumulate(width.begin(), width.end(), indent + gap * static_cast<int>(std::max<long>(0, shown - 1)));
 }
 
 }  // namespace
@@ -91,30 +97,54 @@ void Table::add(std::vector<Cell> cells) {
   rows_.push_back(std::move(cells));
 }
 
-std::vector<int> Table::widths(const Screen& screen, int indent, bool titled) const {
+std::vector<int> Table::natural_widths(bool titled) const {
   std::vector<int> width(columns_.size(), 0);
   for (std::size_t i = 0; i < columns_.size(); ++i) {
     for (const auto& row : rows_)
       width[i] = std::max(width[i], display_width(row[i].words));
     if (titled && width[i] > 0) width[i] = std::max(width[i], display_width(columns_[i].title));
   }
-  if (screen.width == 0) return width;
-  const auto shown = std::count_if(width.begin(), width.end(), [](int w) { return w > 0; });
-  int excess =
-      std::accumulate(width.begin(), width.end(), indent + gap * static_cast<int>(std::max<long>(0, shown - 1))) -
-      screen.width;
-  for (const bool willing : {true, false}) {
-    while (excess > 0) {
-      int widest = -1;
-      for (std::size_t i = 0; i < width.size(); ++i) {
-        if (columns_[i].shrinks != willing || width[i] <= least_width) continue;
-        if (widest < 0 || width[i] > width[static_cast<std::size_t>(widest)]) widest = static_cast<int>(i);
-      }
-      if (widest < 0) break;
-      --width[static_cast<std::size_t>(widest)];
-      --excess;
+  return width;
+}
+
+void Table::shrink(std::vector<int>& width, int& excess, bool willing, int least) const {
+  while (excess > 0) {
+    int widest = -1;
+    for (std::size_t i = 0; i < width.size(); ++i) {
+      if (columns_[i].shrinks != willing || width[i] <= least) continue;
+      if (widest < 0 || width[i] > width[static_cast<std::size_t>(widest)]) widest = static_cast<int>(i);
     }
+    if (widest < 0) return;
+    --width[static_cast<std::size_t>(widest)];
+    --excess;
   }
+}
+
+void Table::leave_out(std::vector<int>& width, int& excess) const {
+  while (excess > 0) {
+    std::size_t first = width.size();
+    for (std::size_t i = 0; i < width.size(); ++i)
+      if (width[i] > 0 && columns_[i].goes > 0 && (first == width.size() || columns_[i].goes > columns_[first].goes))
+        first = i;
+    if (first == width.size()) return;
+    excess -= width[first] + gap;
+    width[first] = 0;
+  }
+}
+
+std::vector<int> Table::widths(const Screen& screen, int indent, bool titled) const {
+  auto width = natural_widths(titled);
+  if (screen.width == 0) return width;
+  auto shrunk = width;
+  int excess = taken(width, indent) - screen.width;
+  shrink(shrunk, excess, true, readable_width);
+  leave_out(shrunk, excess);
+  // What has gone may have left more room than was lacking.
+  for (std::size_t i = 0; i < width.size(); ++i)
+    if (shrunk[i] == 0) width[i] = 0;
+  excess = taken(width, indent) - screen.width;
+  shrink(width, excess, true, least_width);
+  shrink(width, excess, false, least_width);
   // On a screen narrower than that, the last columns are not shown at all.
   for (std::size_t i = width.size(); i-- > 1 && excess > 0;) {
     if (width[i] == 0) continue;
@@ -124,45 +154,58 @@ std::vector<int> Table::widths(const Screen& screen, int indent, bool titled) co
   return width;
 }
 
-/// Without titles. Where little room is left beside the other columns, the sentences stand below them.
-std::string Table::render_wrapped(const Screen& screen, int indent) const {
+/// Where little room is left beside the other columns, the sentences stand below them, without their title.
+std::string Table::render_wrapped(const Screen& screen, int indent, bool titled) const {
   constexpr int least_room = 24, deeper = 4;
-  Screen endless = screen;
-  endless.width = 0;
-  const auto width = widths(endless, indent, false);
-  int before = indent;
-  for (std::size_t i = 0; i + 1 < width.size(); ++i)
-    if (width[i] > 0) before += width[i] + gap;
-  const bool beside = screen.width == 0 || screen.width - before >= std::min(least_room, width.back());
+  auto width = natural_widths(titled);
+  const int sentences = std::exchange(width.back(), 0);
+  int before = taken(width, indent) + (sentences > 0 ? gap : 0);
+  const bool beside = screen.width == 0 || screen.width - before >= std::min(least_room, sentences);
+  if (!beside) {
+    int excess = taken(width, indent) - screen.width;
+    leave_out(width, excess);
+  }
   const int start = beside ? before : indent + deeper;
   const int room = screen.width == 0 ? 0 : std::max(1, screen.width - start);
   std::string out;
-  for (const auto& row : rows_) {
+  const auto add = [&](const auto& cell_of) {
     std::string line(static_cast<std::size_t>(indent), ' ');
-    int owed = 0;
+    int owed = 0;  // blanks are written only when something follows: no line ends in them
     for (std::size_t i = 0; i + 1 < width.size(); ++i) {
       if (width[i] == 0) continue;
-      const int blank = width[i] - display_width(row[i].words);
+      const Cell cell = cell_of(i);
+      const int blank = width[i] - display_width(cell.words);
       if (columns_[i].right) owed += blank;
-      line.append(static_cast<std::size_t>(owed), ' ') += paint(screen, row[i].ink, row[i].words);
-      owed = gap + (columns_[i].right ? 0 : blank);
+      if (!cell.words.empty()) {
+        line.append(static_cast<std::size_t>(owed), ' ') += paint(screen, cell.ink, cell.words);
+        owed = 0;
+      }
+      owed += gap + (columns_[i].right ? 0 : blank);
     }
-    const auto pieces = wrapped(row.back().words, room);
+    const Cell last = cell_of(width.size() - 1);
+    const auto pieces = wrapped(last.words, room);
     for (std::size_t n = 0; n < pieces.size(); ++n) {
       if (n == 0 && beside)
         line.append(static_cast<std::size_t>(owed), ' ');
       else
         line.append("\n").append(static_cast<std::size_t>(start), ' ');
-      line += paint(screen, row.back().ink, pieces[n]);
+      line += paint(screen, last.ink, pieces[n]);
     }
     out += line + "\n";
-  }
+  };
+  if (titled)
+    add([&](std::size_t i) {
+      const bool shown = i + 1 < width.size() || (beside && sentences > 0);
+      return Cell{shown ? columns_[i].title : std::string(), Ink::dim};
+    });
+  for (const auto& row : rows_)
+    add([&](std::size_t i) { return row[i]; });
   return out;
 }
 
 std::string Table::render(const Screen& screen, int indent, bool titled) const {
   if (rows_.empty()) return {};
-  if (columns_.back().wraps) return render_wrapped(screen, indent);
+  if (columns_.back().wraps) return render_wrapped(screen, indent, titled);
   const auto width = widths(screen, indent, titled);
   std::string out;
   const auto line = [&](const auto& cell_of) {

@@ -23,6 +23,9 @@ struct Column {
   bool right = false;    ///< numbers
   bool shrinks = false;  ///< gives way first when the screen is narrow
   bool wraps = false;    ///< sentences, in the last column: nothing of the table is cut, they go on below
+  /// Left out where the screen is narrow: the highest first, once what shrinks has come down to a width that can still
+  /// be read. 0: stays, for names and results.
+  int goes = 0;
 };
 
 struct Cell {
@@ -39,8 +42,12 @@ class Table {
   std::string render(const Screen& screen, int indent = 0, bool titled = true) const;
 
  private:
+  /// What each column would like to have; 0 where no row says anything.
+  std::vector<int> natural_widths(bool titled) const;
   std::vector<int> widths(const Screen& screen, int indent, bool titled) const;
-  std::string render_wrapped(const Screen& screen, int indent) const;
+  void shrink(std::vector<int>& width, int& excess, bool willing, int least) const;
+  void leave_out(std::vector<int>& width, int& excess) const;
+  std::string render_wrapped(const Screen& screen, int indent, bool titled) const;
 
   std::vector<Column> columns_;
   std::vector<std::vector<Cell>> rows_;

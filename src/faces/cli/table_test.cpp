@@ -84,6 +84,23 @@ TEST(Table, NarrowScreensCutTheWillingColumnFirst) {
             "模型       80\n");
 }
 
+TEST(Table, WhatMattersLeastGoesBeforeAnythingIsCutBeyondReading) {
+  Table table({{"NAME"},
+               {.title = "FIGURE", .right = true, .goes = 1},
+               {.title = "OTHER", .right = true, .goes = 2},
+               {"PATH", false, true}});
+  table.add({{"service"}, {"1234 MiB"}, {"12 s"}, {"some/folder/that/is/long/model.gguf"}});
+  EXPECT_EQ(table.render(screen(60)),
+            "NAME       FIGURE  OTHER  PATH\n"
+            "service  1234 MiB   12 s  some/folder/that/is/long/model.gg…\n");
+  EXPECT_EQ(table.render(screen(48)),
+            "NAME       FIGURE  PATH\n"
+            "service  1234 MiB  some/folder/that/is/long/mod…\n");
+  EXPECT_EQ(table.render(screen(30)),
+            "NAME     PATH\n"
+            "service  some/folder/that/is/…\n");
+}
+
 TEST(Table, NoLineIsWiderThanTheScreen) {
   for (int width = 1; width < 60; ++width) {
     const auto text = services().render(screen(width), 2);

@@ -9,6 +9,7 @@
 #include "faces/cli/render.h"
 #include "faces/cli/run.h"
 #include "faces/mcp/resources.h"
+#include "verbs/change_record.h"
 
 namespace gpumod::mcp {
 
@@ -211,14 +212,7 @@ void GpumodOffer::carry_out(const CallRef& call, const Tool& tool, json::object 
                            {"version", call->caller().version},
                            {"tool", tool.name},
                            {"request", scrub().value(request)}};
-  const auto record = [this, about](const char* what, const char* outcome) {
-    auto line = about;
-    line["time"] = format_wall(wall_now());
-    line["what"] = what;
-    if (outcome) line["outcome"] = outcome;
-    return hands_.record(line);
-  };
-  if (const auto written = record("begun", nullptr); !written) {
+  if (const auto written = hands_.record(record_of_begin(about)); !written) {
     Error error = written.error();
     error.message = fmt::format("nothing was done, for it could not be recorded: {}", error.message);
     return conclude(call, tool, fail(std::move(error)), {}, nullptr);
@@ -232,15 +226,18 @@ void GpumodOffer::carry_out(const CallRef& call, const Tool& tool, json::object 
     if (const auto reading = change->meter.on_event(event, hands_.now()))
       change->call->progress(reading->percent, 100, scrub().text(reading->words));
   };
-  const auto done = [this, change, record](const Result<json::value>& answer) {
+  const auto done = [this, change](const Result<json::value>& answer) {
     under_way_.remove(change);
     change->call->on_cancel = nullptr;
-    (void)record("ended", answer ? "done" : std::string(to_string(answer.error().code)).c_str());
     tell_end(change, answer);
     look_for_changes();
   };
-  if (tool.verb->effect != Verb::Effect::mutates) return hands_.run(*tool.verb, std::move(request), on_event, done);
-  auto take_back = hands_.run_in_worker(*tool.verb, std::move(request), on_event, done);
+  if (tool.verb->effect != Verb::Effect::mutates)
+    return hands_.run(*tool.verb, std::move(request), on_event, [this, about, done](const Result<json::value>& answer) {
+      (void)hands_.record(record_of_end(about, answer));
+      done(answer);
+    });
+  auto take_back = hands_.run_in_worker(*tool.verb, std::move(request), about, on_event, done);
   // It may be done already: then there is nothing to take back.
   if (std::find(under_way_.begin(), under_way_.end(), change) != under_way_.end())
     call->on_cancel = std::move(take_back);
@@ -265,9 +262,10 @@ void GpumodOffer::conclude(const CallRef& call, const Tool& tool, const Result<j
     text = cli::render(tool.verb->name, *answer, cli::Screen{});
     structured = answer->is_object() ? answer->get_object() : json::object();
   } else {
-    quotes = quotes || !answer.error().details.is_null();  // why a service did not start is often a line of its log
-    text = cli::render_error(answer.error(), cli::Screen{});
-    structured = cli::error_document(answer.error());
+    const auto error = for_assistants(answer.error());
+    quotes = quotes || !error.details.is_null();  // why a service did not start is often a line of its log
+    text = cli::render_report(error, cli::Screen{}) + cli::render_error(error, cli::Screen{});
+    structured = cli::error_document(error);
   }
   if (!now.is_null()) {
     text += fmt::format("Now: {}", cli::render("mode status", now, cli::Screen{}));
@@ -276,7 +274,7 @@ void GpumodOffer::conclude(const CallRef& call, const Tool& tool, const Result<j
   text = shortened(scrub().text(text + notes));
   if (quotes) text = quoted(text, new_mark());
   if (!answer) {
-    const auto next = tools_after(answer.error());
+    const auto next = tools_after(answer.error(), tool);
     if (!next.empty()) text += fmt::format("Try next: {}.\n", join(next, ", "));
     structured["next"] = json::value_from(next);
   }

@@ -26,9 +26,10 @@ class Hands {
   using OnEvent = std::function<void(const boost::json::object& event)>;
   virtual ~Hands() = default;
   virtual void run(const Verb& verb, boost::json::object request, OnEvent on_event, Done done) = 0;
-  /// In a worker. What it returns takes the change back.
-  virtual std::function<void()> run_in_worker(const Verb& verb, boost::json::object request, OnEvent on_event,
-                                              Done done) = 0;
+  /// In a worker, which writes the end of `record` itself, as it may outlive this process. What it returns takes the
+  /// change back.
+  virtual std::function<void()> run_in_worker(const Verb& verb, boost::json::object request, boost::json::object record,
+                                              OnEvent on_event, Done done) = 0;
   /// As they are now: a person may have changed them since.
   virtual McpSettings settings() = 0;
   /// Values that are known to be secret; they become more, never fewer.

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "faces/mcp/session_testing.h"
+#include "verbs/change_record.h"
 
 namespace gpumod::mcp {
 namespace {
@@ -25,8 +26,13 @@ class TestHands : public Hands {
   void run(const Verb& verb, json::object request, OnEvent on_event, Done done) override {
     runs.push_back({verb.name, std::move(request), std::move(on_event), std::move(done), false});
   }
-  std::function<void()> run_in_worker(const Verb& verb, json::object request, OnEvent on_event, Done done) override {
-    runs.push_back({verb.name, std::move(request), std::move(on_event), std::move(done), true});
+  std::function<void()> run_in_worker(const Verb& verb, json::object request, json::object record, OnEvent on_event,
+                                      Done done) override {
+    const Done end = [this, record, done](const Result<json::value>& answer) {
+      records.push_back(record_of_end(record, answer));
+      done(answer);
+    };
+    runs.push_back({verb.name, std::move(request), std::move(on_event), end, true});
     return [this] { ++taken_back; };
   }
   McpSettings settings() override { return rights; }

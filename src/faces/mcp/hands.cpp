@@ -5,6 +5,7 @@
 
 #include "catalog/catalog.h"
 #include "model/json.h"
+#include "verbs/change_record.h"
 #include "verbs/context.h"
 #include "verbs/line_peer.h"
 #include "verbs/worker.h"
@@ -41,18 +42,22 @@ Error died() {
                {}};
 }
 
-Task<void> follow(std::shared_ptr<StartedWorker> worker, Hands::OnEvent on_event, Hands::Done done) {
+Task<void> follow(std::shared_ptr<StartedWorker> worker, Hands::OnEvent on_event, Hands::Done if_it_died,
+                  Hands::Done done) {
   LinePeer peer(worker->socket.get());
   Result<json::value> answer = fail(died());
+  bool died_silent = true;
   for (;;) {
     const auto message = co_await peer.object();
     if (!message) break;
     if (const auto* given = message->if_contains("answer")) {
       answer = *given;
+      died_silent = false;
       break;
     }
     if (const auto* error = message->if_contains("error")) {
       answer = fail(error_from_json(*error));
+      died_silent = false;
       break;
     }
     on_event(*message);
@@ -60,6 +65,7 @@ Task<void> follow(std::shared_ptr<StartedWorker> worker, Hands::OnEvent on_event
   // With it its lock is gone: what is asked next finds nobody at work.
   std::function<void()> reap = [pid = worker->pid] { ::waitpid(pid, nullptr, 0); };
   co_await run_blocking(std::move(reap));
+  if (died_silent) if_it_died(answer);
   done(std::move(answer));
 }
 
@@ -99,14 +105,19 @@ Task<void> VerbHands::run_apart(Lane* lane, Waiting what) {
   what.done(std::move(apart->answer));
 }
 
-std::function<void()> VerbHands::run_in_worker(const Verb& verb, json::object request, OnEvent on_event, Done done) {
-  auto started = start_worker(paths_, verb.name, request);
+std::function<void()> VerbHands::run_in_worker(const Verb& verb, json::object request, json::object record,
+                                               OnEvent on_event, Done done) {
+  // The end that no worker could write is written here.
+  auto ended = [this, record](const Result<json::value>& answer) { (void)this->record(record_of_end(record, answer)); };
+  auto started = start_worker(paths_, verb.name, request, record);
   if (!started) {
-    done(fail(std::move(started).error()));
+    const Result<json::value> answer = fail(std::move(started).error());
+    ended(answer);
+    done(answer);
     return nullptr;
   }
   const auto worker = std::make_shared<StartedWorker>(std::move(*started));
-  loop_.spawn(follow(worker, std::move(on_event), std::move(done)));
+  loop_.spawn(follow(worker, std::move(on_event), std::move(ended), std::move(done)));
   return [worker] { cancel_worker(*worker); };
 }
 
@@ -115,7 +126,7 @@ McpSettings VerbHands::settings() {
 }
 
 Result<void> VerbHands::record(const json::object& line) {
-  return append_record(paths_.state / "mcp.log", line);
+  return append_record(change_record_of(paths_), line);
 }
 
 }  // namespace gpumod::mcp

@@ -17,8 +17,8 @@ class VerbHands : public Hands {
   VerbHands(Loop& loop, Paths paths);
 
   void run(const Verb& verb, boost::json::object request, OnEvent on_event, Done done) override;
-  std::function<void()> run_in_worker(const Verb& verb, boost::json::object request, OnEvent on_event,
-                                      Done done) override;
+  std::function<void()> run_in_worker(const Verb& verb, boost::json::object request, boost::json::object record,
+                                      OnEvent on_event, Done done) override;
   McpSettings settings() override;
   const std::set<std::string>& secrets() override { return secrets_; }
   Result<void> record(const boost::json::object& line) override;

@@ -120,64 +120,6 @@ TEST(McpRate, IsOfOneClientAndOfAllTogether) {
   EXPECT_FALSE(limit.take("another name", 2, begin + 61s));
 }
 
-TEST(McpAudit, IsAddedToAndPrivate) {
-  const TestFolder folder;
-  const auto file = folder / "state/mcp.log";
-  ASSERT_TRUE(append_record(file, {{"a", 1}}));
-  ASSERT_TRUE(append_record(file, {{"b", 2}}));
-  EXPECT_EQ(read_file(file, 1000).value_or(""), "{\"a\":1}\n{\"b\":2}\n");
-  EXPECT_EQ(std::filesystem::status(file).permissions(),
-            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
-}
-
-TEST(McpAudit, IsPutAwayWhenItHasGrown) {
-  const TestFolder folder;
-  const auto file = folder / "mcp.log", old = folder / "mcp.log.1";
-  const Bytes most(20);
-  for (const int number : {1, 2, 3})
-    ASSERT_TRUE(append_record(file, {{"a", number}}, most));
-  EXPECT_EQ(read_file(old, 1000).value_or(""), "{\"a\":1}\n{\"a\":2}\n");
-  EXPECT_EQ(read_file(file, 1000).value_or(""), "{\"a\":3}\n");
-  ASSERT_TRUE(append_record(file, {{"long", "longer than all that may be in the file"}}, most));
-  EXPECT_EQ(read_file(old, 1000).value_or(""), "{\"a\":3}\n") << "one is kept";
-  EXPECT_THAT(read_file(file, 1000).value_or(""), HasSubstr("longer"));
-  for (const auto& each : {file, old})
-    EXPECT_EQ(std::filesystem::status(each).permissions(),
-              std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
-}
-
-TEST(McpAudit, WhatCannotBePutAwayIsSaid) {
-  const TestFolder folder;
-  std::filesystem::create_directories(folder / "mcp.log.1");
-  ASSERT_TRUE(append_record(folder / "mcp.log", {{"a", 1}}, Bytes(9)));
-  const auto second = append_record(folder / "mcp.log", {{"a", 2}}, Bytes(9));
-  ASSERT_FALSE(second);
-  EXPECT_THAT(second.error().message, HasSubstr("mcp.log"));
-}
-
-TEST(McpAudit, ManyWriteAtOnceAndNothingIsLost) {
-  constexpr int writers = 4, each = 150;
-  for (int round = 0; round < 20; ++round) {
-    const TestFolder folder;
-    const auto file = folder / "mcp.log";
-    // It is put away once: what all of them write fills it one and a half times.
-    const auto line = [](int writer, int number) { return fmt::format("{}", 1000 * (writer + 1) + number); };
-    const Bytes most(writers * each * 2 / 3 * static_cast<std::int64_t>(std::string("{\"a\":\"1000\"}\n").size()));
-    std::vector<std::thread> threads;
-    for (int writer = 0; writer < writers; ++writer)
-      threads.emplace_back([&, writer] {
-        for (int number = 0; number < each; ++number)
-          EXPECT_TRUE(append_record(file, {{"a", line(writer, number)}}, most));
-      });
-    for (auto& thread : threads)
-      thread.join();
-    const auto all = read_file(file, 1 << 20).value_or("") + read_file(file.string() + ".1", 1 << 20).value_or("");
-    for (int writer = 0; writer < writers; ++writer)
-      for (int number = 0; number < each; ++number)
-        ASSERT_THAT(all, HasSubstr("{\"a\":\"" + line(writer, number) + "\"}\n"));
-  }
-}
-
 TEST(McpTools, HaveTheNamesThatPeopleKnow) {
   for (const char* name :
        {"gpu_status",    "list_gpus",     "list_services", "list_modes",        "list_models",   "service_info",
@@ -263,6 +205,26 @@ TEST(McpTools, EveryDeclarationIsWhole) {
     for (const char c : tool.name)
       EXPECT_TRUE(std::islower(c) || c == '_') << tool.name;
   }
+}
+
+TEST(McpTools, ErrorsSpeakOfToolsAndTheirArguments) {
+  const auto said = [](ErrorCode code, const char* message, const char* hint) {
+    const auto error = for_assistants(Error{code, message, hint, {}});
+    return error.message + " | " + error.hint;
+  };
+  EXPECT_EQ(said(ErrorCode::environment, "there is no GPU", "Name one: --gpu \"RTX 4090\", or --gpu mine=24GiB."),
+            "there is no GPU | Name one: gpu \"RTX 4090\", or gpu mine=24GiB.");
+  EXPECT_EQ(
+      said(ErrorCode::usage, "--warm-up cannot be -1", "gpumod bench switch --modes A,B; gpumod mode list says which."),
+      "warm_up cannot be -1 | bench_switch modes A,B; list_modes says which.");
+  EXPECT_EQ(said(ErrorCode::failed, "it has no --parallel", "gpumod history show 7 tells; gpumod statuses"),
+            "it has no --parallel | history_info 7 tells; gpumod statuses");
+}
+
+TEST(McpTools, WhatToTryNextIsOfTheTool) {
+  const Error error{ErrorCode::configuration, "/m/x.gguf: this is no GGUF file", {}, {}};
+  EXPECT_THAT(tools_after(error, *find_tool("inspect_model")), testing::ElementsAre("list_models"));
+  EXPECT_THAT(tools_after(error, *find_tool("switch_mode")), testing::ElementsAre("check_config"));
 }
 
 TEST(McpTools, ArgumentsBecomeARequest) {

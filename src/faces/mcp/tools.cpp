@@ -1,6 +1,8 @@
 #include "faces/mcp/tools.h"
 
 #include <algorithm>
+#include <cctype>
+#include <set>
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
@@ -295,7 +297,47 @@ Result<json::object> request_of(const Tool& tool, const json::object& arguments)
   return request;
 }
 
-std::vector<std::string> tools_after(const Error& error) {
+namespace {
+
+bool is_of_a_word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+}
+
+void replace_words(std::string& text, const std::string& from, const std::string& to) {
+  for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+    if (at + from.size() == text.size() || !is_of_a_word(text[at + from.size()])) text.replace(at, from.size(), to);
+}
+
+}  // namespace
+
+Error for_assistants(Error error) {
+  std::vector<std::pair<std::string, std::string>> commands;
+  std::set<std::string> options;
+  for (const auto& tool : all_tools()) {
+    if (!tool.only_plans) commands.emplace_back("gpumod " + tool.verb->name, tool.name);
+    for (const auto& parameter : tool.verb->parameters)
+      if (!parameter.positional && !is_for_people(parameter)) options.insert(parameter.name);
+  }
+  // "history show" before "history".
+  std::sort(commands.begin(), commands.end(),
+            [](const auto& one, const auto& other) { return one.first.size() > other.first.size(); });
+  for (const auto& [command, tool] : commands)
+    replace_words(error.hint, command, tool);
+  // Elsewhere "--parallel" may be a flag of a server's.
+  const bool speaks_of_options = error.code == ErrorCode::usage || error.code == ErrorCode::environment;
+  if (!speaks_of_options) return error;
+  for (const auto& option : options) {
+    auto key = option;
+    std::replace(key.begin(), key.end(), '-', '_');
+    for (auto* text : {&error.message, &error.hint})
+      replace_words(*text, "--" + option, key);
+  }
+  return error;
+}
+
+std::vector<std::string> tools_after(const Error& error, const Tool& tool) {
+  // What is wrong with a file that the call named is not seen by looking at the configuration.
+  if (error.code == ErrorCode::configuration && tool.verb->name.starts_with("model ")) return {"list_models"};
   switch (error.code) {
     case ErrorCode::not_found: return {"list_modes", "list_services", "list_models"};
     case ErrorCode::busy: return {"gpu_status", "cancel_switch"};

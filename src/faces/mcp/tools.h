@@ -49,7 +49,9 @@ bool is_out_of_reach(const Tool& tool, AssistantRights rights);
 /// The verb's request. Errors: usage, in the words of the tool.
 Result<boost::json::object> request_of(const Tool& tool, const boost::json::object& arguments);
 
-/// What to try next after an error, in the names of tools.
-std::vector<std::string> tools_after(const Error& error);
+/// The same error without what only the command line understands: commands become tools, and options their arguments.
+Error for_assistants(Error error);
+/// What to try next after an error of this tool, in the names of tools.
+std::vector<std::string> tools_after(const Error& error, const Tool& tool);
 
 }  // namespace gpumod::mcp
