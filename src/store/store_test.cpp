@@ -276,8 +276,8 @@ TEST_F(StoreTest, AFileInThePlaceOfTheDirectoryIsNoNewState) {
   const auto read = Store::open_existing(folder / "file");
   ASSERT_FALSE(read);
   EXPECT_EQ(read.error().code, ErrorCode::environment);
-  EXPECT_THAT(read.error().message, HasSubstr((folder / "file").string()));
-  EXPECT_THAT(read.error().hint, HasSubstr("GPUMOD_STATE_DIR"));
+  EXPECT_THAT(read.error().message, testing::HasSubstr((folder / "file").string()));
+  EXPECT_THAT(read.error().hint, testing::HasSubstr("GPUMOD_STATE_DIR"));
 }
 
 TEST_F(StoreTest, ADirectoryThatCannotBeWrittenIsSaid) {
