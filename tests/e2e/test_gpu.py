@@ -381,7 +381,7 @@ class Watching(GpuCase):
     def test_without_a_terminal_it_is_plain_lines(self):
         watch = self.watch("--interval", "0.1")
         line = watch.stdout.readline()
-        self.assertRegex(line, r"^\S+Z GPU 0: reserved 348 MiB, free 24216 MiB of 24564 MiB\n$")
+        self.assertRegex(line, r"^20\d\d-\S+ [0-9:]+ [+-]\d\d:\d\d GPU 0: reserved 348 MiB, free 24216 MiB of 24564 MiB\n$")
         self.assertIn("GPU 1: ", watch.stdout.readline())
         watch.send_signal(signal.SIGTERM)
         self.assertEqual((watch.wait(10), watch.stderr.read()), (0, ""))
