@@ -154,14 +154,22 @@ class Assembly {
   /// What env_file holds comes with the files (load_catalog).
   void gather_secrets() {
     const auto named = [this](const std::string& name, const std::string& value) {
-      if (names_a_secret(name)) catalog_.secrets.insert(value);
+      if (!names_a_secret(name)) return;
+      catalog_.secrets.insert(value);
+      // Several keys, each of which counts by itself.
+      for (const auto part : split_at(value, ','))
+        catalog_.secrets.emplace(trim(part));
     };
     const auto among_words = [&](const std::vector<std::string>& words) {
       for (std::size_t i = 0; i < words.size(); ++i) {
         const auto& word = words[i];
-        if (const auto equals = word.find('='); word.starts_with('-') && equals != std::string::npos)
-          named(word.substr(0, equals), word.substr(equals + 1));
-        else if (word.starts_with('-') && i + 1 < words.size())
+        if (const auto equals = word.find('='); equals != std::string::npos) {
+          const auto value = word.substr(equals + 1);
+          named(word.substr(0, equals), value);
+          // --env=NAME=value
+          if (const auto second = value.find('='); second != std::string::npos)
+            named(value.substr(0, second), value.substr(second + 1));
+        } else if (word.starts_with('-') && i + 1 < words.size())
           named(word, words[i + 1]);
       }
     };
@@ -428,7 +436,11 @@ Result<Catalog> load_catalog(const Paths& paths, VariableLookup variables) {
     if (file && file->others_may_read) open_files.insert(path);
     if (!file) return file;
     for (const auto lines = parse_environment_file(file->text); const auto& [name, value] : lines.values)
-      if (!value.starts_with('/') || names_a_secret(name)) secrets.insert(value);
+      if (!value.starts_with('/') || names_a_secret(name)) {
+        secrets.insert(value);
+        for (const auto part : split_at(value, ','))
+          if (names_a_secret(name)) secrets.emplace(trim(part));
+      }
     return file;
   };
   Assembly assembly(std::move(around));

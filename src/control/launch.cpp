@@ -262,6 +262,7 @@ Result<void> check_room(const Paths& paths, std::size_t starts) {
 }  // namespace
 
 Task<Result<void>> preflight(Machine& machine, const Catalog& catalog, std::vector<ServiceId> services) {
+  if (services.empty()) co_return Result<void>();  // to stop needs little
   if (const auto room = check_room(machine.paths, services.size()); !room) co_return fail(room.error());
   Preflight check{machine, catalog, {}};
   for (const auto& id : services)

@@ -1,6 +1,7 @@
 #include "control/launched.h"
 
 #include <algorithm>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -74,6 +75,7 @@ std::optional<std::string> launch_fingerprint(const Paths& paths, const Catalog&
   context.unit = unit;
   context.router_members = members;
   if (service.in_router()) {
+    if (!catalog.broken_services.empty()) return std::nullopt;  // one of them may be a member
     const auto preset = router_preset(members);
     if (!preset) return std::nullopt;
     if (*preset) context.router_preset = "/preset";
@@ -88,9 +90,13 @@ std::optional<std::string> launch_fingerprint(const Paths& paths, const Catalog&
     digest.add(value.reveal());
   }
   digest.add(spec->working_directory.native());
-  for (const auto* member : members) {
-    digest.add(fmt::format("{}", member->port));
-    digest.add(join(member->gpu.devices, " "));
+  // A member more, or one whose file is broken, changes nothing for a router that would be launched the same.
+  std::set<std::pair<std::string, std::string>> places;
+  for (const auto* member : members)
+    places.emplace(fmt::format("{}", member->port), join(member->gpu.devices, " "));
+  for (const auto& [port, devices] : places) {
+    digest.add(port);
+    digest.add(devices);
   }
   return in_words(digest);
 }

@@ -117,7 +117,7 @@ Error unanswered(const Service& service, std::string_view path, const HttpReply&
 
 HttpRequest get_request(const Service& service, std::string target, Duration timeout) {
   HttpRequest request;
-  if (const auto key = api_key_of(service); !key.empty()) request.headers["Authorization"] = "Bearer " + key;
+  request.bearer = api_key_of(service);
   request.host = connect_host(service);
   request.port = service.port;
   request.target = std::move(target);

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "host/processes.h"
 
 namespace gpumod {
 
@@ -127,6 +128,7 @@ std::optional<std::string> defect_of(const HttpRequest& request) {
   if (!blank_free || !request.target.starts_with("/")) return "its path is malformed";
   for (const auto& [name, value] : request.headers)
     if (!is_token(name) || !is_one_line(value)) return "a header is malformed";
+  if (!is_one_line(request.bearer)) return "its key is malformed";
   return std::nullopt;
 }
 
@@ -215,6 +217,13 @@ Task<error_code> connect(std::shared_ptr<Exchange> exchange, std::vector<tcp::en
   co_return problem;
 }
 
+/// A key of ours is no stranger's: whoever got the port before our server could read it.
+bool may_have_the_key(std::uint16_t port) {
+  const auto listeners = listeners_on({port});
+  return std::all_of(listeners.begin(), listeners.end(),
+                     [](const Listener& one) { return one.uid == ::geteuid() || one.uid == 0; });
+}
+
 http::request<http::string_body> message_of(const HttpRequest& request) {
   http::request<http::string_body> message;
   message.version(11);
@@ -226,6 +235,8 @@ http::request<http::string_body> message_of(const HttpRequest& request) {
   if (!request.body.empty()) message.set(http::field::content_type, "application/json");
   for (const auto& [name, value] : request.headers)
     message.set(name, value);
+  if (!request.bearer.empty() && may_have_the_key(request.port))
+    message.set(http::field::authorization, "Bearer " + request.bearer);
   message.set(http::field::connection, "close");
   message.body() = request.body;
   message.prepare_payload();

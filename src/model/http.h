@@ -17,6 +17,7 @@ struct HttpRequest {
   std::string target = "/";
   std::string body;  ///< sent as application/json when not empty
   std::map<std::string, std::string> headers;
+  std::string bearer;     ///< a key: it goes only to a listener that our own user, or root, has opened on the port
   Duration timeout = 5s;  ///< from connect to the last byte of the answer
   bool timed = false;     ///< the reply says when its pieces came
 };

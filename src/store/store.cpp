@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/paths.h"
 #include "model/json.h"
 #include "store/sqlite.h"
@@ -253,7 +254,8 @@ constexpr std::int64_t switches_of_all = 1000;
 /// Ids have no gaps, so the number of the newest tells which are old; nothing has to be counted.
 void let_go_of_old_switches(SQLite::Database& database, std::int64_t newest) {
   constexpr auto old =
-      "id <= ? AND ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.switch = switches.id)";
+      "id IN (SELECT id FROM switches WHERE id <= ? AND ended IS NOT NULL AND NOT EXISTS "
+      "(SELECT 1 FROM recordings WHERE recordings.switch = switches.id) ORDER BY id LIMIT 200)";
   for (const auto& removal :
        {fmt::format("DELETE FROM commands WHERE switch IN (SELECT id FROM switches WHERE {})", old),
         fmt::format("DELETE FROM switches WHERE {}", old)}) {
@@ -328,7 +330,7 @@ Result<void> Store::record_commands(const StoredSwitch& about, const std::vector
 }
 
 Result<void> Store::end_switch(const StoredSwitch& about, const std::optional<Goal>& goal, bool closes_earlier) {
-  return in_transaction(*state_->database, "end the switch in the journal", [&] {
+  TRY(in_transaction(*state_->database, "end the switch in the journal", [&] {
     write_switch(*state_->database, about);
     if (goal) write_goal(*state_->database, *goal);
     if (closes_earlier) {
@@ -338,8 +340,13 @@ Result<void> Store::end_switch(const StoredSwitch& about, const std::optional<Go
       update.bind(2, about.id);
       update.exec();
     }
-    let_go_of_old_switches(*state_->database, about.id);
-  });
+  }));
+  // In a transaction of its own, a little at a time: on a full disk a switch can end, and the old ones stay.
+  if (const auto gone = in_transaction(*state_->database, "let go of old switches",
+                                       [&] { let_go_of_old_switches(*state_->database, about.id); });
+      !gone)
+    log_warning("old switches stay in the history: {}", gone.error().message);
+  return {};
 }
 
 Result<void> Store::set_goal(const Goal& goal) {

@@ -79,7 +79,7 @@ bool Planner::outdated_where_wanted(const std::string& name, const UnitCase& uni
     const auto wanted = goal_.wanted.find(member->id);
     if (wanted == goal_.wanted.end() || wanted->second != Residency::running) continue;
     // Where it is asked now it may never have listened: who names it does not wait for that.
-    const bool comes_up = residency_of(member->id) == Residency::starting;
+    const bool comes_up = unit.members.size() == 1 && residency_of(member->id) == Residency::starting;
     if ((goal_.exclusive || comes_up) && member->unit.empty()) return true;
     plan_.left_alone.push_back(in_words_outdated(*member));
   }
@@ -89,7 +89,7 @@ bool Planner::outdated_where_wanted(const std::string& name, const UnitCase& uni
 void Planner::add_freeing_steps() {
   for (auto& [name, unit] : units_) {
     if (!unit.alive()) continue;
-    if (unit.members.empty() && knowledge_.broken.contains(unit.status->tag)) {
+    if (unit.members.empty() && may_be_broken(name, unit)) {
       leave_or_stop_broken(name, unit);
       continue;
     }
@@ -128,9 +128,17 @@ void Planner::leave_or_stop_broken(const std::string& name, UnitCase& unit) {
     unit.stop_step = add(Action::stop, ServiceId(), name, "asked to stop");
   else if (goal_.exclusive)
     plan_.left_alone.push_back(
-        fmt::format("{} is left as it is, for its file is broken: correct {}, or gpumod service "
-                    "stop {}",
-                    name, knowledge_.broken.at(id), id));
+        knowledge_.broken.contains(id)
+            ? fmt::format("{} is left as it is, for its file is broken: correct {}, or gpumod service stop {}", name,
+                          knowledge_.broken.at(id), id)
+            : fmt::format("{} is left as it is, for the file of a model of it may be broken: correct {}", name,
+                          knowledge_.broken.begin()->second));
+}
+
+/// A router is called after itself: of whose file it is, a broken one does not tell.
+bool Planner::may_be_broken(const std::string& name, const UnitCase& unit) const {
+  return knowledge_.broken.contains(unit.status->tag) ||
+         (name.starts_with("gpumod-router-") && !knowledge_.broken.empty());
 }
 
 bool Planner::told_to_stop(const UnitCase& unit) const {

@@ -45,6 +45,7 @@ class Planner {
   void decide_restart(const std::string& name, UnitCase& unit);
   bool outdated_where_wanted(const std::string& name, const UnitCase& unit);
   void add_freeing_steps();
+  bool may_be_broken(const std::string& name, const UnitCase& unit) const;
   void leave_or_stop_broken(const std::string& name, UnitCase& unit);
   bool told_to_stop(const UnitCase& unit) const;
   Result<void> add_taking_steps();

@@ -226,7 +226,7 @@ void Switch::not_issued(Live& live, const Event& event, TimePoint now, Commands&
                      line.remedy,
                      {}};
   unjournaled_ = true;
-  live.may_retry = false;
+  live.may_retry = live.taken_back = false;
   step_failed(live, now);
   abandon_waits(out);
 }

@@ -68,7 +68,9 @@ Result<void> append_record(const std::filesystem::path& file, const json::object
     out = TRY(open_locked(file));
     if (::fstat(out.get(), &info) != 0) return failed("look at");
   }
-  if (::write(out.get(), line.data(), line.size()) == static_cast<ssize_t>(line.size())) return {};
+  const auto written = ::write(out.get(), line.data(), line.size());
+  if (written == static_cast<ssize_t>(line.size())) return {};
+  if (written >= 0) errno = ENOSPC;  // a part of it found room
   const auto error = failed("write");
   // Half a line would spoil the next one.
   (void)!::ftruncate(out.get(), info.st_size);

@@ -245,7 +245,9 @@ class Drift {
 }  // namespace
 
 bool runs_without_its_file(const UnitStatus& unit, const Catalog& catalog) {
-  return !unit.gone() && catalog.broken_services.contains(unit.tag) && catalog.services_of_unit(unit.name).empty();
+  const bool broken = catalog.broken_services.contains(unit.tag) ||
+                      (unit.name.starts_with("gpumod-router-") && !catalog.broken_services.empty());
+  return !unit.gone() && broken && catalog.services_of_unit(unit.name).empty();
 }
 
 std::string_view to_string(Difference::Kind kind) {

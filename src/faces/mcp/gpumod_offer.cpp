@@ -207,11 +207,41 @@ void GpumodOffer::ask(const CallRef& call, const Tool& tool, const json::object&
       state);
 }
 
+namespace {
+
+/// What a client sends may be long; the record of its changes is not to be pushed out by it.
+json::value shortened(const json::value& value) {
+  constexpr std::size_t most_characters = 200, most_entries = 20;
+  if (const auto* text = value.if_string()) {
+    if (text->size() <= most_characters) return value;
+    auto end = most_characters;  // not within a character
+    while (end > 0 && (static_cast<unsigned char>((*text)[end]) & 0xC0) == 0x80)
+      --end;
+    return json::value(std::string(text->data(), end) + "…");
+  }
+  if (const auto* list = value.if_array()) {
+    json::array few;
+    for (std::size_t i = 0; i < std::min(list->size(), most_entries); ++i)
+      few.push_back(shortened((*list)[i]));
+    if (list->size() > most_entries) few.push_back("…");
+    return few;
+  }
+  if (const auto* object = value.if_object()) {
+    json::object same;
+    for (const auto& [name, inner] : *object)
+      same[name] = shortened(inner);
+    return same;
+  }
+  return value;
+}
+
+}  // namespace
+
 void GpumodOffer::carry_out(const CallRef& call, const Tool& tool, json::object request) {
   const json::object about{{"client", call->caller().name},
                            {"version", call->caller().version},
                            {"tool", tool.name},
-                           {"request", scrub().value(request)}};
+                           {"request", shortened(scrub().value(request))}};
   if (const auto written = hands_.record(record_of_begin(about)); !written) {
     Error error = written.error();
     error.message = fmt::format("nothing was done, for it could not be recorded: {}", error.message);

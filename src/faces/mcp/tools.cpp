@@ -50,7 +50,7 @@ const std::vector<Row>& rows() {
       {"mode list", "", {}},
       {"mode show", "", {}},
       {"mode status", "", {}},
-      {"mode cancel", "cancel_switch", {changes, repeatable}},
+      {"mode cancel", "cancel_switch", {changes, repeatable, slow}},
       {"mode create", "", {harmless}},
       {"mode edit", "", {}},
       {"mode remove", "", {}},

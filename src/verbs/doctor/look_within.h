@@ -13,7 +13,7 @@
 
 namespace gpumod {
 
-/// What `look` finds; `late` when it takes longer. It goes on alone then, and keeps its thread, so it must hold everything
+/// What `look` finds; `late` when it takes longer. It goes on alone then, and its thread is its own, so it must hold everything
 /// that it needs itself.
 template <typename T>
 Task<Result<T>> look_within(Loop& loop, Duration limit, std::function<T()> look, Error late) {
@@ -30,7 +30,7 @@ Task<Result<T>> look_within(Loop& loop, Duration limit, std::function<T()> look,
         into->broke = problem.what();
       }
     };
-    co_await run_blocking(std::move(work));
+    co_await run_on_own_thread(std::move(work));
     co_return true;
   };
   auto looking = on_thread(seen, std::move(look));
