@@ -11,7 +11,9 @@ if ! "$here/../support/get-llama.sh" "$cache/llama"; then
 fi
 
 make() { # KIND FILE ARGS…
-  [ -s "$cache/$2" ] || python3 "$here/../support/make_gguf.py" "$1" "$cache/$2" "${@:3}"
+  # Made anew where the maker has changed since.
+  [ -s "$cache/$2" ] && [ "$cache/$2" -nt "$here/../support/make_gguf.py" ] ||
+    python3 "$here/../support/make_gguf.py" "$1" "$cache/$2" "${@:3}"
 }
 make script models/coder.gguf --text "I am the coder and I write code."
 make script models/nemotron.gguf --think "The user greets me." --text "I am nemotron at your service."

@@ -39,7 +39,7 @@ void Judge::begin(const SwitchRequest& request, std::int64_t id) {
   request_ = request;
   id_ = id;
   began_ = agenda_.now;
-  undoing_ = cancelled_ = failed_ = refused_undo_ = blind_undo_ = fits_beside_ = false;
+  undoing_ = cancelled_ = failed_ = refused_undo_ = blind_undo_ = fits_beside_ = gives_up_ = false;
   round_ = mutations_ = 0;
   struck_before_ = weather_.struck();
   ungiven_since_.reset();
@@ -490,6 +490,8 @@ void Judge::event(const Event& event, const Switch& machine) {
                        event.kind == Event::Kind::job_failed || event.kind == Event::Kind::memory_short ||
                        event.kind == Event::Kind::not_journaled;
   const auto& told = machine.reports()[static_cast<std::size_t>(event.step)];
+  // Whom a cancel made give up has no cause of its own any more, whatever an earlier attempt was told.
+  if (event.abandoned && cancelled_) own.cause.clear();
   if (failing && !own.clearing && !event.abandoned && told.action != Action::stop) {
     own.cause = event.text;
     own.remedy = event.remedy;

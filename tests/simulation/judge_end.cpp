@@ -5,12 +5,15 @@
 
 namespace gpumod::simulation {
 
+/// Of what happens to a unit the switch hears only now.
+constexpr Duration news_travels = 5ms;
+
 /// What happened to it after it was last shown to be well is not the switch's fault.
 bool Judge::excused(int service, TimePoint since) const {
   const int unit = catalogue_.unit_of[static_cast<std::size_t>(service)];
   const auto seen = evidence_.find(service);
   const auto at = std::max(since, seen == evidence_.end() ? TimePoint{} : seen->second);
-  if (host_.unit_at(unit).troubled >= at) return true;
+  if (host_.unit_at(unit).troubled + news_travels >= at) return true;
   // A server that is slow to answer is not taken for one that died: its own restart loop may be at work.
   if (host_.unit_at(unit).troubled >= began_ && !host_.unit_at(unit).ready) return true;
   // A request to sleep or wake that was given up as late may still be heard.

@@ -4,7 +4,7 @@
   make_gguf.py script OUT --text "Two and two is four." [--think "Let me see."]   answers exactly this, whatever is asked
   make_gguf.py chat   OUT [--seed 1]                                              answers random words
   make_gguf.py embed  OUT [--dim 64]                                              embeddings (BERT, mean pooling)
-  make_gguf.py bad    OUT                                                         a sound header without weights: load fails
+  make_gguf.py bad    OUT                                                         one of its weights alone: load fails
   make_gguf.py arch   OUT --like sliding                                          weights of zero, shaped like an architecture
   every kind: [--ctx 512] context length, [--name NAME] general.name
 
@@ -374,6 +374,7 @@ def make_bad(model, options):
     vocabulary = Vocabulary()
     describe_llama(model, options.name or "tiny-bad", options.ctx, 64, 4, 128, 2, len(vocabulary))
     describe_vocabulary(model, vocabulary, chat_template(False))
+    model.tensor("output_norm.weight", [64], bytes_of_zeros(64))
 
 
 def make_arch(model, options):
