@@ -214,7 +214,8 @@ void Director::arm() {
     crash_in_ = static_cast<int>(random_.between(1, random_.percent(50) ? 8 : 40));
   else
     crash_at_ = {static_cast<CrashPoint>(random_.below(static_cast<int>(CrashPoint::count))),
-                 static_cast<Command::Kind>(random_.below(command_count))};
+                 random_.percent(10) ? Command::Kind::kill_unit  // few switches have one
+                                     : static_cast<Command::Kind>(random_.below(command_count))};
 }
 
 bool Director::survives(CrashPoint point, Command::Kind kind) {
