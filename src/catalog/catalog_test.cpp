@@ -303,12 +303,17 @@ TEST(LoadCatalog, it_says_which_values_are_secret) {
   folder.write("gpumod.yaml",
                "variables: {PLACE: nowhere, DB_PASSWORD: of-settings}\n"
                "engines: {vllm: {env: {API_KEY: of-engine}}, llamacpp: {extra_args: [--api-key, of-args]}}\n");
-  folder.write("keys.env", "ANY=of-file\nHF_HOME=/data/hf\nAPI_KEY=/begins-like-a-path\n");
+  folder.write("keys.env",
+               "ANY=of-file\nHF_HOME=/data/hf\nAPI_KEY=/begins-like-a-path\nLIST=a,b\n"
+               "LLAMA_API_KEY=first,second\n");
   folder.write("services/a.yaml",
                command() + "env_file: keys.env\nenv: {ANY: own, HF_TOKEN: of-service, MAX_TOKENS: '5'}\n");
-  folder.write("services/b.yaml", "engine: command\ncmd: [run, --hf-token=of-cmd, --api-key-file, f]\nnonsense: 1\n");
-  EXPECT_THAT(folder.load().secrets, ElementsAre("/begins-like-a-path", "of-args", "of-cmd", "of-engine", "of-file",
-                                                 "of-service", "of-settings"));
+  folder.write("services/b.yaml",
+               "engine: command\ncmd: [run, --hf-token=of-cmd, DB_PASSWORD=of-env, --env=DB_PASSWORD=of-both, "
+               "--api-key-file, f]\nnonsense: 1\n");
+  EXPECT_THAT(folder.load().secrets,
+              ElementsAre("/begins-like-a-path", "a,b", "first", "first,second", "of-args", "of-both", "of-cmd",
+                          "of-engine", "of-env", "of-file", "of-service", "of-settings", "second"));
 }
 
 TEST(ModeText, what_create_writes_can_be_read) {

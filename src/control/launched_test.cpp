@@ -141,6 +141,25 @@ TEST_F(LaunchedTest, OfARouterEveryModelCounts) {
   EXPECT_NE(now(), before) << "its preset says it";
 }
 
+TEST_F(LaunchedTest, OfARouterAMemberMoreThatChangesNothingDoesNotCount) {
+  const auto model = [&](const std::string& id) {
+    auto& service = add(id, EngineKind::llamacpp);
+    service.router = "models";
+    LlamaOptions llama;
+    llama.models_dir = "/models";
+    service.options = llama;
+  };
+  model("a");
+  model("b");
+  unit.name = catalog.services.at("a").unit_name();
+  const auto before = now();
+  EXPECT_NE(before, "none");
+  model("c");
+  EXPECT_EQ(now(), before) << "it would be launched with the very same";
+  catalog.broken_services.insert("d");
+  EXPECT_EQ(now(), "none") << "nobody knows whether a broken file is of a member";
+}
+
 TEST_F(LaunchedTest, OfAUnitOfPeoplesOwnItsFilesCount) {
   paths.home = folder / "home";
   ::unsetenv("XDG_CONFIG_HOME");

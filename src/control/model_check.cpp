@@ -199,18 +199,20 @@ class ModelCheck {
   void header_of(const fs::path& path) {
     const auto model = read_gguf_model(path);
     if (!model) return add(fmt::format("model {}", model.error().message), model_is_broken());
-    const auto& header = model->parts.front();
-    const auto architecture = header.text("general.architecture"), type = header.text("general.type");
+    const auto* header = &model->parts.front();
+    const auto architecture = header->text("general.architecture"), type = header->text("general.type");
     if (architecture == "clip" || type == "mmproj" || type == "adapter" || type == "imatrix")
       return add(fmt::format("{} is no model but {}", path.string(),
                              type == "adapter"   ? "an adapter (LoRA)"
                              : type == "imatrix" ? "an importance matrix"
                                                  : "a projector (mmproj)"),
                  fmt::format("Name the model itself in {}; this file goes into extra_args.", source()));
-    if (std::all_of(model->parts.begin(), model->parts.end(),
-                    [](const GgufFile& part) { return part.tensors.empty(); }))
-      return add(fmt::format("{} holds no weights: there is no model in it that could run", path.string()),
-                 model_is_broken());
+    const bool no_weights = std::all_of(model->parts.begin(), model->parts.end(),
+                                        [](const GgufFile& part) { return part.tensors.empty(); });
+    if (no_weights && header->find("tokenizer.ggml.tokens"))
+      return add(
+          fmt::format("{} holds a vocabulary and no weights: there is no model in it that could run", path.string()),
+          fmt::format("Name the model itself in {}.", source()));
     architecture_known(architecture);
   }
 

@@ -95,8 +95,9 @@ TEST_F(ModelCheckTest, ASeriesMustBeWhole) {
 TEST_F(ModelCheckTest, AHeaderThatMakesNoSenseIsFoundBeforeTheServerFindsIt) {
   EXPECT_THAT(problems(llama(write("cut.gguf", gguf().substr(0, 40)))), ElementsAre(HasSubstr("at byte")));
   EXPECT_THAT(problems(llama(write("page.gguf", "<html>not found</html>"))), ElementsAre(HasSubstr("page.gguf")));
-  EXPECT_THAT(problems(llama(write("words.gguf", GgufWriter().text("general.architecture", "qwen3").bytes()))),
-              ElementsAre(HasSubstr("words.gguf holds no weights")));
+  const auto words = GgufWriter().text("general.architecture", "qwen3").texts("tokenizer.ggml.tokens", {"a", "b"});
+  EXPECT_THAT(problems(llama(write("words.gguf", words.bytes()))),
+              ElementsAre(HasSubstr("words.gguf holds a vocabulary and no weights")));
   EXPECT_THAT(problems(llama(write("mmproj.gguf", gguf("clip")))),
               ElementsAre(HasSubstr("is no model but a projector")));
 }

@@ -33,21 +33,7 @@ constexpr Duration program_patience = 10s;
 
 /// A card that many people have, and its driver.
 constexpr const char* gpu_description = "NVIDIA GeForce RTX 4090=24564MiB";
-/// A GGUF file of version 3 with one number in one tensor. The stand-in reads no more of it than its head, but a file
-/// without weights is refused before anything stops.
-constexpr std::string_view least_gguf(
-    "GGUF\3\0\0\0"
-    "\1\0\0\0\0\0\0\0"  // tensors
-    "\0\0\0\0\0\0\0\0"  // keys
-    "\1\0\0\0\0\0\0\0"
-    "w"  // its name
-    "\1\0\0\0"
-    "\1\0\0\0\0\0\0\0"  // its shape
-    "\0\0\0\0"
-    "\0\0\0\0\0\0\0\0"  // F32, at the begin of the data
-    "\0\0\0\0\0\0\0"
-    "\0\0\x80\x3F",
-    68);
+constexpr std::string_view empty_gguf("GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24);
 constexpr const char* driver_version = "580.65.06";
 
 /// A port of the loopback that nobody uses now.
@@ -200,7 +186,8 @@ Result<void> Box::write_files(const BoxOptions& options) const {
   files[config / "modes/nemotron.yaml"] = "services: [nemotron-3-nano]\n";
 
   const auto model = [&](const std::string& name, const std::string& usual) {
-    files[models / (name + ".gguf")] = std::string(least_gguf);
+    // The head of a GGUF file of version 3 without tensors: the stand-in reads no more of it.
+    files[models / (name + ".gguf")] = std::string(empty_gguf);
     const auto more = options.model_options.find(name);
     files[models / (name + ".sim")] =
         fmt::format("{}{}\n", usual, more == options.model_options.end() ? "" : more->second);

@@ -429,6 +429,17 @@ TEST_F(SwitchTest, WhatRunsOfABrokenFileIsLeftAlone) {
                   "gpumod service stop typo"));
 }
 
+TEST_F(SwitchTest, ARouterWhoseFilesAreBrokenIsLeftAlone) {
+  world.run_unit("gpumod-router-llama.service", {"coder"});
+  world.tags["gpumod-router-llama.service"] = "llama";
+  world.knowledge.broken["coder"] = "services/coder.yaml:3";
+  auto machine = make(mode({"small"}));
+  world.run(machine);
+  EXPECT_EQ(machine.result(), SwitchResult::committed);
+  EXPECT_TRUE(world.unit_runs("gpumod-router-llama.service"));
+  EXPECT_THAT(machine.first_plan()->left_alone, ElementsAre(HasSubstr("correct services/coder.yaml:3")));
+}
+
 TEST_F(SwitchTest, WhereNoRoomIsLeftWhatRunsOfABrokenFileIsNamed) {
   world.add(make_service("typo", 7071, Bytes::mib(9000)));
   world.run_unit("gpumod-typo.service");

@@ -5,7 +5,7 @@ import signal
 import unittest
 
 from harness import Case, alive, free_port, kill, until
-from test_chain import MIB, ONE_TENSOR, SimulatedGpu
+from test_chain import MIB, SimulatedGpu
 
 
 def step(recording, action, subject):
@@ -304,14 +304,14 @@ class Recordings(SimulatedGpu):
         self.assertIn("for memory", " ".join(answer["summary"]))
 
     def test_a_cold_bench_says_what_it_dropped(self):
-        (self.models / "Qwen3-Coder-30B-A3B-Instruct-Q4_K_M.gguf").write_bytes(ONE_TENSOR + bytes(5 * MIB))
+        (self.models / "Qwen3-Coder-30B-A3B-Instruct-Q4_K_M.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(5 * MIB))
         os.sync()
         bench = self.ok("bench", "switch", "--modes", "blank,code", "--rounds", "1", "--warm-up", "0", "--cold", "--json",
                         timeout=180).json["bench"]
         self.assertTrue(bench["cold"])
         self.assertEqual(bench["gpus"], ["NVIDIA GeForce RTX 4090"])
         there, back = bench["transitions"]
-        self.assertEqual((there["cache"]["files"], there["cache"]["bytes"]), (1, 5 * MIB + len(ONE_TENSOR)))
+        self.assertEqual((there["cache"]["files"], there["cache"]["bytes"]), (1, 5 * MIB + 8))
         self.assertLessEqual(there["cache"]["cached_after"], there["cache"]["cached_before"])
         self.assertEqual(back["cache"]["files"], 0, "nothing is read on the way to nothing")
         self.assertEqual(self.holders(), [])
