@@ -213,7 +213,7 @@ Task<Event> Actor::explain_end(Command command, UnitStatus unit, WallTime since,
   const auto own = std::find_if(lines.rbegin(), lines.rend(),
                                 [&](const LogLine& line) { return line.text.find(name) == std::string::npos; });
   if (!lines.empty()) {
-    out.log_line = printable(own != lines.rend() ? own->text : lines.back().text);
+    if (own != lines.rend()) out.log_line = printable(own->text);
     out.remedy = fmt::format("See its log: gpumod service logs {}", service ? service->id : command.unit);
   }
   if (own == lines.rend() && machine_.units->kind() == "systemd" && system_journal_is_hidden())

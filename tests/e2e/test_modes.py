@@ -144,7 +144,7 @@ class SingleModels(Case):
             context_size: 256
             env_file: chat.env
             """)
-        self.write("services/chat.env", "LLAMA_API_KEY=only-for-friends\n")
+        self.write("chat.env", "LLAMA_API_KEY=only-for-friends\n")
         self.mode("chat", "chat")
         self.assertEqual(self.switch("chat")["result"], "committed")
         with self.assertRaises(urllib.error.HTTPError) as refused:
