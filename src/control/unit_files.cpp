@@ -15,8 +15,7 @@ fs::path unit_folder(const Paths& paths) {
 
 std::vector<fs::path> unit_folders(const Paths& paths) {
   std::vector<fs::path> folders{unit_folder(paths), "/etc/systemd/user"};
-  if (const auto runtime = user_runtime_directory(); !runtime.empty())
-    folders.push_back(runtime / "systemd/user");
+  if (const auto runtime = user_runtime_directory(); !runtime.empty()) folders.push_back(runtime / "systemd/user");
   const fs::path data = environment_variable("XDG_DATA_HOME");
   for (const auto& folder :
        {fs::path("/run/systemd/user"), (data.is_absolute() ? data : paths.home / ".local/share") / "systemd/user",

@@ -220,7 +220,9 @@ std::optional<std::string> ProgressView::appended(const json::object& event, con
   if (kind == "plan") {
     const auto from = text(member(event, "from")), to = text(member(event, "to"));
     const auto count = elements(member(member(event, "plan"), "steps")).size();
-    const auto who = !from.empty() && !to.empty() && from != to ? fmt::format("{} {} {}", from, glyph(screen, Glyph::arrow), to) : title_;
+    const auto who = !from.empty() && !to.empty() && from != to
+                         ? fmt::format("{} {} {}", from, glyph(screen, Glyph::arrow), to)
+                         : title_;
     const auto& expected = member(member(event, "plan"), "seconds");
     const bool worth_saying = number(expected).value_or(0) >= 0.1;
     return fmt::format("{}: {} step{}{}", who, count, count == 1 ? "" : "s",
