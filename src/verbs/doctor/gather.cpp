@@ -346,7 +346,8 @@ Result<StoredFacts> read_state(Context& context, const Settings& settings) {
   state.goal = *goal;
   state.problem = context.state_problem();
   if (const auto holder = mutation_holder(context.paths())) {
-    state.under_way = fmt::format("{} (pid {}, for {})", holder->about, holder->pid, format_seconds(wall_now() - holder->since));
+    state.under_way =
+        fmt::format("{} (pid {}, for {})", holder->about, holder->pid, format_seconds(wall_now() - holder->since));
   } else if (const auto left = context.interrupted_switch(); left && *left) {
     const auto words = in_words(**left, recovery_of(**left, settings));
     state.interrupted = words.text;
