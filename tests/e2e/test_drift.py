@@ -8,7 +8,9 @@ from harness import MODELS, Case, alive, free_port, get, kill, needs_llama, unti
 MIB = 1 << 20
 
 
-class Drift(Case):
+class TwoServices(Case):
+    """Both run, as mode `both` wants them."""
+
     def setUp(self):
         super().setUp()
         self.ports = {name: free_port() for name in ("a", "b")}
@@ -17,6 +19,11 @@ class Drift(Case):
         self.mode("both", "a", "b")
         self.mode("one", "a")
         self.switch("both")
+
+
+class Drift(TwoServices):
+    def setUp(self):
+        super().setUp()
         self.database = self.root / "state/state.db"
 
     def differences(self):
@@ -138,16 +145,11 @@ class Drift(Case):
         self.assertEqual({name: self.state_of(name) for name in "abc"}, dict.fromkeys("abc", "running"))
 
 
-class ChangedFiles(Case):
+class ChangedFiles(TwoServices):
     """The file of a service that runs says something else than what it was started with."""
 
     def setUp(self):
         super().setUp()
-        self.ports = {name: free_port() for name in ("a", "b")}
-        for name, port in self.ports.items():
-            self.toy(name, port)
-        self.mode("both", "a", "b")
-        self.switch("both")
         self.before = self.pids()
 
     def pids(self):

@@ -563,40 +563,4 @@ void Judge::check_waits_given_up(const Switch& machine) {
       complain(fmt::format("step {} goes on waiting although the way forward is given up", i));
 }
 
-/// A step is done when what was asked for is proven, and not before.
-void Judge::check_step_done(const StepReport& line) {
-  const auto& own = track(line.step);
-  const int unit = catalogue_.unit_named(line.unit);
-  const int service = line.service.empty() ? -1 : catalogue_.service_named(line.service);
-  const auto last = own.last ? std::optional(own.last->kind) : std::nullopt;
-  const bool router_itself = line.action == Action::start && catalogue_.units[static_cast<std::size_t>(unit)].router;
-  if (service >= 0) evidence_[service] = agenda_.now;
-  switch (line.action) {
-    case Action::start:
-    case Action::load:
-    case Action::wake:
-    case Action::verify:
-      if (last != (router_itself ? Event::Kind::ready : Event::Kind::verified))
-        complain(fmt::format("{} of {} counts as done without a proof", to_string(line.action), line.subject));
-      return;
-    case Action::stop:
-      if (last != Event::Kind::released) complain(fmt::format("the stop of {} is not proven", line.subject));
-      return;
-    case Action::sleep:
-    case Action::unload: {
-      if (last != Event::Kind::released && last != Event::Kind::ready)
-        complain(fmt::format("{} of {} is not proven", to_string(line.action), line.subject));
-      Bytes held;
-      for (int gpu = 0; gpu < static_cast<int>(catalogue_.gpus.size()); ++gpu)
-        held += host_.held(unit, gpu);
-      // What could not be seen before cannot be compared: whoever starts afterwards looks for itself.
-      if (line.action == Action::sleep && last_ && !last_->gpus.empty() && catalogue_.figures && !catalogue_.unified &&
-          own.held_before > Bytes::mib(6400) && held > Bytes(own.held_before.count() / 2))
-        complain(
-            fmt::format("{} sleeps and holds {} of {}", line.subject, to_string(held), to_string(own.held_before)));
-      return;
-    }
-  }
-}
-
 }  // namespace gpumod::simulation
