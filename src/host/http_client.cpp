@@ -220,8 +220,9 @@ Task<error_code> connect(std::shared_ptr<Exchange> exchange, std::vector<tcp::en
 /// A key of ours is no stranger's: whoever got the port before our server could read it.
 bool may_have_the_key(std::uint16_t port) {
   const auto listeners = listeners_on({port});
-  return std::all_of(listeners.begin(), listeners.end(),
-                     [](const Listener& one) { return one.uid == ::geteuid() || one.uid == 0; });
+  // Nobody listens yet: who comes next may be anybody.
+  return !listeners.empty() && std::all_of(listeners.begin(), listeners.end(),
+                                           [](const Listener& one) { return one.uid == ::geteuid() || one.uid == 0; });
 }
 
 http::request<http::string_body> message_of(const HttpRequest& request) {

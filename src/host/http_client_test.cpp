@@ -207,6 +207,7 @@ TEST_F(HttpClientTest, SendsWhatWasAsked) {
   request.target = "/models/load?x=1";
   request.body = R"({"model":"a"})";
   request.headers["X-Test"] = "yes";
+  request.bearer = "of-ours";  // the listener is our own: it may have it
   ASSERT_TRUE(ask(request));
   const auto text = seen.get_future().get();
   EXPECT_THAT(text, StartsWith("POST /models/load?x=1 HTTP/1.1\r\n"));
@@ -215,6 +216,7 @@ TEST_F(HttpClientTest, SendsWhatWasAsked) {
   EXPECT_THAT(text, HasSubstr("Content-Type: application/json\r\n"));
   EXPECT_THAT(text, HasSubstr("Content-Length: 13\r\n"));
   EXPECT_THAT(text, HasSubstr("X-Test: yes\r\n"));
+  EXPECT_THAT(text, HasSubstr("Authorization: Bearer of-ours\r\n"));
   EXPECT_TRUE(text.ends_with("\r\n\r\n{\"model\":\"a\"}"));
 }
 
@@ -395,6 +397,9 @@ TEST_F(HttpClientTest, WhatWouldBeTwoRequestsIsNotSent) {
   auto request = to(1);
   request.headers["X"] = "a\r\nY: b";
   EXPECT_THAT(ask(request).error().message, HasSubstr("header is malformed"));
+  request.headers.clear();
+  request.bearer = "a\r\nY: b";
+  EXPECT_THAT(ask(request).error().message, HasSubstr("key is malformed"));
   EXPECT_THAT(ask(to(0)).error().message, HasSubstr("no port"));
 }
 
