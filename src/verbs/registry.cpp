@@ -433,7 +433,8 @@ std::vector<Verb> declare() {
        Effect::reads,
        with_estimate_options(
            {{"path", Kind::text, true, true, "a GGUF file, or a folder with a model", Names::none, "FILE"}}),
-       R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})", model_inspect},
+       R"({"model":{"name","format","files","bytes"},"architecture","parameters","layers","context_length","quantization":{"name","types":[…]},"attention","state","experts","tokenizer","tensors","vram":{"source","weights","kv","compute","context","total","gpus":[…],"host","assumptions":[…]} or null,"notes":[…]})",
+       model_inspect},
       {"qa run",
        "Prove the box: switch through the modes, ask every service, keep a report, compare it with the last",
        "Without --modes every ordered pair of modes is switched once, beginning and ending where the box is. After\n"
